@@ -1,0 +1,37 @@
+"""Learners by name.
+
+Other packages add theirs through the entry-point group ``shaping_bench.algorithms``.
+"""
+
+from algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
+from algorithms.base import Learner
+from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
+from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
+from algorithms.naive import Naive
+from algorithms.sos import SOS
+
+__all__ = ["ALGORITHMS", "Learner"]
+
+ALGORITHMS: dict[str, type[Learner]] = {
+    "naive": Naive,
+    "lookahead": LookAhead,
+    "lola": LOLA,
+    "lola-full": LOLAFull,
+    "lola-exact": LOLAExact,
+    "hola": HOLA,
+    "sos": SOS,
+    "sga": SGA,
+    "consensus": Consensus,
+    "cgd": CGD,
+    "lss": LSS,
+    "extragradient": Extragradient,
+    "best-response": BestResponse,
+    "all-c": AllC,
+    "all-d": AllD,
+    "tft": TFT,
+    "gtft": GTFT,
+    "wsls": WSLS,
+    "grim": Grim,
+    "random": Random,
+    "zd-extort": ZDExtort,
+}

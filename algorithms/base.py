@@ -1,0 +1,235 @@
+"""What a learner is, and what it may see.
+
+A learner is a frozen dataclass of hyperparameters that is a pytree, with pure ``init``
+and ``update``. It meets the game through a :class:`View`, which holds what its access
+level allows and refuses the rest. The view of gradients has the three quantities every
+exact shaping rule is made of::
+
+    view.gradient()         g_i = grad_i V_i
+    view.lookahead_term()   A_i = sum_j (grad_i grad_j V_i) grad_j V_j
+    view.shaping_term()     S_i = sum_j (grad_i grad_j V_j) grad_j V_i
+
+so that LookAhead is ``g + eta A``, LOLA ``g + eta S``, and LOLA with the full Taylor
+expansion is LookAhead plus the shaping term.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+from jax import Array
+
+from algorithms import trees
+from algorithms.trees import Tree
+from games.base import Game
+from games.fields import field, pytree_dataclass
+
+__all__ = ["Access", "AccessError", "GradientLearner", "Learner", "View", "field", "pytree_dataclass"]
+
+Info = Mapping[str, Array]
+
+
+class Access(enum.IntEnum):
+    """What a learner may see of the others, from least to most."""
+
+    ACTIONS = 0
+    REWARDS = 1
+    GRADIENTS = 2
+    SIMULATOR = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class AccessError(Exception):
+    """A learner asked for more than its declared access."""
+
+
+class View:
+    """What one player sees of a game at the current joint policy.
+
+    Args:
+      game: the game.
+      params: joint policy parameters, one entry per player.
+      player: the seat of the learner that holds this view.
+      access: what the learner declared.
+      learners: everybody's learning rule, for ``simulator`` access.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        params: Sequence[Tree],
+        player: int,
+        access: Access,
+        learners: Sequence["Learner"] = (),
+    ) -> None:
+        self._game, self._params, self._access, self._learners = game, tuple(params), access, tuple(learners)
+        self.player = player
+
+    def _require(self, level: Access, what: str) -> None:
+        if self._access < level:
+            raise AccessError(
+                f"player {self.player + 1} asked for {what}, which needs access '{level}', "
+                f"but its learner declares access '{self._access}'"
+            )
+
+    # Always visible.
+
+    @property
+    def game(self) -> Game:
+        """The rules of the game: payoffs, discount, shapes."""
+        return self._game
+
+    @property
+    def n_players(self) -> int:
+        return self._game.n_players
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(j for j in range(self.n_players) if j != self.player)
+
+    @property
+    def own(self) -> Tree:
+        """The player's own policy parameters."""
+        return self._params[self.player]
+
+    # Access 'gradients': everybody's policy parameters and exact derivatives.
+
+    @property
+    def params(self) -> tuple[Tree, ...]:
+        """Joint policy parameters."""
+        self._require(Access.GRADIENTS, "the joint policy parameters")
+        return self._params
+
+    def at(self, params: Sequence[Tree]) -> "View":
+        """The same view at other (imagined) joint parameters."""
+        self._require(Access.GRADIENTS, "values at imagined parameters")
+        return View(self._game, params, self.player, self._access, self._learners)
+
+    def seat(self, player: int) -> "View":
+        """The joint view from another seat: what rules defined for everybody at once need."""
+        self._require(Access.GRADIENTS, "the view from another seat")
+        return View(self._game, self._params, player, self._access, self._learners)
+
+    def moved(self, moves: Mapping[int, Tree], scale: Any = 1.0) -> "View":
+        """The view after ``params[j] += scale * moves[j]`` for the given players."""
+        return self.at(
+            [trees.add(theta, moves[j], scale) if j in moves else theta for j, theta in enumerate(self._params)]
+        )
+
+    def value(self, player: int | None = None) -> Array:
+        """Unnormalised value V of ``player`` (default: own), a scalar."""
+        self._require(Access.GRADIENTS, "exact values")
+        return self._game.value(self._params, self.player if player is None else player)
+
+    def gradient(self, of: int | None = None, wrt: int | None = None) -> Tree:
+        """``grad_j V_i`` with ``i = of`` and ``j = wrt``; both default to the own seat."""
+        self._require(Access.GRADIENTS, "an exact gradient")
+        i = self.player if of is None else of
+        j = self.player if wrt is None else wrt
+        return jax.grad(lambda theta: self._game.value(self._replaced({j: theta}), i))(self._params[j])
+
+    def lookahead_term(self) -> Tree:
+        """``A_i = sum_{j != i} (grad_i grad_j V_i) grad_j V_j``: how the own gradient changes
+        when every opponent takes a naive step. Forward over reverse; no Hessian is formed."""
+        self._require(Access.GRADIENTS, "a second derivative")
+        i, others = self.player, self.others
+        here = {j: self._params[j] for j in others}
+        steps = {j: self.gradient(of=j, wrt=j) for j in others}
+        return jax.jvp(lambda theta: self.at(self._replaced(theta)).gradient(of=i, wrt=i), (here,), (steps,))[1]
+
+    def shaping_term(self) -> Tree:
+        """``S_i = sum_{j != i} (grad_i grad_j V_j) grad_j V_i``: how the opponents' naive steps
+        change with the own parameters, weighed by what those steps are worth to the player."""
+        self._require(Access.GRADIENTS, "a second derivative")
+        i = self.player
+        total: Tree = None
+        for j in self.others:
+            # (grad_i grad_j V_j) c is the derivative of grad_i V_j along c in theta_j.
+            towards = self.gradient(of=i, wrt=j)
+            term = jax.jvp(
+                lambda theta, j=j: self.at(self._replaced({j: theta})).gradient(of=j, wrt=i),
+                (self._params[j],),
+                (towards,),
+            )[1]
+            total = term if total is None else trees.add(total, term)
+        return total
+
+    def best_response(self) -> Tree:
+        """Exact best response to the others' current policies."""
+        self._require(Access.GRADIENTS, "the others' policies")
+        return self._game.best_response(self._params, self.player)
+
+    # Access 'simulator': roll out imagined updates of the others.
+
+    @property
+    def learners(self) -> tuple["Learner", ...]:
+        """Everybody's learning rule."""
+        self._require(Access.SIMULATOR, "the others' learning rules")
+        return self._learners
+
+    def _replaced(self, changes: Mapping[int, Tree]) -> tuple[Tree, ...]:
+        return tuple(changes.get(j, theta) for j, theta in enumerate(self._params))
+
+
+class Learner:
+    """A learning rule: hyperparameters, and pure ``init`` and ``update``.
+
+    Class attributes say what it needs; the harness checks them before anything runs.
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    views: ClassVar[frozenset[str]] = frozenset({"exact"})
+    needs_preparation: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
+    source: ClassVar[str] = ""
+
+    def check_game(self, game: Game, player: int) -> None:
+        """Raises ``ValueError`` if this learner cannot play that seat of that game."""
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        """Initial policy parameters ``(d_i,)`` and learner state."""
+        return game.init_params(key, player), ()
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        """One update.
+
+        Args:
+          key: randomness of this update.
+          state: the learner's own state.
+          view: what the learner may see, before anybody's update.
+
+        Returns:
+          New own parameters, new state, and an info of scalars worth plotting.
+        """
+        raise NotImplementedError
+
+
+@pytree_dataclass
+class GradientLearner(Learner):
+    """A learner that steps along a direction: ``theta_i <- theta_i + lr * d_i``."""
+
+    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0)
+
+    def direction(self, view: View) -> Tree | tuple[Tree, Info]:
+        """Update direction ``d_i`` at the joint policy (optionally with an info)."""
+        raise NotImplementedError
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        del key
+        d, info = with_info(self.direction(view))
+        return trees.add(view.own, d, self.lr), state, info
+
+
+class Direction(tuple):
+    """A direction that comes with an info: ``Direction(d, {"p": p})``."""
+
+    def __new__(cls, d: Tree, info: Info) -> "Direction":
+        return super().__new__(cls, (d, info))
+
+
+def with_info(direction: Any) -> tuple[Tree, Info]:
+    """Splits what ``direction`` returned into the direction and its info."""
+    return (direction[0], direction[1]) if isinstance(direction, Direction) else (direction, {})

@@ -1,0 +1,97 @@
+"""Games by name. A name is a class with its published numbers filled in.
+
+Other packages add games through the entry-point group ``shaping_bench.games``; an entry
+point loads either an :class:`Entry` or a game class whose fields all have defaults.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field as _field
+from typing import Any
+
+from games.base import Game
+from games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
+from games.repeated import PublicGoods, RepeatedGame
+
+__all__ = ["GAMES", "Entry", "Game", "make"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named game: its class, the published numbers, and where they come from."""
+
+    cls: type[Game]
+    source: str
+    summary: str
+    defaults: dict[str, Any] = _field(default_factory=dict)
+
+
+def _table(first: tuple[float, ...], second: tuple[float, ...]) -> dict[str, Any]:
+    return {"payoffs": (first, second)}
+
+
+GAMES: dict[str, Entry] = {
+    "ipd": Entry(
+        RepeatedGame,
+        "LOLA paper, Table 1 and section 5.3",
+        "iterated prisoner's dilemma",
+        _table((-1.0, -3.0, 0.0, -2.0), (-1.0, 0.0, -3.0, -2.0)),
+    ),
+    "imp": Entry(
+        RepeatedGame,
+        "LOLA paper, Table 2 and section 5.3",
+        "iterated matching pennies; player 1 wins on a match",
+        {**_table((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, 1.0, -1.0)), "gamma": 0.9},
+    ),
+    "chicken": Entry(
+        RepeatedGame,
+        "MeVa official code (payoffs), discount 0.96",
+        "iterated chicken (hawk-dove); action 0 is to swerve",
+        _table((0.0, -1.0, 1.0, -100.0), (0.0, 1.0, -1.0, -100.0)),
+    ),
+    "stag-hunt": Entry(
+        RepeatedGame,
+        "payoffs in common use (Skyrms 2004, ordinal 4-3-2-1); discount 0.96",
+        "iterated stag hunt; action 0 is to hunt the stag",
+        _table((4.0, 1.0, 3.0, 2.0), (4.0, 3.0, 1.0, 2.0)),
+    ),
+    "bos": Entry(
+        RepeatedGame,
+        "payoffs in common use (Luce & Raiffa 1957, ordinal); discount 0.96",
+        "iterated battle of the sexes; player 1 prefers action 0, player 2 action 1",
+        _table((3.0, 0.0, 0.0, 2.0), (2.0, 0.0, 0.0, 3.0)),
+    ),
+    "matrix": Entry(
+        RepeatedGame,
+        "given by the user",
+        "any repeated two-action game: payoffs=((CC,CD,DC,DD),(CC,CD,DC,DD))",
+    ),
+    "public-goods": Entry(
+        PublicGoods, "linear public-goods game", "repeated n-player public goods, three players by default"
+    ),
+    "tandem": Entry(Tandem, "SOS paper, Example 2", "two pedals, one pace: LOLA leaves its fixed points"),
+    "matching-pennies": Entry(
+        OneShotGame,
+        "SOS official notebook, cell 3",
+        "one-shot matching pennies; player 1 loses on a match",
+        _table((-1.0, 1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0)),
+    ),
+    "chicken-one-shot": Entry(
+        OneShotGame,
+        "M-FOS and COLA official code",
+        "one-shot chicken; action 0 is to swerve",
+        _table((0.0, -1.0, 1.0, -100.0), (0.0, 1.0, -1.0, -100.0)),
+    ),
+    "matrix-one-shot": Entry(
+        OneShotGame, "given by the user", "any one-shot two-action game: payoffs=((CC,CD,DC,DD),(CC,CD,DC,DD))"
+    ),
+    "ultimatum": Entry(Ultimatum, "COLA paper, section 4", "fair or unfair offer; accept or refuse the unfair one"),
+    "balduzzi": Entry(Balduzzi, "COLA official code; Balduzzi et al. 2018", "weakly damped cycle"),
+    "hamiltonian": Entry(Hamiltonian, "COLA official code; Balduzzi et al. 2018", "undamped cycle"),
+    "logistic": Entry(Logistic, "MeVa paper, logistic game", "two basins, one preferred by both"),
+}
+
+
+def make(name: str, **hyperparameters: Any) -> Game:
+    """Builds a registered game, e.g. ``make("ipd", gamma=0.9)``."""
+    entry = GAMES[name]
+    return entry.cls(**{**entry.defaults, **hyperparameters})

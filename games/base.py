@@ -1,0 +1,91 @@
+"""What a game is: who plays and what they get.
+
+A game offers one or both of two views. The *exact* view gives the players' discounted
+values as a differentiable function of the joint policy parameters; the *sampled* view
+is an environment with pure ``reset`` and ``step``. Everything ascends values.
+
+Joint policy parameters are a tuple with one entry per player. An entry is anything that
+unpacks into its coordinates: a flat array ``(d_i,)`` or a tuple of ``d_i`` scalars. The
+second form is what encounters use: under ``vmap`` every coordinate becomes one
+contiguous vector over seeds, which compilers turn into the fastest code by far.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Params = Any
+"""A player's policy parameters: ``(d_i,)`` or a tuple of ``d_i`` scalars."""
+
+
+class Game:
+    """Base of all games. Subclasses are frozen pytree dataclasses.
+
+    An exact game defines ``n_players``, ``sizes`` and ``value``. The rest has defaults.
+    """
+
+    views: ClassVar[frozenset[str]] = frozenset({"exact"})
+    memory_one: ClassVar[bool] = False
+
+    init_mean: Any = 0.0
+    init_std: Any = 1.0
+
+    @property
+    def n_players(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of policy parameters of each player."""
+        raise NotImplementedError
+
+    @property
+    def coordinates(self) -> tuple[tuple[str, ...], ...]:
+        """A name for each policy parameter of each player."""
+        return tuple(tuple(f"theta{k}" for k in range(d)) for d in self.sizes)
+
+    @property
+    def symmetric(self) -> bool:
+        """True if exchanging the players exchanges their values (two players)."""
+        return False
+
+    @property
+    def zero_sum(self) -> bool:
+        return False
+
+    @property
+    def per_step(self) -> Any:
+        """Factor that turns a value into the reported per-step scale (1 - discount)."""
+        return 1.0
+
+    def init_params(self, key: Array, player: int) -> Array:
+        """Initial policy parameters ``(d_i,)``: normal, drawn in float32 for every precision."""
+        draw = jax.random.normal(key, (self.sizes[player],), jnp.float32)
+        return self.init_mean + self.init_std * draw
+
+    def value(self, params: Sequence[Params], player: int) -> Array:
+        """Unnormalised discounted value of ``player``, a scalar."""
+        raise NotImplementedError
+
+    def values(self, params: Sequence[Params]) -> Array:
+        """Unnormalised discounted values of all players, ``(n_players,)``."""
+        return jnp.stack([self.value(params, i) for i in range(self.n_players)])
+
+    def observables(self, params: Sequence[Params]) -> Mapping[str, Array]:
+        """Game-specific quantities of a joint policy, each ``(n_players,)``."""
+        return {}
+
+    def best_response(self, params: Sequence[Params], player: int) -> Params:
+        """Exact best response of ``player`` to the others, as policy parameters.
+
+        Raises:
+          NotImplementedError: the game has none in closed form.
+        """
+        raise NotImplementedError(f"{type(self).__name__} offers no exact best response")
+
+    @property
+    def has_best_response(self) -> bool:
+        return type(self).best_response is not Game.best_response

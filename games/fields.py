@@ -1,0 +1,83 @@
+"""Frozen dataclasses that are pytrees, with each field marked traced or static.
+
+Games and learners are described by numbers. A *traced* field is a pytree leaf: it may
+be swept by ``vmap`` and cells that differ only in it share one compiled program. A
+*static* field changes a shape, a loop length or a branch, and so the program.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+T = TypeVar("T")
+
+
+def field(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    exclusive: bool = False,
+    choices: tuple[Any, ...] | None = None,
+    static: bool = False,
+) -> Any:
+    """A dataclass field that knows its meaning and its range.
+
+    Args:
+      default: default value; omit it for a required field.
+      doc: what the field means, with its source where it is a published constant.
+      low, high: allowed range; inclusive unless ``exclusive``.
+      choices: allowed values of a categorical (static) field.
+      static: True if the field is part of the program rather than data.
+    """
+    metadata = dict(doc=doc, low=low, high=high, exclusive=exclusive, choices=choices, static=static)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def pytree_dataclass(cls: type[T]) -> type[T]:
+    """Makes ``cls`` a frozen keyword-only dataclass and registers it as a pytree."""
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = [f.name for f in fields if f.metadata.get("static")]
+    traced = [f.name for f in fields if not f.metadata.get("static")]
+    return jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
+
+
+def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
+    """Raises ``ValueError`` naming the field, the value and what is allowed."""
+    meta: dict[str, Any] = dict(f.metadata)
+    where = f"{owner}.{f.name}"
+    choices = meta.get("choices")
+    if choices is not None:
+        if value not in choices:
+            raise ValueError(f"{where} is {value!r}; allowed: {', '.join(map(repr, choices))}")
+        return
+    default = f.default
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{where} is {value!r}; allowed: true or false")
+        return
+    if isinstance(default, int) and meta.get("static"):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{where} is {value!r}; allowed: a whole number")
+    low, high, exclusive = meta.get("low"), meta.get("high"), meta.get("exclusive", False)
+    numeric = isinstance(default, int | float) and not isinstance(default, bool)
+    if not (numeric or low is not None or high is not None):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where} is {value!r}; allowed: a number")
+    outside: Callable[[float], bool] = lambda x: (
+        x != x
+        or (low is not None and (x <= low if exclusive else x < low))
+        or (high is not None and (x >= high if exclusive else x > high))
+        or x in (float("inf"), float("-inf"))
+    )
+    if outside(value):
+        brackets = "()" if exclusive else "[]"
+        left = "-inf" if low is None else f"{low:g}"
+        right = "inf" if high is None else f"{high:g}"
+        raise ValueError(f"{where} is {value!r}; allowed: a number in {brackets[0]}{left}, {right}{brackets[1]}")
