@@ -13,8 +13,9 @@ so that LookAhead is ``g + eta A``, LOLA ``g + eta S``, and LOLA with the full T
 expansion is LookAhead plus the shaping term.
 """
 
+import contextlib
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -122,11 +123,13 @@ class View:
     def value(self, player: int | None = None) -> Array:
         """Unnormalised value V of ``player`` (default: own), a scalar."""
         self._require(Access.GRADIENTS, "exact values")
+        _count()
         return self._game.value(self._params, self.player if player is None else player)
 
     def gradient(self, of: int | None = None, wrt: int | None = None) -> Tree:
         """``grad_j V_i`` with ``i = of`` and ``j = wrt``; both default to the own seat."""
         self._require(Access.GRADIENTS, "an exact gradient")
+        _count()
         i = self.player if of is None else of
         j = self.player if wrt is None else wrt
         return jax.grad(lambda theta: self._game.value(self._replaced({j: theta}), i))(self._params[j])
@@ -172,6 +175,26 @@ class View:
 
     def _replaced(self, changes: Mapping[int, Tree]) -> tuple[Tree, ...]:
         return tuple(changes.get(j, theta) for j, theta in enumerate(self._params))
+
+
+_counting: list[int] = []
+
+
+def _count() -> None:
+    if _counting:
+        _counting[-1] += 1
+
+
+@contextlib.contextmanager
+def counting_evaluations() -> Iterator[list[int]]:
+    """Counts the values and gradients that views are asked for inside the block; the count
+    is the first entry of the yielded list. Trace an update inside it to price a learner."""
+    result = [0]
+    _counting.append(0)
+    try:
+        yield result
+    finally:
+        result[0] = _counting.pop()
 
 
 class Learner:

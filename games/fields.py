@@ -6,7 +6,7 @@ be swept by ``vmap`` and cells that differ only in it share one compiled program
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -70,13 +70,9 @@ def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where} is {value!r}; allowed: a number")
-    outside: Callable[[float], bool] = lambda x: (
-        x != x
-        or (low is not None and (x <= low if exclusive else x < low))
-        or (high is not None and (x >= high if exclusive else x > high))
-        or x in (float("inf"), float("-inf"))
-    )
-    if outside(value):
+    below = low is not None and (value <= low if exclusive else value < low)
+    above = high is not None and (value >= high if exclusive else value > high)
+    if below or above or not math.isfinite(value):
         brackets = "()" if exclusive else "[]"
         left = "-inf" if low is None else f"{low:g}"
         right = "inf" if high is None else f"{high:g}"

@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from algorithms.base import Learner, View
+from algorithms.base import Learner, View, counting_evaluations
 from games.base import Game
 
 TILE = 2048
@@ -172,6 +172,23 @@ def _run(
     )
     finite = np.all([np.isfinite(x[-1]).all(axis=-1) for x in params_out], axis=0)
     return Outcome(updates, params_out, infos_out, ~finite, compile_seconds, run_seconds)
+
+
+def gradient_evaluations(game: Game, learners: Sequence[Learner]) -> tuple[int, ...]:
+    """Values and gradients of the game that each learner asks for in one update."""
+    params = tuple(tuple(np.float32(0.0) for _ in range(d)) for d in game.sizes)
+
+    def one_update(i: int, rule: Learner) -> Any:
+        key = jax.random.key(0)
+        _, state = rule.init(key, game, i)
+        return rule.update(key, state, View(game, params, i, rule.access, learners))
+
+    counts = []
+    for i, rule in enumerate(learners):
+        with counting_evaluations() as count:
+            jax.eval_shape(lambda i=i, rule=rule: one_update(i, rule)[0])
+        counts.append(count[0])
+    return tuple(counts)
 
 
 class _Lanes:

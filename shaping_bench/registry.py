@@ -83,17 +83,19 @@ def parse_call(text: str, field: str) -> tuple[str, dict[str, Any]]:
     name, inside = match.groups()
     if not inside:
         return name, {}
+    complaint = BadInput(
+        f"{field} is {text!r}; allowed: hyperparameters written key=value with literal values, each once"
+    )
     try:
         call = ast.parse(f"f({inside})", mode="eval").body
-        assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise complaint
         keywords = {str(k.arg): _literal(k.value) for k in call.keywords}
-        if len(keywords) != len(call.keywords):
-            raise ValueError("a hyperparameter is given twice")
-        return name, keywords
-    except (SyntaxError, ValueError, AssertionError) as error:
-        raise BadInput(
-            f"{field} is {text!r}; allowed: hyperparameters written key=value with literal values"
-        ) from error
+    except (SyntaxError, ValueError):
+        raise complaint from None
+    if len(keywords) != len(call.keywords):
+        raise complaint
+    return name, keywords
 
 
 def _literal(node: ast.expr) -> Any:
@@ -108,7 +110,7 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner") -> Named
     Raises:
       BadInput: unknown name or hyperparameter, or a value out of range.
     """
-    name, given = _split(spec, field)
+    name, given = split_call(spec, field)
     if name not in algorithms():
         raise unknown(field, name, algorithms())
     return _build(name, algorithms()[name], {}, given, field)
@@ -120,14 +122,15 @@ def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
     Raises:
       BadInput: as :func:`make_learner`.
     """
-    name, given = _split(spec, field)
+    name, given = split_call(spec, field)
     if name not in games():
         raise unknown(field, name, games())
     entry = games()[name]
     return _build(name, entry.cls, entry.defaults, given, field)
 
 
-def _split(spec: str | Mapping[str, Any], field: str) -> tuple[str, dict[str, Any]]:
+def split_call(spec: str | Mapping[str, Any], field: str) -> tuple[str, dict[str, Any]]:
+    """Splits a learner or game, however written, into its name and hyperparameters."""
     if isinstance(spec, str):
         return parse_call(spec, field)
     if isinstance(spec, Mapping) and len(spec) == 1:

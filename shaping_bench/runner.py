@@ -1,0 +1,331 @@
+"""Runs a suite: what is not yet stored is computed, measured, stored and tracked.
+
+Encounters of one shape (same classes, different numbers) run as one vmapped sweep. A
+group is always computed whole, also when some of its cells are stored already: the
+numbers of a cell then cannot depend on where an earlier run was interrupted.
+"""
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from algorithms.base import Learner
+from games.base import Game
+from shaping_bench import devices, metrics
+from shaping_bench.encounter import Outcome, gradient_evaluations, run_encounter
+from shaping_bench.store import SCHEMA, Store
+from shaping_bench.suite import Cell, Labelled, Suite
+
+MAX_LANES = 2**17
+"""Most lanes (settings times seeds) of one vmapped group."""
+
+MAX_MET = 128
+"""Most policies of an opponent that one policy meets in a league."""
+
+RESPONSE_UPDATES = 300
+"""Naive updates of a freshly trained responder where no exact best response exists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A cell that could not be computed, and why."""
+
+    cell: Cell
+    error: str
+
+
+Progress = Callable[[Cell, bool], None]
+"""Called for every cell with whether it was computed now (False: stored before)."""
+
+
+def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, computed: None) -> list[Failure]:
+    """Computes and stores every cell of the suite that the store lacks.
+
+    Returns:
+      The cells that failed; all others are stored.
+    """
+    store.adopt(suite.resolved())
+    failures: list[Failure] = []
+    for group in _groups(suite.encounters):
+        missing = [cell for cell in group if cell.hash not in store]
+        for cell in group:
+            if cell not in missing:
+                on_cell(cell, False)
+        if not missing:
+            continue
+        try:
+            outcomes = _run_group(group)
+        except Exception as error:  # one rule's failure must not lose the others' results
+            failures += [Failure(cell, f"{type(error).__name__}: {error}") for cell in missing]
+            continue
+        for cell, outcome in zip(group, outcomes, strict=True):
+            if cell in missing:
+                _attempt(
+                    cell, lambda cell=cell, outcome=outcome: _store_encounter(cell, outcome, suite, store), failures
+                )
+                on_cell(cell, True)
+    for cell in suite.matches:
+        if cell.hash in store:
+            on_cell(cell, False)
+            continue
+        _attempt(cell, lambda cell=cell: _store_match(cell, suite, store), failures)
+        on_cell(cell, True)
+    return failures
+
+
+def _attempt(cell: Cell, action: Callable[[], None], failures: list[Failure]) -> None:
+    try:
+        action()
+    except Exception as error:  # as above
+        failures.append(Failure(cell, f"{type(error).__name__}: {error}"))
+
+
+# --- encounters ---------------------------------------------------------------------------
+
+
+def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    """Cells that differ only in numbers, in the suite's order, at most MAX_LANES lanes each."""
+    by_program: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        structure = jax.tree.structure((cell.game.named.made, _made(cell.learners)))
+        key = (structure, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision)
+        by_program.setdefault(key, []).append(cell)
+    for group in by_program.values():
+        size = max(1, MAX_LANES // group[0].seeds)
+        yield from (group[k : k + size] for k in range(0, len(group), size))
+
+
+def _made(learners: Sequence[Labelled]) -> tuple[Learner, ...]:
+    return tuple(x.named.made for x in learners)
+
+
+def _run_group(group: Sequence[Cell]) -> list[Outcome]:
+    first = group[0]
+    stacked = jax.tree.map(
+        lambda *x: np.array(x, np.float64), *((cell.game.named.made, _made(cell.learners)) for cell in group)
+    )
+    game, learners = stacked
+    outcome = run_encounter(
+        game if isinstance(game, Game) else first.game.named.made,
+        learners,
+        num_seeds=first.seeds,
+        num_updates=first.steps,
+        seed=first.seed,
+        record_every=first.record_every,
+        precision=first.precision,
+    )
+    if not jax.tree.leaves(stacked):
+        return [outcome]
+    return [_point(outcome, k, len(group)) for k in range(len(group))]
+
+
+def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
+    """One setting of a sweep; the group's seconds are shared equally."""
+    return Outcome(
+        outcome.updates,
+        tuple(x[:, k] for x in outcome.params),
+        tuple({name: x[:, k] for name, x in info.items()} for info in outcome.infos),
+        outcome.diverged[k],
+        outcome.compile_seconds / num_points,
+        outcome.run_seconds / num_points,
+    )
+
+
+def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Final metrics and curves of an encounter as tidy frames (see the store's contract)."""
+    last = [x[-1] for x in outcome.params]
+    finals = metrics.evaluate(game, last)
+    over_time = metrics.evaluate(game, outcome.params, names=metrics.CURVE_METRICS)
+    if "return" in over_time:
+        finals |= metrics.convergence(outcome.updates, over_time["return"], game)
+    for name in sorted({name for info in outcome.infos for name in info}):
+        missing = np.full(outcome.diverged.shape, np.nan)
+        over_time[name] = np.stack(
+            [
+                np.stack([info[name][r] if name in info else missing for info in outcome.infos], -1)
+                for r in range(len(outcome.updates))
+            ]
+        )
+    diverged = outcome.diverged
+    finals = {name: np.where(diverged[:, None], np.nan, x) for name, x in finals.items()}
+    finals["diverged"] = np.broadcast_to(diverged[:, None], (len(diverged), game.n_players)).astype(float)
+    return tidy_finals(finals), tidy_curves(outcome.updates, over_time)
+
+
+def tidy_finals(values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """``name -> (S, n_players)`` to columns seed, player (from 1), metric, value."""
+    frames = []
+    for name, x in values.items():
+        seeds, players = np.indices(x.shape)
+        frames.append(
+            pd.DataFrame({"seed": seeds.ravel(), "player": players.ravel() + 1, "metric": name, "value": x.ravel()})
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """``name -> (R, S, n_players)`` to columns seed, update, player, metric, value."""
+    frames = []
+    for name, x in values.items():
+        points, seeds, players = np.indices(x.shape)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "seed": seeds.ravel(),
+                    "update": np.asarray(updates)[points.ravel()],
+                    "player": players.ravel() + 1,
+                    "metric": name,
+                    "value": x.ravel().astype(np.float64),
+                }
+            )
+        )
+    columns = ["seed", "update", "player", "metric", "value"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store) -> None:
+    started = time.perf_counter()
+    game, learners = cell.game.named.made, _made(cell.learners)
+    finals, curves = measure(game, learners, outcome)
+    seconds = {
+        "compile": outcome.compile_seconds,
+        "run": outcome.run_seconds,
+        "metrics": time.perf_counter() - started,
+    }
+    per_update = gradient_evaluations(game, learners)
+    costs = {
+        "updates": cell.seeds * cell.steps,
+        "gradient_evaluations": [n * cell.seeds * cell.steps for n in per_update],
+        "environment_steps": 0,
+    }
+    record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()))
+    policies = {f"player_{i + 1}": x[-1] for i, x in enumerate(outcome.params)} if suite.matches else None
+    store.write(cell.hash, record, finals, curves, policies)
+
+
+def _record(
+    cell: Cell, suite: Suite, timings: dict[str, float], costs: dict[str, Any], diverged: int
+) -> dict[str, Any]:
+    def described(x: Labelled) -> dict[str, Any]:
+        return {"name": x.named.name, "label": x.label, "hyperparameters": x.named.hyperparameters}
+
+    return {
+        "schema": SCHEMA,
+        "hash": cell.hash,
+        "kind": cell.kind,
+        "suite": suite.file.name,
+        "game": described(cell.game),
+        "learners": [
+            {**described(x), "access": str(x.named.made.access), "needs_preparation": x.named.made.needs_preparation}
+            for x in cell.learners
+        ],
+        "seeds": cell.seeds,
+        "seed": cell.seed,
+        "steps": 0 if cell.kind == "league" else cell.steps,
+        "record_every": cell.record_every,
+        "precision": cell.precision,
+        "versions": devices.versions(),
+        "git_commit": devices.git_commit(),
+        "device": devices.describe(),
+        "timings": timings,
+        "costs": costs,
+        "status": "done",
+        "diverged": diverged,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": cell.command if cell.kind == "encounter" else f"shaping-bench run {suite.file.name}",
+    }
+
+
+# --- league -------------------------------------------------------------------------------
+
+
+def _store_match(cell: Cell, suite: Suite, store: Store) -> None:
+    """Final policies of the first learner's self-play meet the second's, without learning.
+
+    Every policy meets the other population's policies of all seeds (of all other seeds, if
+    it is the same population); a value per seed is the mean over those it met.
+    """
+    started = time.perf_counter()
+    game = cell.game.named.made
+    first, second = cell.learners[0], cell.learners[1]
+    own = _population(first, cell, suite, store)
+    if second.label == "best-response":
+        joint = _responses(cell, own)
+        values = metrics.evaluate(game, joint, names=metrics.LEAGUE_METRICS)
+    else:
+        other = _population(second, cell, suite, store)
+        values = _all_against_all(game, own, other, same=first.label == second.label)
+    finite = np.isfinite(values["return"]).all(axis=-1)
+    values["diverged"] = np.broadcast_to(~finite[:, None], values["return"].shape).astype(float)
+    curves = tidy_curves(np.zeros(0, int), {})
+    seconds = {"compile": 0.0, "run": 0.0, "metrics": time.perf_counter() - started}
+    costs = {"updates": 0, "gradient_evaluations": [0] * game.n_players, "environment_steps": 0}
+    store.write(cell.hash, _record(cell, suite, seconds, costs, int((~finite).sum())), tidy_finals(values), curves)
+
+
+def _population(learner: Labelled, cell: Cell, suite: Suite, store: Store) -> list[np.ndarray]:
+    """Final policies of a learner's self-play, per seat ``(S, d_i)``; a fixed strategy is alike in all seeds."""
+    game, rule = cell.game.named.made, learner.named.made
+    if not rule.learns:
+        key = jax.random.key(0)
+        rows = [np.asarray(rule.init(key, game, i)[0]) for i in range(game.n_players)]
+        return [np.tile(x, (cell.seeds, 1)) for x in rows]
+    source = dataclasses.replace(cell, kind="encounter", learners=(learner,) * game.n_players)
+    stored = store.policies(source.hash)
+    return [stored[f"player_{i + 1}"] for i in range(game.n_players)]
+
+
+def _responses(cell: Cell, own: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The policies of seat 1, and of the last seat a best response to all others."""
+    game = cell.game.named.made
+    seat = game.n_players - 1
+    if game.has_best_response:
+        with jax.enable_x64(True):
+            joint = [np.asarray(x, np.float64) for x in own]
+            answer = jax.jit(jax.vmap(lambda *theta: game.best_response(theta, seat)))(*joint)
+        return [*joint[:-1], np.stack([np.asarray(x) for x in answer], axis=-1)]
+    from shaping_bench.registry import make_learner
+
+    frozen, responder = make_learner("naive(lr=0)").made, make_learner("naive").made
+    fresh = np.asarray(
+        jax.vmap(lambda s: game.init_params(jax.random.fold_in(jax.random.key(cell.seed), s), seat))(
+            np.arange(cell.seeds)
+        )
+    )
+    trained = run_encounter(
+        game,
+        [*([frozen] * seat), responder],
+        num_seeds=cell.seeds,
+        num_updates=RESPONSE_UPDATES,
+        init=[*own[:-1], fresh],
+        precision=cell.precision,
+    )
+    return [x[-1] for x in trained.params]
+
+
+def _all_against_all(
+    game: Game, own: Sequence[np.ndarray], other: Sequence[np.ndarray], same: bool
+) -> dict[str, np.ndarray]:
+    seeds = len(own[0])
+    shifts = range(1, seeds) if same and seeds > 1 else range(seeds)
+    chosen = np.array(list(shifts))[: min(MAX_MET, len(shifts))]
+    met = (np.arange(seeds)[:, None] + chosen[None, :]) % seeds  # (S, M): each shift is a permutation
+    repeated = np.repeat(own[0][:, None], met.shape[1], axis=1)
+    joint = [repeated, *(x[met] for x in other[1:])]
+    values = metrics.evaluate(game, joint, names=metrics.LEAGUE_METRICS)
+    out = {}
+    for name, x in values.items():
+        per_seed = np.empty((seeds, game.n_players))
+        per_seed[:, 0] = x[..., 0].mean(axis=1)
+        for i in range(1, game.n_players):  # seed s of the others: mean over the policies that met it
+            sums = np.zeros(seeds)
+            np.add.at(sums, met, x[..., i])
+            per_seed[:, i] = sums / met.shape[1]
+        out[name] = per_seed
+    return out

@@ -1,0 +1,137 @@
+"""The results directory: one folder per cell, written whole or not at all.
+
+A cell is assembled in a temporary folder and renamed into place, so a killed process
+leaves no half cell, and two processes on one directory cannot lose or double one: the
+rename of the second fails and its copy is dropped. No locks, so network file systems are
+fine.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import yaml
+
+from shaping_bench.errors import BadInput
+
+SCHEMA = 1
+
+
+class Store:
+    """A results directory of one suite.
+
+    Args:
+      directory: created if missing.
+
+    Raises:
+      BadInput: the directory cannot be created or written.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self.cells = self.directory / "cells"
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.cells):
+                pass
+        except OSError as error:
+            raise BadInput(
+                f"results directory is {str(directory)!r}, which cannot be written ({error.strerror}); "
+                "allowed: a writable directory with free space"
+            ) from None
+
+    def adopt(self, suite: Mapping[str, Any]) -> None:
+        """Writes the resolved suite, or checks that the directory was made by the same one.
+
+        Raises:
+          BadInput: the directory holds results of another suite; names the first difference.
+        """
+        path = self.directory / "suite.yaml"
+        if not path.exists():
+            text = yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.directory, prefix=".suite-", delete=False) as file:
+                file.write(text)
+            # A link, unlike a rename, never replaces what another process wrote meanwhile.
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+            os.unlink(file.name)
+        stored = yaml.safe_load(path.read_text())
+        difference = _first_difference(stored, json.loads(json.dumps(suite)))
+        if difference:
+            where, theirs, ours = difference
+            raise BadInput(
+                f"results directory {str(self.directory)!r} was made by another suite: {where} is {theirs!r} there and "
+                f"{ours!r} here; allowed: the same suite, or another directory"
+            )
+
+    def __contains__(self, key: str) -> bool:
+        return (self.cells / key).is_dir()
+
+    def write(
+        self,
+        key: str,
+        cell: Mapping[str, Any],
+        finals: pd.DataFrame,
+        curves: pd.DataFrame,
+        policies: Mapping[str, np.ndarray] | None = None,
+    ) -> bool:
+        """Stores one cell; False if another process has stored it meanwhile."""
+        work = Path(tempfile.mkdtemp(dir=self.cells, prefix=f".{key[:12]}-"))
+        try:
+            (work / "cell.json").write_text(json.dumps(cell, indent=1) + "\n")
+            _write_parquet(finals, work / "finals.parquet")
+            _write_parquet(curves, work / "curves.parquet")
+            if policies is not None:
+                np.savez(work / "policies.npz", **policies)
+            work.chmod(0o755)
+            os.rename(work, self.cells / key)
+        except OSError:
+            if key in self:
+                return False
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return True
+
+    def policies(self, key: str) -> dict[str, np.ndarray]:
+        """Final policies of a cell: ``player_1 (S, d_1)``, ..."""
+        with np.load(self.cells / key / "policies.npz") as file:
+            return {name: file[name] for name in file.files}
+
+    def cell(self, key: str) -> dict[str, Any]:
+        return json.loads((self.cells / key / "cell.json").read_text())
+
+
+def _first_difference(a: Any, b: Any, where: str = "suite") -> tuple[str, Any, Any] | None:
+    if isinstance(a, dict) and isinstance(b, dict):
+        pairs = [(f"{where}.{k}", a.get(k), b.get(k)) for k in dict.fromkeys([*a, *b])]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = [(f"{where}.{k}", x, y) for k, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        return None if a == b else (where, a, b)
+    return next((d for w, x, y in pairs if (d := _first_difference(x, y, w))), None)
+
+
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect()
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    try:
+        con = _database()
+        con.register("frame_to_write", frame)
+        target = str(path).replace("'", "''")
+        con.execute(f"COPY frame_to_write TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
+        con.unregister("frame_to_write")
+    except duckdb.Error as error:  # a full disk arrives here
+        raise OSError(f"cannot write {path.name}: {str(error).splitlines()[0]}") from None
