@@ -1,0 +1,56 @@
+# make bench    set up .venv, run the quick suite, print its table and name its page
+# make test     the tests (under 20 minutes on 2 cores)
+# make speed    the speed benchmark: JSON on stdout, a table on stderr
+# make lint     ruff and mypy
+# make clean    remove what the other targets made, results excepted
+#
+# PYTHON=/path/to/python chooses the interpreter for .venv (3.11 or newer).
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RESULTS ?= results/quick
+
+# The first of these that runs, is new enough and can make an environment. Recursive on
+# purpose: looked for only when .venv has to be made.
+CANDIDATES := python3.13 python3.12 python3.11 python3 python
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: bench test speed lint clean
+.DEFAULT_GOAL := bench
+
+bench: $(READY)
+	$(BIN)/shaping-bench run quick -o $(RESULTS)
+	$(BIN)/shaping-bench table $(RESULTS)
+	$(BIN)/shaping-bench report $(RESULTS) -o $(RESULTS)/report.html
+	@echo
+	@echo "Page of the results:      $(RESULTS)/report.html (one file; open it in a browser)"
+	@echo "Numbers:                  $(RESULTS)/cells/*/*.parquet (any dataframe tool, or DuckDB)"
+	@echo "Upload to your own W&B:   $(BIN)/wandb sync $(RESULTS)/wandb/wandb/offline-run-*"
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -n 2
+
+speed: $(READY)
+	@$(BIN)/python -m shaping_bench.speed
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamp depends on what is installed, so a changed dependency is installed by the next
+# make, and an interrupted set-up is taken up again. All its output goes to stderr.
+$(READY): pyproject.toml constraints.txt
+	@$(if $(strip $(PYTHON)),true,echo "shaping-bench: no Python 3.11 or newer that can make environments among: $(CANDIDATES)." \
+	    "Install one, or name it: make PYTHON=/path/to/python" >&2; exit 2)
+	@$(PYTHON) -c '$(SUITABLE)' || { echo "shaping-bench: PYTHON=$(PYTHON) is not a Python 3.11 or newer with venv and ensurepip." >&2; exit 2; }
+	@echo "Setting up $(VENV) with $(PYTHON) (a minute or two) ..." >&2
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" >&2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find games algorithms shaping_bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
