@@ -1,0 +1,287 @@
+"""The command line: ``shaping-bench``, or ``python -m shaping_bench``.
+
+Results go to stdout, progress to stderr. Exit codes: 0 done; 1 some cell failed (the
+others are stored); 2 bad input, said in one line before anything ran.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+
+from shaping_bench import __version__
+from shaping_bench.errors import BadInput, unknown
+
+app = App(
+    name="shaping-bench",
+    version=__version__,
+    help="The benchmark of opponent shaping: run suites, compare learners, check published numbers.",
+)
+
+Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
+Several = Parameter(consume_multiple=True, negative="")
+Flag = Parameter(negative="")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    try:
+        result = app(
+            sys.argv[1:] if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        return int(result or 0)
+    except (BadInput, CycloptsError) as error:
+        print(f"shaping-bench: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("shaping-bench: interrupted; finished cells are stored, the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _positive(name: str, value: int, low: int = 1) -> None:
+    if value < low:
+        raise BadInput(f"{name} is {value}; allowed: a whole number of at least {low}")
+
+
+@app.command(name="list")
+def list_command(what: Kind | None = None, /, *, json: Annotated[bool, Flag] = False) -> None:
+    """What exists: algorithms, games, metrics, suites and claims.
+
+    Parameters
+    ----------
+    what:
+        Only this kind.
+    json:
+        Print JSON.
+    """
+    from shaping_bench.catalogue import catalogue, to_text
+
+    found = catalogue([what] if what else None)
+    if json:
+        _print_json(found[what] if what else found)
+    else:
+        print(to_text(found))
+
+
+@app.command
+def run(
+    suite: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    seeds: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    wandb: Literal["offline", "online", "disabled"] = "offline",
+    engine: Literal["local"] = "local",
+) -> int:
+    """Run what is not yet stored of a suite; safe to interrupt and repeat.
+
+    Parameters
+    ----------
+    suite:
+        A name (see `shaping-bench list suites`) or a path to a YAML file.
+    output:
+        Results directory; results/NAME by default.
+    seeds:
+        Number of seeds, instead of the suite's.
+    set_:
+        PATH=VALUE: change the suite, e.g. games.0.steps=50.
+    wandb:
+        Where Weights & Biases records go: files in the results directory, the server, or nowhere.
+    engine:
+        Where cells run.
+    """
+    from shaping_bench import devices
+    from shaping_bench.suite import load
+
+    if seeds is not None:
+        _positive("--seeds", seeds)
+    resolved = load(suite, set_ or (), seeds)
+    directory = output or Path("results") / resolved.file.name
+    devices.configure()
+    from shaping_bench.commands import run_and_report
+
+    return run_and_report(resolved, directory, wandb)
+
+
+@app.command
+def encounter(
+    game: str,
+    learner: str,
+    /,
+    *more: str,
+    seeds: int = 100,
+    steps: int = 200,
+    seed: int = 0,
+    init: Path | None = None,
+    precision: Literal["float32", "float64"] = "float32",
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """One encounter: learners meet in a game. One learner means self-play.
+
+    Parameters
+    ----------
+    game:
+        A game, e.g. ipd or 'ipd(gamma=0.9)'.
+    learner:
+        A learner, e.g. naive or 'lola(lr=0.5,lookahead_lr=1.0)'.
+    more:
+        The other players' learners.
+    seeds:
+        Number of seeds, run at once.
+    steps:
+        Number of simultaneous updates.
+    seed:
+        Base of the random numbers.
+    init:
+        JSON file with initial policy parameters, one list of numbers per player, for every seed.
+    precision:
+        Floating point of the updates (metrics are always float64).
+    json:
+        Print one JSON object.
+    """
+    from shaping_bench import devices, registry
+    from shaping_bench.commands import encounter_result, encounter_text, read_init
+
+    _positive("--seeds", seeds)
+    _positive("--steps", steps, 0)
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"--seed is {seed}; allowed: a whole number from 0 to {2**32 - 1}")
+    named = registry.make_game(game)
+    learners = [registry.make_learner(text) for text in (learner, *more)]
+    if len(learners) == 1:
+        learners *= named.made.n_players
+    registry.check_encounter(named, learners)
+    start = read_init(init, named.made) if init else None
+    devices.configure()
+    result = encounter_result(named, learners, seeds=seeds, steps=steps, seed=seed, init=start, precision=precision)
+    if json:
+        _print_json(result)
+    else:
+        print(encounter_text(result))
+    return 0
+
+
+Format = Literal["md", "latex", "csv", "json", "html"]
+
+
+@app.command
+def table(
+    directory: Path,
+    /,
+    *,
+    metric: Annotated[list[str] | None, Several] = None,
+    format: Format = "md",
+    rows: str = "learner",
+    cols: str = "opponent",
+    kind: Literal["encounter", "league", "all"] = "all",
+) -> None:
+    """Comparison tables from stored results; nothing is computed again.
+
+    Parameters
+    ----------
+    directory:
+        A results directory.
+    metric:
+        Metrics to show; the suite's by default.
+    format:
+        Markdown, LaTeX (booktabs), CSV, JSON or HTML; all show the same digits.
+    rows:
+        What the rows are: learner, opponent, game or metric.
+    cols:
+        What the columns are.
+    kind:
+        Learning encounters, the league of final policies, or both.
+    """
+    from shaping_bench.tables import table_command
+
+    print(table_command(directory, metric, format, rows, cols, kind=None if kind == "all" else kind))
+
+
+@app.command
+def report(directory: Path, /, *, output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None) -> None:
+    """Write the results as one self-contained HTML page and print its path.
+
+    Parameters
+    ----------
+    directory:
+        A results directory.
+    output:
+        The file to write; DIRECTORY/report.html by default.
+    """
+    from shaping_bench.report import write_report
+
+    print(write_report(directory, output))
+
+
+@app.command
+def verify(*claims: str, json: Annotated[bool, Flag] = False) -> int:
+    """Re-run published protocols: published number, ours, spread, verdict.
+
+    Exit code 1 if a number is missed.
+
+    Parameters
+    ----------
+    claims:
+        Claims to check (see `shaping-bench list claims`); all by default.
+    json:
+        Print JSON.
+    """
+    from shaping_bench import claims as published
+    from shaping_bench import devices
+    from shaping_bench.commands import progress_line
+
+    known = published.load_claims()
+    for claim in claims:
+        if claim not in known:
+            raise unknown("claim", claim, known)
+    devices.configure()
+    with progress_line() as say:
+        verdicts = published.verify(list(claims) or None, on_progress=say)
+    if json:
+        _print_json(published.to_json(verdicts))
+    else:
+        print(published.to_text(verdicts))
+    return 0 if all(v.verdict == "reproduced" for v in verdicts) else 1
+
+
+@app.command
+def check(target: str, /) -> int:
+    """Check your own algorithm or game against the conformance kit.
+
+    Exit code 1 if something is missing.
+
+    Parameters
+    ----------
+    target:
+        MODULE:CLASS, e.g. my_package.my_rule:MyRule.
+    """
+    from shaping_bench import devices
+    from shaping_bench.conformance import check_target
+
+    devices.configure()
+    findings = check_target(target)
+    for finding in findings:
+        print(finding)
+    return 0 if all(f.passed for f in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""What the longer commands do, apart from parsing their arguments."""
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from games.base import Game
+from shaping_bench import metrics
+from shaping_bench.encounter import run_encounter
+from shaping_bench.errors import BadInput
+from shaping_bench.registry import Named
+from shaping_bench.suite import Cell, Suite
+
+MAX_SEEDS_WITH_PARAMS = 1000
+
+
+def _stderr() -> Console:
+    return Console(file=sys.stderr)
+
+
+# --- run ----------------------------------------------------------------------------------
+
+
+def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
+    """Runs a suite into a directory, tracks it, prints its tables and names its page."""
+    from shaping_bench.report import write_report
+    from shaping_bench.runner import run_suite
+    from shaping_bench.store import Store
+    from shaping_bench.tables import table_command
+    from shaping_bench.tracking import Tracker
+
+    store = Store(directory)
+    store.adopt(suite.resolved())
+    console = _stderr()
+    for reason in suite.skipped:
+        console.print(f"left out: {reason}", style="dim", highlight=False, markup=False)
+    started = time.perf_counter()
+    tracker = Tracker(directory, suite.resolved(), wandb)
+    cells = [*suite.encounters, *suite.matches]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    computed = 0
+    with Progress(*columns, console=console, transient=console.is_terminal) as progress:
+        task = progress.add_task(suite.file.name, total=len(cells))
+
+        def on_cell(cell: Cell, now: bool) -> None:
+            nonlocal computed
+            computed += now
+            progress.update(task, advance=1, description=f"{suite.file.name}  {cell.title}")
+            if cell.hash in store:
+                tracker.log_cell(cell.hash)
+
+        failures = run_suite(suite, store, on_cell)
+        progress.update(task, description=suite.file.name)
+    for failure in failures:
+        console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
+    print(table_command(directory, None, "md", "learner", "opponent"))
+    page = write_report(directory, None)
+    tracker.finish(page)
+    seconds = time.perf_counter() - started
+    kept = len(cells) - computed
+    where = {"offline": f"; W&B offline records in {directory / 'wandb'}", "online": "; W&B online", "disabled": ""}[
+        wandb
+    ]
+    console.print(
+        f"\n{computed - len(failures)} cells computed, {kept} kept, {len(failures)} failed in {seconds:.0f} s{where}",
+        highlight=False,
+    )
+    console.print(f"page: {page}  (any browser opens it; any static host serves it)", highlight=False)
+    console.print(f"more: shaping-bench table {directory} --metric cooperation --format latex", highlight=False)
+    return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr with one line of text."""
+    console = _stderr()
+    with console.status("starting") as status:
+        yield lambda text: status.update(str(text))
+
+
+# --- encounter ----------------------------------------------------------------------------
+
+
+def read_init(path: Path, game: Game) -> list[np.ndarray]:
+    """Joint initial policy parameters from a JSON file.
+
+    Raises:
+      BadInput: not JSON, or not one list of finite numbers of the right length per player.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise BadInput(f"--init is {str(path)!r}, which cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise BadInput(f"--init {str(path)!r} is not JSON ({error})") from None
+    sizes = list(game.sizes)
+    allowed = f"allowed: one list of numbers per player, of lengths {sizes}"
+    if not isinstance(content, list) or len(content) != len(sizes):
+        shape = len(content) if isinstance(content, list) else type(content).__name__
+        raise BadInput(f"--init {str(path)!r} holds {shape} entries; {allowed}")
+    for player, (row, size) in enumerate(zip(content, sizes, strict=True)):
+        if not isinstance(row, list) or len(row) != size:
+            raise BadInput(f"--init {str(path)!r} has {row!r} for player {player + 1}; {allowed}")
+        for x in row:
+            if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x):
+                raise BadInput(f"--init {str(path)!r} has {x!r} for player {player + 1}; {allowed}")
+    return [np.array(row, np.float64) for row in content]
+
+
+def encounter_result(
+    game: Named,
+    learners: Sequence[Named],
+    *,
+    seeds: int,
+    steps: int,
+    seed: int,
+    init: Sequence[np.ndarray] | None,
+    precision: str,
+) -> dict[str, Any]:
+    """One encounter as the object that ``encounter --json`` prints."""
+    rules = [x.made for x in learners]
+    outcome = run_encounter(
+        game.made, rules, num_seeds=seeds, num_updates=steps, seed=seed, init=init, precision=precision
+    )
+    final = [x[-1] for x in outcome.params]
+    values = metrics.evaluate(game.made, final)
+    result: dict[str, Any] = {
+        "game": game.text,
+        "learners": [x.text for x in learners],
+        "seeds": seeds,
+        "steps": steps,
+        "seed": seed,
+        "precision": precision,
+        "metrics": {name: [_aggregate(x[:, i]) for i in range(x.shape[1])] for name, x in values.items()},
+        "diverged": int(outcome.diverged.sum()),
+        "seconds": {"compile": outcome.compile_seconds, "run": outcome.run_seconds},
+    }
+    if seeds <= MAX_SEEDS_WITH_PARAMS:
+        result["params"] = [[_numbers(x[s]) for x in final] for s in range(seeds)]
+    return result
+
+
+def _aggregate(x: np.ndarray) -> dict[str, float | int | None]:
+    """Over the seeds whose metric is defined; n says how many those are."""
+    from shaping_bench.stats import iqm
+
+    x = x[np.isfinite(x)]
+    if not len(x):
+        return {"mean": None, "std": None, "iqm": None, "n": 0}
+    std = float(x.std(ddof=1)) if len(x) > 1 else 0.0
+    return {"mean": float(x.mean()), "std": std, "iqm": float(iqm(x)), "n": len(x)}
+
+
+def _numbers(x: np.ndarray) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in x]
+
+
+def encounter_text(result: dict[str, Any]) -> str:
+    """The same for people."""
+    from tabulate import tabulate
+
+    players = range(len(result["learners"]))
+    header = ["metric", *(f"{result['learners'][i]} (player {i + 1})" for i in players)]
+
+    def shown(a: dict[str, Any]) -> str:
+        return "-" if a["mean"] is None else f"{a['mean']:.4f} ± {a['std']:.4f}"
+
+    rows = [[name, *(shown(a) for a in per_player)] for name, per_player in result["metrics"].items()]
+    seconds = result["seconds"]
+    title = (
+        f"{result['game']}: {result['seeds']} seeds, {result['steps']} updates, {result['diverged']} diverged "
+        f"(mean ± std over seeds; compile {seconds['compile']:.2f} s, run {seconds['run']:.3f} s)"
+    )
+    return f"{title}\n\n{tabulate(rows, header, disable_numparse=True)}"
