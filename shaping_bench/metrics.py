@@ -465,10 +465,10 @@ def _seat_quantities(game: Game, params: Sequence[Any], player: int, groups: fro
     out: Quantities = {"return": game.per_step * game.value(params, player)}
     if OBSERVABLES in groups:
         out |= {f"observed {name}": x[player] for name, x in game.observables(params).items()}
-    if "responses" in groups and game.n_players == 2:
+    if "responses" in groups and game.has_best_response and game.n_players == 2:
         # Seen from the exploiter; paired with the owner of the frozen policy on the host.
         out["gain"], out["left"] = exploit(game, params, player)
-    elif "responses" in groups:
+    elif "responses" in groups and game.has_best_response:
         out["gain"] = best_response_value(game, params, player)
     if "matches" in groups and hasattr(game, "payoffs"):
         out["nash_distance"] = distance(own, (0.5,) * len(own))
