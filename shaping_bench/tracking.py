@@ -1,0 +1,242 @@
+"""Weights & Biases as a projection of the store: everything logged can be logged again from it.
+
+One run per cell (group: the suite; id: the cell's hash) with the seeds' mean and standard
+deviation per player and metric, and one report run per suite with the results as a table
+and the page. All runs share one process, so that a cell costs hundredths of a second. A
+marker per logged cell makes logging idempotent: an interrupted suite logs the rest the
+next time.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from shaping_bench.errors import BadInput, unknown
+
+MODES = ("offline", "online", "disabled")
+PROJECT = "shaping-bench"
+
+# Over the seeds whose value is finite: a diverged seed is counted by the metric "diverged".
+_AGGREGATE = """
+    SELECT {key}, player, metric, avg(v), coalesce(stddev_samp(v), 0), count(v)
+    FROM (SELECT *, CASE WHEN isfinite(value::DOUBLE) THEN value::DOUBLE END AS v FROM read_parquet(?, filename = true))
+    GROUP BY {key}, player, metric ORDER BY {key}, metric, player
+"""
+
+COLUMNS = ("kind", "game", "learner", "opponent", "player", "metric", "mean", "std", "n", "cell")
+"""Of the report run's table ``results``: one row per cell, player and metric."""
+
+
+class Tracker:
+    """Logs the cells of one results directory.
+
+    A failure of W&B never loses results: it is said once on stderr, kept in ``problem``,
+    and what was not logged is logged by the next run of the same command.
+
+    Args:
+      directory: results directory; records go to its folder ``wandb``.
+      suite: the resolved suite; its ``name`` is the group of all runs.
+      mode: ``"offline"`` (files to be uploaded later, no network), ``"online"`` or
+        ``"disabled"`` (W&B is not even imported).
+
+    Raises:
+      BadInput: unknown mode, or ``online`` without credentials.
+    """
+
+    def __init__(self, directory: Path | str, suite: Mapping[str, Any], mode: str = "offline") -> None:
+        if mode not in MODES:
+            raise unknown("--wandb", mode, MODES)
+        self.directory, self.suite, self.mode = Path(directory), dict(suite), mode
+        self.problem: str | None = None
+        self._database: duckdb.DuckDBPyConnection | None = None
+        if mode == "disabled":
+            return
+        # Before the import: W&B reads them once. Silent also means that it never asks.
+        os.environ.setdefault("WANDB_SILENT", "true")
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        if mode == "online":
+            self._log_in()
+
+    @property
+    def records(self) -> Path:
+        """Folder of W&B's records."""
+        return self.directory / "wandb"
+
+    def log_cell(self, key: str) -> None:
+        """Logs one stored cell, unless that was done before."""
+        self._once(key, lambda: self._log_cell(key))
+
+    def finish(self, page: Path | None = None) -> None:
+        """Logs all stored cells that are not logged yet, and the report run.
+
+        Args:
+          page: the HTML page of the suite.
+        """
+        if self.mode == "disabled":
+            return
+        keys = sorted(path.parent.name for path in (self.directory / "cells").glob("[!.]*/cell.json"))
+        for key in keys:
+            self.log_cell(key)
+        # The same cells make the same report, so its identity is theirs.
+        identity = json.dumps([self.suite, keys], sort_keys=True, default=str)
+        report = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        if keys:
+            self._once(report, lambda: self._log_report(report, page))
+
+    # --- one run each -----------------------------------------------------------------------
+
+    def _log_cell(self, key: str) -> None:
+        folder = self.directory / "cells" / key
+        cell = json.loads((folder / "cell.json").read_text())
+        players = [learner["label"] for learner in cell["learners"]]
+        tags = dict.fromkeys([cell["kind"], cell["game"]["name"], *(learner["name"] for learner in cell["learners"])])
+        run = self._start(
+            id=key,
+            name=f"{cell['game']['label']}: {' vs '.join(players)}" + (" (league)" if cell["kind"] == "league" else ""),
+            job_type=cell["kind"],
+            tags=[tag[:64] for tag in tags],  # W&B's limit
+            config=cell,
+        )
+        curves = self._aggregate('"update"', folder / "curves.parquet")
+        for update, rows in itertools.groupby(curves, key=lambda row: row[0]):
+            run.log(_flat(row[1:] for row in rows), step=int(update))
+        finals = self._aggregate("filename", folder / "finals.parquet")
+        final = {f"final/{name}": value for name, value in _flat(row[1:] for row in finals).items()}
+        run.summary.update({**final, "diverged": cell["diverged"], "seconds": cell["timings"], "costs": cell["costs"]})
+        run.finish()
+
+    def _log_report(self, key: str, page: Path | None) -> None:
+        import wandb
+
+        cells = {}
+        rows = []
+        for filename, player, metric, mean, std, n in self._aggregate(
+            "filename", self.directory / "cells" / "*" / "finals.parquet"
+        ):
+            cell_key = Path(filename).parent.name
+            if cell_key not in cells:
+                cells[cell_key] = json.loads((Path(filename).parent / "cell.json").read_text())
+            cell = cells[cell_key]
+            labels = [learner["label"] for learner in cell["learners"]]
+            others = labels[: player - 1] + labels[player:]
+            rows.append(
+                [
+                    cell["kind"],
+                    cell["game"]["label"],
+                    labels[player - 1],
+                    " & ".join(dict.fromkeys(others)),
+                    player,
+                    metric,
+                    mean,
+                    std,
+                    n,
+                    cell_key,
+                ]
+            )
+        run = self._start(
+            id=key, name=f"{self.suite['name']}: report", job_type="report", tags=["report"], config=self.suite
+        )
+        logged: dict[str, Any] = {"results": wandb.Table(columns=list(COLUMNS), data=rows)}
+        if page is not None:
+            logged["page"] = wandb.Html(page.read_text(), inject=False)
+        run.log(logged)
+        run.summary.update({"cells": len(cells), "diverged": sum(cell["diverged"] for cell in cells.values())})
+        run.finish()
+
+    def _start(self, **about: Any) -> Any:
+        import wandb
+
+        quiet = wandb.Settings(
+            console="off",
+            silent=True,
+            quiet=True,
+            show_info=False,
+            symlink=False,
+            init_timeout=30.0,
+            # The store has code version and machine already, and hundreds of runs should not each collect them.
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+            disable_git=True,
+            disable_code=True,
+            disable_job_creation=True,
+        )
+        return wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            group=self.suite["name"],
+            dir=str(self.directory),
+            mode=self.mode,  # type: ignore[arg-type]
+            reinit="create_new",
+            settings=quiet,
+            **about,
+        )
+
+    def _aggregate(self, key: str, path: Path) -> list[tuple[Any, ...]]:
+        """Rows ``(key, player, metric, mean, std, n)`` over the seeds of tidy files."""
+        if self._database is None:
+            self._database = duckdb.connect()
+        return self._database.execute(_AGGREGATE.format(key=key), [str(path)]).fetchall()
+
+    # --- markers and faults -------------------------------------------------------------------
+
+    def _once(self, key: str, log: Callable[[], None]) -> None:
+        # One folder per mode: what was logged offline may later be wanted online.
+        marker = self.records / "logged" / self.mode / key
+        if self.mode == "disabled" or self.problem is not None or marker.exists():
+            return
+        import wandb
+
+        try:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            with self._staged_here():
+                log()
+            marker.touch()
+        except (wandb.Error, OSError) as error:
+            self.problem = " ".join(f"{type(error).__name__}: {error}".split())
+            print(
+                f"shaping-bench: W&B ({self.mode}) failed and is left out from here: {self.problem}; "
+                "results are stored, and the same command logs the rest",
+                file=sys.stderr,
+            )
+
+    @contextlib.contextmanager
+    def _staged_here(self) -> Iterator[None]:
+        """W&B stages tables and artifacts in the user's home unless told otherwise."""
+        folders = {"WANDB_DATA_DIR": self.records / "data", "WANDB_CACHE_DIR": self.records / "cache"}
+        missing = {name: str(path.resolve()) for name, path in folders.items() if name not in os.environ}
+        os.environ.update(missing)
+        try:
+            yield
+        finally:
+            for name in missing:
+                del os.environ[name]
+
+    def _log_in(self) -> None:
+        import wandb
+
+        try:
+            wandb.login()
+        except wandb.Error as error:
+            raise BadInput(
+                f"--wandb is 'online', but {' '.join(str(error).split())} Allowed: offline, disabled, or online with "
+                "credentials (run `wandb login`, or set WANDB_API_KEY)"
+            ) from None
+
+
+def _flat(rows: Iterator[tuple[Any, ...]]) -> dict[str, float]:
+    """Rows ``(player, metric, mean, std, n)`` as W&B keys: one panel section per metric."""
+    out: dict[str, float] = {}
+    for player, metric, mean, std, n in rows:
+        if n:
+            out[f"{metric}/player_{player}"] = mean
+            out[f"{metric}/player_{player}_std"] = std
+    return out

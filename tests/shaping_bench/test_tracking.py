@@ -1,0 +1,217 @@
+"""The offline W&B record, read back with W&B's own reader, says what the store says."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shaping_bench import tracking
+from shaping_bench.errors import BadInput
+from shaping_bench.store import Store
+from shaping_bench.tracking import Tracker
+
+SUITE = {"name": "tiny", "games": ["ipd"], "learners": ["lola", "naive"]}
+RETURNS = np.array([[-1.0, -2.0], [-1.5, -1.0], [np.nan, np.nan]])  # (seed, player); the last diverged
+
+
+def store_cell(directory, key, kind="encounter"):
+    """A stored cell with the final returns above and a curve that goes there from -2."""
+    cell = {
+        "hash": key,
+        "kind": kind,
+        "suite": "tiny",
+        "game": {"name": "ipd", "label": "ipd", "hyperparameters": {"gamma": 0.96}},
+        "learners": [
+            {"name": name, "label": name, "hyperparameters": {"lr": 1.0}, "access": "gradients"}
+            for name in ("lola", "naive")
+        ],
+        "seeds": 3,
+        "timings": {"compile": 1.0, "run": 0.5, "metrics": 0.1},
+        "costs": {"updates": 60},
+        "diverged": 1,
+    }
+    finals, curves = [], []
+    for seed, player in np.ndindex(RETURNS.shape):
+        value = RETURNS[seed, player]
+        finals.append((seed, player + 1, "return", value))
+        finals.append((seed, player + 1, "diverged", float(np.isnan(value))))
+        for update, share in ((0, 0.0), (10, 0.5), (20, 1.0)):
+            curves.append((seed, update, player + 1, "return", -2.0 + share * (value + 2.0)))
+    Store(directory).write(
+        key,
+        cell,
+        pd.DataFrame(finals, columns=["seed", "player", "metric", "value"]),
+        pd.DataFrame(
+            curves if kind == "encounter" else None,
+            columns=["seed", "update", "player", "metric", "value"],
+        ),
+    )
+    return cell
+
+
+def read_back(directory, key):
+    """All records of a run's offline file, by type."""
+    (file,) = (directory / "wandb").glob(f"offline-run-*-{key}/run-{key}.wandb")
+    wandb = Path(sys.executable).with_name("wandb")
+    done = subprocess.run([wandb, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    return {kind: [r[kind] for r in records if r["type"] == kind] for kind in {r["type"] for r in records}}
+
+
+def summary_of(records):
+    merged = {}
+    for record in records["summary"]:
+        merged |= record.get("update", {})
+    return merged
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A results directory of two cells, tracked offline to the end."""
+    directory = tmp_path_factory.mktemp("tracked") / "results"
+    cells = {"aaaa": store_cell(directory, "aaaa"), "bbbb": store_cell(directory, "bbbb", "league")}
+    page = directory / "report.html"
+    page.write_text("<html><body>the page</body></html>")
+    tracker = Tracker(directory, SUITE, "offline")
+    tracker.log_cell("aaaa")
+    tracker.finish(page)
+    assert tracker.problem is None
+    return directory, cells
+
+
+def test_the_run_of_a_cell_has_the_cells_identity_and_configuration(tracked):
+    directory, cells = tracked
+    (run,) = read_back(directory, "aaaa")["run"]
+    assert (run["run_id"], run["run_group"], run["project"]) == ("aaaa", "tiny", "shaping-bench")
+    assert run["display_name"] == "ipd: lola vs naive"
+    assert set(run["tags"]) == {"encounter", "ipd", "lola", "naive"}
+    config = {name: value for name, value in run["config"]["update"].items() if name != "_wandb"}
+    assert config == cells["aaaa"]
+
+
+def test_curves_are_the_finite_seeds_mean_and_standard_deviation(tracked):
+    history = {h["step"].get("num", 0): h["item"] for h in read_back(tracked[0], "aaaa")["history"]}
+    assert sorted(history) == [0, 10, 20]
+    for update, share in ((0, 0.0), (10, 0.5), (20, 1.0)):
+        for player in (1, 2):
+            reached = -2.0 + share * (RETURNS[:2, player - 1] + 2.0)
+            item = history[update]
+            assert item[f"return/player_{player}"] == pytest.approx(reached.mean(), abs=1e-12)
+            assert item[f"return/player_{player}_std"] == pytest.approx(reached.std(ddof=1), abs=1e-12)
+
+
+@pytest.mark.parametrize("key", ["aaaa", "bbbb"])
+def test_the_summary_holds_the_final_numbers(tracked, key):
+    summary = summary_of(read_back(tracked[0], key))
+    assert summary["final/return/player_1"] == pytest.approx(-1.25)
+    assert summary["final/return/player_1_std"] == pytest.approx(0.5 / math.sqrt(2))
+    assert summary["final/diverged/player_2"] == pytest.approx(1 / 3)
+    assert summary["diverged"] == 1
+    assert summary["seconds"]["run"] == 0.5
+
+
+def test_the_report_run_holds_the_table_and_the_page(tracked):
+    directory, _ = tracked
+    (report,) = set((directory / "wandb" / "logged" / "offline").iterdir()) - {
+        directory / "wandb" / "logged" / "offline" / key for key in ("aaaa", "bbbb")
+    }
+    records = read_back(directory, report.name)
+    assert records["run"][0]["display_name"] == "tiny: report"
+    item = records["history"][0]["item"]
+    (files,) = (directory / "wandb").glob(f"offline-run-*-{report.name}/files")
+    table = json.loads((files / item["results.path"]).read_text())
+    assert table["columns"] == list(tracking.COLUMNS)
+    rows = {(row[0], row[4], row[5]): row for row in table["data"]}
+    assert len(rows) == 8  # two cells, two players, two metrics
+    assert rows["encounter", 2, "return"][1:9] == [
+        "ipd", "naive", "lola", 2, "return", -1.5, pytest.approx(0.5**0.5), 2,
+    ]  # fmt: skip
+    assert "the page" in (files / item["page.path"]).read_text()
+
+
+def test_nothing_is_logged_twice_and_the_rest_is_logged_later(tmp_path):
+    directory = tmp_path / "results"
+    store_cell(directory, "cccc")
+    Tracker(directory, SUITE).log_cell("cccc")  # and then the process dies
+    store_cell(directory, "dddd")
+    for _ in range(2):
+        tracker = Tracker(directory, SUITE)
+        tracker.log_cell("cccc")
+        tracker.finish()
+    names = [path.name.rpartition("-")[2] for path in (directory / "wandb").glob("offline-run-*")]
+    assert len(names) == 3  # the two cells and one report
+    assert {"cccc", "dddd"} < set(names)
+
+
+def test_everything_stays_inside_the_results_directory(tmp_path):
+    """No home, no terminal: nothing is written outside, printed or asked."""
+    directory, home = tmp_path / "results", tmp_path / "home"
+    home.mkdir()
+    store_cell(directory, "eeee")
+    code = (
+        "import sys; from shaping_bench.tracking import Tracker\n"
+        f"assert 'wandb' not in sys.modules\nTracker({str(directory)!r}, {SUITE!r}).finish()"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        cwd=Path(tracking.__file__).parents[1],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+    assert len(list((directory / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_disabled_does_nothing(tmp_path):
+    store_cell(tmp_path, "ffff")
+    before = sorted(tmp_path.rglob("*"))
+    tracker = Tracker(tmp_path, SUITE, "disabled")
+    tracker.log_cell("ffff")
+    tracker.finish()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failing_tracker_loses_no_results_and_says_so_once(tmp_path, capsys):
+    store_cell(tmp_path, "gggg")
+    (tmp_path / "wandb").write_text("a file where the folder belongs")
+    tracker = Tracker(tmp_path, SUITE)
+    tracker.log_cell("gggg")
+    tracker.finish()
+    assert tracker.problem is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "W&B (offline) failed" in line
+    assert "NotADirectoryError" in line
+
+
+def test_an_unknown_mode_is_bad_input(tmp_path):
+    with pytest.raises(BadInput, match=r"--wandb is 'ofline', .*did you mean 'offline'"):
+        Tracker(tmp_path, SUITE, "ofline")
+
+
+def test_online_without_credentials_is_bad_input_and_never_asks(tmp_path):
+    code = (
+        "from shaping_bench.tracking import Tracker\nfrom shaping_bench.errors import BadInput\n"
+        f"try:\n    Tracker({str(tmp_path)!r}, {SUITE!r}, 'online')\nexcept BadInput as error:\n    print(error)"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        cwd=Path(tracking.__file__).parents[1],
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--wandb is 'online'" in done.stdout
+    assert "WANDB_API_KEY" in done.stdout
