@@ -25,6 +25,9 @@ from games.base import Game
 TILE = 2048
 """Most lanes per tile: the working set of one update then stays in a core's cache."""
 
+VECTOR = 16
+"""Lanes per vector register, at most: float32 in 512 bits."""
+
 RECORDS_PER_CALL = 64
 """Recorded points per call of the compiled program; progress is reported in between."""
 
@@ -198,8 +201,11 @@ class _Lanes:
         devices = jax.local_devices()
         per_device = -(-count // len(devices))
         self.count = count
-        self.tile = min(TILE, per_device)
-        self.tiles = len(devices) * -(-per_device // self.tile)
+        tiles = max(1, -(-per_device // TILE))
+        # Equal tiles, for the last one's padding is work too; whole vector registers, so that
+        # no lane falls to the scalar code of a remainder, whatever the number of lanes.
+        self.tile = VECTOR * -(-per_device // (tiles * VECTOR))
+        self.tiles = len(devices) * tiles
         self.mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
 
     def split(self, x: np.ndarray) -> np.ndarray:
