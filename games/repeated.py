@@ -57,28 +57,30 @@ def _inverse_3x3(m: tuple[Scalars, ...]) -> tuple[Scalars, ...]:
     )
 
 
-def _eliminate(m: tuple[Scalars, ...], b: Scalars) -> Scalars:
-    """Gauss-Jordan without pivoting, for diagonally dominant systems."""
-    n = len(b)
-    rows, x = [list(row) for row in m], list(b)
-    for k in range(n):
-        pivot = 1.0 / rows[k][k]
-        rows[k] = [entry * pivot if j > k else entry for j, entry in enumerate(rows[k])]
-        x[k] = x[k] * pivot
-        for s in range(n):
-            if s != k:
-                factor = rows[s][k]
-                rows[s] = [rows[s][j] - factor * rows[k][j] if j > k else rows[s][j] for j in range(n)]
-                x[s] = x[s] - factor * x[k]
-    return tuple(x)
+def _inverse(m: tuple[Scalars, ...]) -> Array:
+    """Gauss-Jordan inversion without pivoting, ``(n, n)``, for diagonally dominant systems.
+
+    Whole rows at a time: with three and more players, unrolled scalars would take the
+    compiler minutes.
+    """
+    a = jnp.stack([jnp.stack(row) for row in m])
+    index = jnp.arange(len(m))
+    for k in range(len(m)):
+        pivot = 1.0 / a[k, k]
+        here = index == k
+        row = jnp.where(here, pivot, a[k] * pivot)
+        column = jnp.where(here, -1.0, a[:, k])
+        a = jnp.where(here[None, :], 0.0, jnp.where(here[:, None], 0.0, a)) - column[:, None] * row[None, :]
+    return a
 
 
 @jax.custom_jvp
 def _solve(m: tuple[Scalars, ...], b: Scalars) -> Scalars:
-    """Solves ``m x = b``; by cofactors for 3x3, by elimination otherwise."""
+    """Solves ``m x = b``; by cofactors for 3x3, by Gauss-Jordan otherwise."""
     if len(b) == 3:
         return tuple(_dot(row, b) for row in _inverse_3x3(m))
-    return _eliminate(m, b)
+    x = jnp.sum(_inverse(m) * jnp.stack(b)[None, :], axis=1)
+    return tuple(x[k] for k in range(len(b)))
 
 
 @_solve.defjvp

@@ -1,0 +1,330 @@
+"""The conformance kit: what the harness relies on, checked on anybody's class.
+
+``shaping-bench check MODULE:CLASS`` runs it on an algorithm or a game and says what is
+missing. Every check is small, runs in float64 and compares numbers, not types alone.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from algorithms.base import AccessError, Learner, View
+from games import make
+from games.base import Game
+from shaping_bench.errors import BadInput
+
+TRIAL_GAMES = ("ipd", "imp", "tandem", "public-goods")
+"""Symmetric, zero-sum, unbounded and three-player: what a rule may meet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One check: what it is about, whether it holds, and what was seen."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{'ok     ' if self.passed else 'MISSING'}  {self.name}" + (f": {self.detail}" if self.detail else "")
+
+
+def check_target(target: str) -> list[Finding]:
+    """Checks ``MODULE:CLASS``.
+
+    Raises:
+      BadInput: the target cannot be imported or is neither a learner nor a game.
+    """
+    module, colon, name = target.partition(":")
+    if not colon or not module or not name:
+        raise BadInput(f"check is {target!r}; allowed: MODULE:CLASS, e.g. algorithms.lola:LOLA")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"check is {target!r}, which cannot be imported ({error})") from None
+    if not inspect.isclass(cls) or not issubclass(cls, Learner | Game):
+        raise BadInput(
+            f"check is {target!r}, which is no subclass of algorithms.base.Learner or games.base.Game; allowed: one of them"
+        )
+    return check_learner(cls) if issubclass(cls, Learner) else check_game(cls)
+
+
+def _attempt(name: str, check: Callable[[], str | None]) -> Finding:
+    """A check returns what is wrong, or None; an exception is a finding too."""
+    try:
+        wrong = check()
+    except AccessError as error:
+        return Finding(name, False, str(error))
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    return Finding(name, wrong is None, wrong or "")
+
+
+def _as_pytree(cls: type) -> list[Finding]:
+    def dataclass_pytree() -> str | None:
+        if not dataclasses.is_dataclass(cls) or "__dataclass_fields__" not in vars(cls):
+            return "decorate the class with games.fields.pytree_dataclass"
+        fields = dataclasses.fields(cls)
+        without = [f.name for f in fields if f.default is dataclasses.MISSING]
+        if without:
+            return f"fields without a default: {', '.join(without)}"
+        made = cls()
+        leaves, structure = jax.tree.flatten(made)
+        traced = [f.name for f in fields if not f.metadata.get("static")]
+        if len(leaves) < len([x for x in traced if x != "payoffs"]) or not isinstance(
+            jax.tree.unflatten(structure, leaves), cls
+        ):
+            return "the class does not round-trip as a pytree whose leaves are its traced fields"
+        return None
+
+    def documented() -> str | None:
+        if not (cls.__doc__ or "").strip():
+            return "the class has no docstring"
+        silent = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("doc")]
+        return f"fields without a doc: {', '.join(silent)}" if silent else None
+
+    return [
+        _attempt("is a frozen dataclass that is a pytree, all fields with defaults", dataclass_pytree),
+        _attempt("is documented", documented),
+    ]
+
+
+# --- learners -----------------------------------------------------------------------------
+
+
+def check_learner(cls: type[Learner]) -> list[Finding]:
+    """Checks a learning rule on every trial game that it can play."""
+    findings = _as_pytree(cls)
+    if not findings[0].passed:
+        return findings
+    rule = cls()
+    if "exact" not in rule.views:
+        return findings
+    played = 0
+    with jax.enable_x64(True):
+        for name in TRIAL_GAMES:
+            game = make(name)
+            try:
+                for player in range(game.n_players):
+                    rule.check_game(game, player)
+            except ValueError:
+                continue
+            played += 1
+            findings += _check_on(rule, game, name)
+    findings.append(Finding("plays at least one trial game", played > 0, "" if played else ", ".join(TRIAL_GAMES)))
+    return findings
+
+
+def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
+    # Seats beyond the second teach nothing new and cost a compilation each.
+    players = range(game.n_players) if game.n_players == 2 else range(1)
+    rules = (rule,) * game.n_players
+    batch = 3
+    rng = np.random.default_rng(0)
+    # Scalars, as encounters pass them; arrays are checked for the same answer.
+    points = [tuple(jnp.asarray(0.5 * rng.normal(size=batch)) for _ in range(d)) for d in game.sizes]
+    key = jax.random.key(0)
+
+    def update(rule: Learner, params: Sequence[Any], player: int, seed: Any = 0) -> Any:
+        start = jax.random.fold_in(key, seed)
+        _, state = rule.init(start, game, player)
+        return rule.update(start, state, View(game, params, player, rule.access, rules))
+
+    def at(k: int) -> list[Any]:
+        return [tuple(x[k] for x in theta) for theta in points]
+
+    step = [jax.jit(lambda r, params, seed, i=i: update(r, params, i, seed)[0]) for i in players]
+
+    def moved(k: int, player: int = 0, rule: Learner = rule) -> np.ndarray:
+        return np.array([float(x) for x in step[player](rule, at(k), k)])
+
+    def contract() -> str | None:
+        for player in players:
+            params, _ = rule.init(key, game, player)
+            if np.shape(params) != (game.sizes[player],):
+                return f"init gives parameters of shape {np.shape(params)} for player {player + 1}, not ({game.sizes[player]},)"
+            new, _, info = jax.eval_shape(lambda i=player: update(rule, at(0), i))
+            if jax.tree.structure(new) != jax.tree.structure(at(0)[player]):
+                return "update changes the structure of the own parameters"
+            if any(x.dtype != jnp.float64 for x in new):
+                return f"update changes the dtype to {[str(x.dtype) for x in new]}"
+            if any(x.shape for x in info.values()):
+                return "an info is not a scalar"
+        return None
+
+    def finite() -> str | None:
+        bad = [k for k in range(batch) for i in players if not np.isfinite(moved(k, i)).all()]
+        return f"not finite at trial point {bad[0]}" if bad else None
+
+    def deterministic() -> str | None:
+        return None if np.array_equal(moved(0), moved(0)) else "two equal calls differ"
+
+    def batched() -> str | None:
+        for player in players:
+            together = jax.vmap(step[player], in_axes=(None, 0, 0))(rule, points, jnp.arange(batch))
+            apart = np.stack([moved(k, player) for k in range(batch)], -1)
+            if not np.allclose(np.stack(together), apart, rtol=1e-9, atol=1e-9):
+                return "a seed's update depends on the batch it is in"
+        return None
+
+    def swept() -> str | None:
+        leaves, structure = jax.tree.flatten(rule)
+        if not leaves:
+            return None
+        factors = jnp.array([0.5, 1.0])
+        swept_rule = jax.tree.unflatten(structure, [jnp.asarray(x, jnp.float64) * factors for x in leaves])
+        together = jax.vmap(step[0], in_axes=(0, None, None))(swept_rule, at(0), 0)
+        halved = jax.tree.unflatten(structure, [x * 0.5 for x in leaves])
+        apart = np.stack([moved(0, rule=halved), moved(0)], -1)
+        return (
+            None
+            if np.allclose(np.stack(together), apart, rtol=1e-9, atol=1e-9)
+            else "a vmapped sweep differs from single runs"
+        )
+
+    def still() -> str | None:
+        if not any(f.name == "lr" for f in dataclasses.fields(rule)):  # type: ignore[arg-type]
+            return None
+        frozen = dataclasses.replace(rule, lr=0.0)  # type: ignore[type-var]
+        before = np.array([float(x) for x in at(0)[0]])
+        return None if np.array_equal(moved(0, rule=frozen), before) else "lr = 0 moves the parameters"
+
+    def fair() -> str | None:
+        if not (game.symmetric and game.n_players == 2):
+            return None
+        here = at(0)
+        swapped = [here[1], here[0]]
+        first = [float(x) for x in step[0](rule, here, 0)]
+        second = [float(x) for x in step[1](rule, swapped, 0)]
+        return (
+            None
+            if np.allclose(first, second, rtol=1e-9, atol=1e-9)
+            else "the two seats of a symmetric game are treated differently"
+        )
+
+    checks = {
+        "init and update keep shapes, structure and dtype": contract,
+        "sees only what its access allows; finite updates": finite,
+        "deterministic under a key": deterministic,
+        "independent of the batch": batched,
+        "hyperparameters can be swept": swept,
+        "a step size of zero is a no-op": still,
+        "symmetric seats": fair,
+    }
+    return [_attempt(f"{name}: {what}", check) for what, check in checks.items()]
+
+
+# --- games --------------------------------------------------------------------------------
+
+
+def check_game(cls: type[Game]) -> list[Finding]:
+    """Checks a game with its default numbers."""
+    findings = _as_pytree(cls)
+    if not findings[0].passed:
+        return findings
+    with jax.enable_x64(True):
+        return findings + check_game_instance(cls())
+
+
+def check_game_instance(game: Game) -> list[Finding]:
+    """Checks a game as it stands; call it with 64-bit floats enabled."""
+    rng = np.random.default_rng(0)
+    points = [[jnp.asarray(0.5 * rng.normal(size=d)) for d in game.sizes] for _ in range(3)]
+
+    def shapes() -> str | None:
+        for player in range(game.n_players):
+            got = np.shape(game.init_params(jax.random.key(0), player))
+            if got != (game.sizes[player],):
+                return f"init_params gives {got} for player {player + 1}, not ({game.sizes[player]},)"
+        got = np.shape(game.values(points[0]))
+        return None if got == (game.n_players,) else f"values has shape {got}, not ({game.n_players},)"
+
+    def finite() -> str | None:
+        return (
+            None
+            if all(np.isfinite(game.values(p)).all() for p in points)
+            else "values are not finite at ordinary points"
+        )
+
+    def scalars() -> str | None:
+        as_tuples = [tuple(theta) for theta in points[0]]
+        same = np.allclose(game.values(points[0]), game.values(as_tuples))
+        return None if same else "arrays and tuples of scalars give different values"
+
+    def differentiable() -> str | None:
+        for i in range(game.n_players):
+            flat, back = ravel_pytree(points[0])
+
+            def value(x: Any, i: int = i, back: Any = back) -> Any:
+                return game.value(back(x), i)
+
+            gradient = jax.grad(value)(flat)
+            direction = jnp.asarray(rng.normal(size=flat.shape))
+            step = 1e-5
+            numeric = (value(flat + step * direction) - value(flat - step * direction)) / (2 * step)
+            if not np.allclose(gradient @ direction, numeric, rtol=1e-5, atol=1e-6):
+                return f"the gradient of player {i + 1} disagrees with finite differences"
+        return None
+
+    def batched() -> str | None:
+        stacked = [jnp.stack(x) for x in zip(*points, strict=True)]
+        together = jax.vmap(lambda *p: game.values(p))(*stacked)
+        return None if np.allclose(together, np.stack([game.values(p) for p in points])) else "vmap changes the values"
+
+    def symmetric() -> str | None:
+        if not game.symmetric:
+            return None
+        a, b = points[0]
+        return (
+            None
+            if np.allclose(game.values((a, b)), game.values((b, a))[::-1])
+            else "claims symmetry, but is not symmetric"
+        )
+
+    def zero_sum() -> str | None:
+        if not game.zero_sum:
+            return None
+        return None if np.allclose(sum(game.values(points[0])), 0.0, atol=1e-9) else "claims to be zero-sum, but is not"
+
+    def best_response() -> str | None:
+        if not game.has_best_response:
+            return None
+        for i in range(game.n_players):
+            answer = jnp.stack(list(game.best_response(points[0], i)))
+            best = game.value([answer if j == i else x for j, x in enumerate(points[0])], i)
+            if best < game.value(points[0], i) - 1e-9:
+                return f"the best response of player {i + 1} is worse than an arbitrary policy"
+        return None
+
+    def sampled() -> str | None:
+        if "sampled" not in game.views:
+            return None
+        env: Any = game
+        _, state = env.reset(jax.random.key(0))
+        actions = jnp.zeros(game.n_players, jnp.int32)
+        _, state, rewards, done, _ = jax.jit(env.step)(jax.random.key(1), state, actions)
+        return (
+            None
+            if rewards.shape == (game.n_players,) and done.shape == ()
+            else "step gives rewards or done of the wrong shape"
+        )
+
+    checks = {
+        "shapes": shapes,
+        "finite values": finite,
+        "parameters as arrays or as scalars": scalars,
+        "differentiable": differentiable,
+        "vmappable": batched,
+        "symmetric as it says": symmetric,
+        "zero-sum as it says": zero_sum,
+        "best response is one": best_response,
+        "sampled view": sampled,
+    }
+    return [_attempt(what, check) for what, check in checks.items()]
