@@ -1,0 +1,252 @@
+"""Reads a results directory back: what ran, its final metrics and its curves.
+
+Labels, not class names, identify learners and games, because a suite may hold one rule
+several times with different numbers. A row belongs to one player: ``learner`` is the
+label in that player's seat, ``opponent`` the label of the others (several distinct ones,
+in games of more than two players, are joined by " + ").
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import yaml
+
+from shaping_bench.errors import BadInput
+
+SCHEMA = 1
+"""Newest layout of a cell that this reader understands."""
+
+_SEAT_COLUMNS = ("hash", "kind", "game", "learner", "opponent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """A results directory. Frames are read when first asked for.
+
+    Attributes:
+      directory: where it lies.
+      suite: the resolved suite, as written in ``suite.yaml``.
+      records: ``cell.json`` of every finished cell, in the suite's order.
+    """
+
+    directory: Path
+    suite: dict[str, Any]
+    records: tuple[dict[str, Any], ...]
+
+    @functools.cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell: hash, kind, game, ``learner_1..n``, protocol, seconds, costs, command."""
+        return pd.DataFrame([_cell_row(record) for record in self.records])
+
+    @functools.cached_property
+    def seats(self) -> pd.DataFrame:
+        """One row per cell and player: hash, player (from 1), kind, game, learner, opponent."""
+        rows = []
+        for record in self.records:
+            labels = [x["label"] for x in record["learners"]]
+            for i, label in enumerate(labels):
+                others = dict.fromkeys(labels[:i] + labels[i + 1 :])
+                names = (record["hash"], record["kind"], record["game"]["label"], label, " + ".join(others) or label)
+                rows.append((i + 1, *names))
+        frame = pd.DataFrame(rows, columns=["player", *_SEAT_COLUMNS])
+        # As categories a million rows of labels cost a byte each.
+        return frame.astype({name: "category" for name in _SEAT_COLUMNS})
+
+    @functools.cached_property
+    def finals(self) -> pd.DataFrame:
+        """Final metrics: hash, kind, game, learner, opponent, seed, player, metric, value."""
+        return self._read("finals", "seed, player, metric, value")
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """Curves: as ``finals``, with ``update``. Large; :meth:`curve_bands` aggregates instead."""
+        return self._read("curves", "seed, update, player, metric, value")
+
+    def curve_bands(self, metric: str) -> pd.DataFrame:
+        """Mean and spread over seeds of one metric's curves.
+
+        Returns:
+          hash, game, learner, opponent, player, update, mean, std (ddof 1; NaN for one
+          seed), n (seeds that are finite there).
+        """
+        bands = self._query(
+            "SELECT hash, player, update, avg(value) AS mean, stddev_samp(value) AS std, count(value) AS n "
+            "FROM rows WHERE metric = $metric AND isfinite(value) GROUP BY hash, player, update ORDER BY ALL",
+            "curves",
+            metric=metric,
+        )
+        return self._with_labels(bands)
+
+    @functools.cached_property
+    def curve_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that have curves."""
+        return tuple(self._query("SELECT DISTINCT metric FROM rows ORDER BY metric", "curves")["metric"])
+
+    @functools.cached_property
+    def games(self) -> tuple[str, ...]:
+        """Labels of the games, in the suite's order."""
+        return tuple(dict.fromkeys(record["game"]["label"] for record in self.records))
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of all who played, the suite's learners first, in the suite's order."""
+        entries = [*self.suite.get("learners", []), *self.suite.get("opponents", [])]
+        return tuple(sorted(self.played, key=lambda label: (_position(label, self.played[label], entries), label)))
+
+    @functools.cached_property
+    def learners(self) -> tuple[str, ...]:
+        """Labels of the suite's learners; without the opponents that only they meet."""
+        entries = list(self.suite.get("learners", []))
+        return tuple(x for x in self.labels if _position(x, self.played[x], entries) < len(entries))
+
+    @functools.cached_property
+    def opponents(self) -> tuple[str, ...]:
+        """Labels of everybody met, in order; groups of unlike opponents last."""
+        return tuple(sorted(self.seats["opponent"].unique(), key=lambda x: (self.rank("opponent", x), x)))
+
+    @functools.cached_property
+    def played(self) -> dict[str, dict[str, Any]]:
+        """Label to the learner's entry in the first cell that holds it."""
+        found: dict[str, dict[str, Any]] = {}
+        for record in self.records:
+            for learner in record["learners"]:
+                found.setdefault(learner["label"], learner)
+        return found
+
+    def rank(self, dimension: str, label: str) -> int:
+        """Position of a label of the dimension ``learner``, ``opponent`` or ``game`` in tables."""
+        known: Sequence[str] = self.games if dimension == "game" else self.labels
+        return known.index(label) if label in known else len(known)
+
+    def _read(self, table: str, columns: str) -> pd.DataFrame:
+        frame = self._query(f"SELECT hash, {columns} FROM rows ORDER BY ALL", table)
+        frame["metric"] = frame["metric"].astype("category")
+        return self._with_labels(frame)
+
+    def _with_labels(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame["hash"] = frame["hash"].astype(self.seats["hash"].dtype)
+        return frame.merge(self.seats, on=["hash", "player"], how="left")
+
+    def _query(self, sql: str, table: str, **parameters: Any) -> pd.DataFrame:
+        """Runs SQL over ``rows``: all cells' parquet files of one kind, with the cell's hash."""
+        # The files of finished cells by name: a glob would also see what is being written.
+        files = [str(self.directory / "cells" / r["hash"] / f"{table}.parquet") for r in self.records]
+        view = (
+            "WITH rows AS (SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS hash "
+            "FROM read_parquet($files, filename = true, union_by_name = true)) "
+        )
+        try:
+            with duckdb.connect() as connection:
+                return connection.execute(view + sql, {"files": files, **parameters}).df()
+        except duckdb.Error as error:
+            raise BadInput(
+                f"results directory {str(self.directory)!r} has {table}.parquet files that cannot be read "
+                f"({str(error).splitlines()[0]}); allowed: those of shaping-bench run"
+            ) from None
+
+
+def load(directory: Path | str) -> Results:
+    """Opens a results directory made by ``shaping-bench run``.
+
+    Raises:
+      BadInput: there is no such directory, it is no results directory, or it has no
+        finished cell.
+    """
+    directory = Path(directory)
+    hint = "allowed: a directory made by shaping-bench run"
+    if not directory.is_dir():
+        raise BadInput(f"results directory is {str(directory)!r}, which is no directory; {hint}")
+    try:
+        suite = yaml.safe_load((directory / "suite.yaml").read_text())
+    except OSError:
+        raise BadInput(f"results directory is {str(directory)!r}, which has no readable suite.yaml; {hint}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        suite = None
+    if not isinstance(suite, dict):
+        raise BadInput(f"results directory is {str(directory)!r}, whose suite.yaml is not a YAML mapping; {hint}")
+    # Folders whose name begins with a dot are cells that a running process is still writing.
+    paths = sorted(p for p in (directory / "cells").glob("*/cell.json") if not p.parent.name.startswith("."))
+    if not paths:
+        raise BadInput(f"results directory is {str(directory)!r}, which holds no finished cell; {hint}")
+    records = [_record(path) for path in paths]
+    games, learners = list(suite.get("games", [])), [*suite.get("learners", []), *suite.get("opponents", [])]
+
+    def order(record: Mapping[str, Any]) -> tuple[Any, ...]:
+        game = _position(record["game"]["label"], record["game"], games)
+        seats = [_position(x["label"], x, learners) for x in record["learners"]]
+        return record["kind"] == "league", game, record["game"]["label"], seats, record["hash"]
+
+    return Results(directory, suite, tuple(sorted(records, key=order)))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        for key in ("schema", "kind", "game", "learners", "seeds", "steps", "timings", "costs"):
+            record[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"cell {str(path)!r} cannot be read ({type(error).__name__}: {error}); "
+            "allowed: one of shaping-bench run (remove its folder and run the suite again)"
+        ) from None
+    if record["schema"] > SCHEMA:
+        raise BadInput(
+            f"cell {str(path)!r} has schema {record['schema']}; allowed: up to {SCHEMA} (newer program needed)"
+        )
+    return {**record, "hash": path.parent.name}
+
+
+def _cell_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    timings, costs, device = record["timings"], record["costs"], record.get("device", {})
+    evaluations = costs.get("gradient_evaluations", 0)
+    return {
+        "hash": record["hash"],
+        "kind": record["kind"],
+        "game": record["game"]["label"],
+        **{f"learner_{i + 1}": x["label"] for i, x in enumerate(record["learners"])},
+        **{key: record.get(key) for key in ("seeds", "seed", "steps", "record_every", "precision")},
+        **{f"{key}_seconds": float(timings.get(key, 0.0)) for key in ("compile", "run", "metrics")},
+        "updates": costs.get("updates", 0),
+        "gradient_evaluations": sum(evaluations) if isinstance(evaluations, list) else evaluations,
+        "environment_steps": costs.get("environment_steps", 0),
+        "diverged": int(record.get("diverged", 0)),
+        "device": f"{device.get('kind', 'unknown')} x {device.get('count', 1)}",
+        "git_commit": record.get("git_commit"),
+        "started": record.get("started"),
+        "command": record.get("command", ""),
+    }
+
+
+def _position(label: str, made: Mapping[str, Any], entries: Iterable[Any]) -> int:
+    """Where in the suite's list a label comes from; the list's length if nowhere.
+
+    A swept entry yields several labels, so a label that equals none of the entries belongs
+    to the first entry that it begins with, or that has its registered name.
+    """
+    described = [_entry(entry) for entry in entries]
+    tests = (
+        lambda name, text, given: label == (given or text),
+        lambda name, text, given: given is not None and label.startswith(f"{given} "),
+        lambda name, text, given: given is None and name == made["name"],
+    )
+    for test in tests:
+        for k, entry in enumerate(described):
+            if test(*entry):
+                return k
+    return len(described)
+
+
+def _entry(entry: Any) -> tuple[str, str, str | None]:
+    """Registered name, text and label of a suite's entry, in any of the ways to write one."""
+    given = None
+    if isinstance(entry, dict) and ("learner" in entry or "game" in entry):
+        given, entry = entry.get("label"), entry.get("learner", entry.get("game"))
+    text = entry if isinstance(entry, str) else next(iter(entry), "") if isinstance(entry, dict) else ""
+    return re.split(r"[(\s]", text.strip(), maxsplit=1)[0], text, given

@@ -1,0 +1,658 @@
+"""Comparison tables from stored results: one row model, five ways to write it.
+
+A number is formatted once, in :class:`Cell`; Markdown, LaTeX, CSV, JSON and HTML print
+those same digits. The entry of learner A against opponent B is A's number per seed,
+averaged over all seats and cells in which A sits opposite B: in a symmetric game the one
+stored encounter yields both (A, B) and (B, A), in an asymmetric one both orders are pooled,
+and in self-play the two seats are.
+"""
+
+import csv
+import dataclasses
+import html
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import tabulate
+
+from shaping_bench import results as results_
+from shaping_bench import stats
+from shaping_bench.errors import BadInput, unknown
+from shaping_bench.results import Results
+
+DIMENSIONS = ("learner", "opponent", "game", "metric")
+SPREADS = ("std", "ci", "none")
+ABSENT = "\N{EN DASH}"
+
+Statistic = Literal["mean", "median", "iqm"]
+Spread = Literal["std", "ci", "none"]
+
+COSTS = {
+    "wall_seconds": "run_seconds",
+    "compile_seconds": "compile_seconds",
+    "gradient_evaluations": "gradient_evaluations",
+    "environment_steps": "environment_steps",
+}
+"""Metrics that are bookkeeping of a cell, and the column of ``Results.cells`` that holds them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One entry of a table.
+
+    Attributes:
+      text: what every format prints.
+      mean, std, median, iqm: statistics of the finite runs; None where there is none.
+      ci: 95 % bootstrap interval of the table's statistic, where it was asked for.
+      n: finite runs that entered.
+      runs: all runs (seeds, times the tasks an average runs over).
+      diverged: runs whose learning diverged; the others that miss have no value.
+    """
+
+    text: str
+    mean: float | None = None
+    std: float | None = None
+    median: float | None = None
+    iqm: float | None = None
+    ci: tuple[float, float] | None = None
+    n: int = 0
+    runs: int = 0
+    diverged: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A grid of cells with labels; ``decimals`` is that of the texts."""
+
+    title: str
+    note: str
+    rows: str
+    cols: str
+    row_labels: tuple[str, ...]
+    col_labels: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    decimals: int = 2
+
+    @property
+    def corner(self) -> str:
+        return f"{self.rows} / {self.cols}" if self.cols else self.rows
+
+
+# --- entries: one number per seed ---------------------------------------------------------
+
+_KEYS = ["game", "learner", "opponent", "task"]
+
+
+def entries(results: Results, metric: str, kind: str = "encounter") -> pd.DataFrame:
+    """Per-seed numbers of one metric.
+
+    Returns:
+      game, learner, opponent, task (what an average runs over: the opponent met), seed,
+      value (NaN if any seat's is), diverged (bool).
+    """
+    made = {
+        "robustness_mean": _robustness_mean,
+        "robustness_worst": _robustness_worst,
+        "influence": _influence,
+    }.get(metric)
+    if made is not None:
+        return made(results, kind)
+    return _cost(results, metric, kind) if metric in COSTS else _stored(results, metric, kind)
+
+
+def _stored(results: Results, metric: str, kind: str) -> pd.DataFrame:
+    finals = results.finals
+    finals = finals[finals["kind"] == kind]
+    keys = ["game", "learner", "opponent", "seed"]
+
+    def per_seed(name: str) -> Any:
+        rows = finals[finals["metric"] == name]
+        plain = rows.assign(**{key: rows[key].astype(object) for key in keys[:3]})
+        return plain.groupby(keys, sort=False)["value"]
+
+    numbers = per_seed(metric)
+    # A mean that skips NaN would hide a seat without a value.
+    frame = pd.DataFrame({"value": numbers.mean().where(numbers.count() == numbers.size())})
+    marks = per_seed("diverged").max() > 0
+    frame["diverged"] = marks.reindex(frame.index, fill_value=False).astype(bool)
+    frame = frame.reset_index()
+    return frame.assign(task=frame["opponent"])
+
+
+def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
+    numbers = results.cells.loc[results.cells["kind"] == kind, ["hash", COSTS[metric]]]
+    seats = results.seats.astype({key: object for key in ("hash", "game", "learner", "opponent")})
+    rows = seats.merge(numbers, on="hash").rename(columns={COSTS[metric]: "value"})
+    frame = rows.groupby(["game", "learner", "opponent"], sort=False)["value"].mean().astype(float).reset_index()
+    return frame.assign(task=frame["opponent"], seed=0, diverged=False)
+
+
+def _robustness_mean(results: Results, kind: str) -> pd.DataFrame:
+    return _stored(results, "return", kind).assign(opponent="all met")
+
+
+def _robustness_worst(results: Results, kind: str) -> pd.DataFrame:
+    """Returns against the opponent, of all met (itself included), with the least mean."""
+    returns = _stored(results, "return", kind)
+    means = returns.groupby(["game", "learner", "opponent"], sort=False)["value"].mean().dropna()
+    worst = means.groupby(level=["game", "learner"], sort=False).idxmin()
+    keys = pd.MultiIndex.from_frame(returns[["game", "learner", "opponent"]])
+    return returns[keys.isin(list(worst))].assign(opponent="worst met", task="worst met")
+
+
+def _influence(results: Results, kind: str) -> pd.DataFrame:
+    """Seed by seed, the opponent's return against the learner minus that against a naive one."""
+    returns = _stored(results, "return", kind)
+    naive = next((x for x in results.labels if results.played[x]["name"] == "naive"), None)
+    # Seen from the opponent: its own number is stored under it as the learner.
+    theirs = returns.rename(columns={"learner": "opponent", "opponent": "learner"}).drop(columns="task")
+    theirs = theirs[theirs["learner"] != theirs["opponent"]]
+    base = returns[returns["opponent"] == naive].rename(columns={"learner": "met", "value": "base", "diverged": "lost"})
+    both = theirs.merge(base[["game", "met", "seed", "base", "lost"]], left_on=["game", "opponent", "seed"],
+                        right_on=["game", "met", "seed"])  # fmt: skip
+    both = both.assign(value=both["value"] - both["base"], diverged=both["diverged"] | both["lost"])
+    return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged"]]
+
+
+SUITE_METRICS = ("robustness_mean", "robustness_worst", "influence")
+"""Metrics made from several cells."""
+
+
+def metric_names(results: Results, kind: str) -> list[str]:
+    """Metrics that tables of this kind can show."""
+    finals = results.finals
+    stored = finals.loc[finals["kind"] == kind, "metric"].astype(object).unique()
+    if not len(stored):
+        return []
+    return sorted({*stored, *(COSTS if kind == "encounter" else ()), *(SUITE_METRICS if "return" in stored else ())})
+
+
+# --- the row model ------------------------------------------------------------------------
+
+
+def build(
+    results: Results,
+    metric: str | Sequence[str],
+    kind: str = "encounter",
+    rows: str = "learner",
+    cols: str = "opponent",
+    game: str | None = None,
+    statistic: Statistic = "mean",
+    spread: Spread = "std",
+) -> list[Table]:
+    """Comparison tables.
+
+    Rows and columns are any two of learner, opponent, game and metric. There is one table
+    per game and per metric where these are neither; learners and opponents that are neither
+    are averaged over, each weighing the same.
+
+    Args:
+      results: an opened results directory.
+      metric: one metric or several.
+      kind: ``"encounter"`` or ``"league"``.
+      game: only this one.
+      statistic: of the runs.
+      spread: ``"std"`` over seeds, ``"ci"`` (95 %, stratified bootstrap) or ``"none"``.
+
+    Raises:
+      BadInput: an unknown name.
+    """
+    for field, value in (("rows", rows), ("cols", cols)):
+        if value not in DIMENSIONS:
+            raise unknown(field, value, DIMENSIONS)
+    if rows == cols:
+        raise BadInput(f"rows and cols are both {rows!r}; allowed: two different ones of {', '.join(DIMENSIONS)}")
+    for field, value, allowed in (
+        ("kind", kind, ("encounter", "league")),
+        ("statistic", statistic, stats.STATISTICS),
+        ("spread", spread, SPREADS),
+    ):
+        if value not in allowed:
+            raise unknown(field, value, allowed)
+    if game is not None and game not in results.games:
+        raise unknown("game", game, results.games)
+    names = [metric] if isinstance(metric, str) else list(metric)
+    known = metric_names(results, kind)
+    for name in names:
+        if name not in known:
+            raise unknown("metric", name, known)
+    frame = pd.concat([entries(results, name, kind).assign(metric=name) for name in names], ignore_index=True)
+    if game is not None:
+        frame = frame[frame["game"] == game]
+    return tabulated(results, frame, kind, rows, cols, statistic, spread)
+
+
+def tabulated(
+    results: Results,
+    frame: pd.DataFrame,
+    kind: str,
+    rows: str,
+    cols: str,
+    statistic: Statistic = "mean",
+    spread: Spread = "std",
+) -> list[Table]:
+    """Tables of per-seed numbers: those of :func:`entries` with a column ``metric``."""
+    split = [name for name in ("game", "metric") if name not in (rows, cols)]
+    order = {
+        "game": lambda x: results.rank("game", x),
+        "learner": lambda x: results.rank("learner", x),
+        "opponent": lambda x: results.rank("opponent", x),
+        "metric": list(frame["metric"].unique()).index,
+    }
+    tables = []
+    values = [sorted(frame[name].unique(), key=order[name]) for name in split]
+    for chosen in itertools.product(*values):
+        part = frame
+        for name, value in zip(split, chosen, strict=True):
+            part = part[part[name] == value]
+        if part.empty:
+            continue
+        row_labels, col_labels = (tuple(sorted(part[x].unique(), key=order[x])) for x in (rows, cols))
+        measured = {key: _measured(group, statistic, spread) for key, group in part.groupby([rows, cols], sort=False)}
+        title = ": ".join(chosen) or "all"
+        tables.append(
+            _table(
+                title + (" (league)" if kind == "league" else ""),
+                _note(kind, part, rows, cols, statistic, spread),
+                (rows, cols),
+                row_labels,
+                col_labels,
+                [[measured.get((r, c)) for c in col_labels] for r in row_labels],
+                statistic,
+                spread,
+            )
+        )
+    return tables
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    aggregate: stats.Aggregate
+    ci: tuple[float, float] | None
+    diverged: int
+
+
+def _measured(group: pd.DataFrame, statistic: Statistic, spread: Spread) -> _Measured:
+    tasks = group.groupby(["game", "metric", "learner", "opponent", "task"], sort=False).ngroup()
+    scores = group.assign(column=tasks).pivot(index="seed", columns="column", values="value").to_numpy()
+    aggregate = dataclasses.replace(stats.aggregate(scores), runs=len(group))
+    ci = stats.bootstrap_interval(stats.STATISTICS[statistic], stats.strata(scores)) if spread == "ci" else None
+    return _Measured(aggregate, ci, int(group["diverged"].sum()))
+
+
+def _table(
+    title: str,
+    note: str,
+    dimensions: tuple[str, str],
+    row_labels: Sequence[str],
+    col_labels: Sequence[str],
+    grid: Sequence[Sequence[_Measured | None]],
+    statistic: Statistic,
+    spread: Spread,
+) -> Table:
+    decimals = _decimals(getattr(x.aggregate, statistic) for row in grid for x in row if x is not None)
+    cells = tuple(tuple(_cell(x, statistic, spread, decimals) for x in row) for row in grid)
+    if any(cell.n < cell.runs for row in cells for cell in row):
+        note += "; (n=a/b): a of b runs have a value, the others diverged or have none"
+    return Table(title, note, *dimensions, tuple(row_labels), tuple(col_labels), cells, decimals)
+
+
+def _note(kind: str, part: pd.DataFrame, rows: str, cols: str, statistic: str, spread: str) -> str:
+    what = "learner's number" if "learner" in (rows, cols) else "number"
+    how = {"std": " ± standard deviation", "ci": " [95 % bootstrap interval]", "none": ""}[spread]
+    over = [f"{name}s" for name in ("learner", "opponent") if name not in (rows, cols) and part[name].nunique() > 1]
+    averaged = f", averaged over {' and '.join(over)}" if over else ""
+    where = "; final policies meet without learning" if kind == "league" else ""
+    return f"{what}, {statistic}{how} over {part['seed'].nunique()} seeds{averaged}{where}"
+
+
+def _decimals(values: Iterable[float]) -> int:
+    """Two, or as many as leave the largest number two digits, at most six."""
+    largest = max((abs(x) for x in values if math.isfinite(x)), default=1.0)
+    return 2 if largest == 0 else int(np.clip(1 - math.floor(math.log10(largest)), 2, 6))
+
+
+def _number(x: float, decimals: int) -> str:
+    """One number; beyond a million in scientific notation, and zero without a sign."""
+    text = f"{x:.2e}" if abs(x) >= 1e6 else f"{x:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def _cell(measured: _Measured | None, statistic: Statistic, spread: Spread, decimals: int) -> Cell:
+    if measured is None:
+        return Cell(ABSENT)
+    aggregate = measured.aggregate
+    center = getattr(aggregate, statistic)
+    text = _number(center, decimals) if aggregate.n else ABSENT
+    if aggregate.n and measured.ci is not None:
+        text += f" [{_number(measured.ci[0], decimals)}, {_number(measured.ci[1], decimals)}]"
+    elif spread == "std" and math.isfinite(aggregate.std):
+        text += f" ± {_number(aggregate.std, decimals)}"
+    if aggregate.n < aggregate.runs:
+        text += f" (n={aggregate.n}/{aggregate.runs})"
+    return Cell(
+        text,
+        *(_finite(x) for x in (aggregate.mean, aggregate.std, aggregate.median, aggregate.iqm)),
+        ci=measured.ci if aggregate.n else None,
+        n=aggregate.n,
+        runs=aggregate.runs,
+        diverged=measured.diverged,
+    )
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+# --- the summary --------------------------------------------------------------------------
+
+
+def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std") -> Table:
+    """One row per learner of the suite, best mean rank first: how it fares, and what it costs.
+
+    Numbers are averaged over games on the games' own scales; the rank (1 is best, by the
+    mean return over all opponents met, among the suite's learners, averaged over games) does
+    not depend on them.
+
+    Args:
+      metrics: further metrics, averaged over games and opponents.
+    """
+    known = metric_names(results, "encounter")
+    columns: list[tuple[str, pd.DataFrame]] = []
+    if "return" in known:
+        returns = entries(results, "return")
+        columns.append(("self-play", returns[returns["learner"] == returns["opponent"]]))
+        columns += [(name, entries(results, name)) for name in SUITE_METRICS]
+    extra = [name for name in metrics if name in known and name not in ("return", *SUITE_METRICS, *COSTS)]
+    columns += [(name, entries(results, name)) for name in extra]
+    ranks = _ranks(results) if "return" in known else {}
+    learners = sorted(results.learners or results.labels, key=lambda x: ranks.get(x, math.inf))
+
+    numbers: dict[str, list[Cell]] = {"mean rank": [_plain(ranks.get(x), 1) for x in learners]} if ranks else {}
+    for name, frame in columns:
+        measured = [
+            _measured(group.assign(metric=name), "mean", spread)
+            if not (group := frame[frame["learner"] == learner]).empty
+            else None
+            for learner in learners
+        ]
+        decimals = _decimals(x.aggregate.mean for x in measured if x is not None)
+        numbers[name] = [_cell(x, "mean", spread, decimals) for x in measured]
+    numbers |= _cost_columns(results, learners)
+    title = f"{results.suite.get('name', 'suite')}: summary"
+    note = (
+        "robustness over all opponents met, itself included; influence: opponent's return minus its return against "
+        "naive; averaged over games on their own scales; seconds and gradient evaluations per cell"
+    )
+    cells = tuple(tuple(column[k] for column in numbers.values()) for k in range(len(learners)))
+    return Table(title, note, "learner", "", tuple(learners), tuple(numbers), cells)
+
+
+def _ranks(results: Results) -> dict[str, float]:
+    """Mean over games of the rank by mean return; learners that met nobody there have none."""
+    returns = entries(results, "return")
+    chosen = returns[returns["learner"].isin(results.learners or results.labels)]
+    per_task = chosen.groupby(["game", "learner", "opponent"], sort=False)["value"].mean()
+    scores = per_task.groupby(level=["game", "learner"], sort=False).mean()
+    # One who has diverged everywhere comes last.
+    ranked = scores.groupby(level="game").rank(ascending=False, na_option="bottom")
+    return ranked.groupby(level="learner").mean().to_dict()
+
+
+def _plain(x: float | None, decimals: int) -> Cell:
+    return Cell(ABSENT) if x is None else Cell(_number(x, decimals), mean=float(x), n=1, runs=1)
+
+
+def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[Cell]]:
+    """Wall seconds per cell, own gradient evaluations per update, access, preparation, diverged."""
+    seconds: dict[str, list[float]] = {x: [] for x in learners}
+    evaluations: dict[str, list[float]] = {x: [] for x in learners}
+    diverged = dict.fromkeys(learners, 0)
+    for record in results.records:
+        labels = [x["label"] for x in record["learners"]]
+        if record["kind"] != "encounter":
+            continue
+        spent = record["timings"].get("compile", 0.0) + record["timings"].get("run", 0.0)
+        for label in dict.fromkeys(labels):
+            if label in seconds:
+                seconds[label].append(spent)
+                diverged[label] += int(record.get("diverged", 0))
+        counted, updates = record["costs"].get("gradient_evaluations"), record["costs"].get("updates", 0)
+        if isinstance(counted, list) and updates:
+            for label, count in zip(labels, counted, strict=False):
+                if label in evaluations:
+                    evaluations[label].append(count / updates)
+
+    def described(key: str, show: Callable[[Any], str]) -> list[Cell]:
+        return [Cell(show(results.played[x].get(key))) for x in learners]
+
+    def averaged(values: Mapping[str, list[float]], decimals: int) -> list[Cell]:
+        return [_plain(float(np.mean(values[x])) if values[x] else None, decimals) for x in learners]
+
+    return {
+        "wall seconds": averaged(seconds, 2),
+        "gradient evaluations per update": averaged(evaluations, 1),
+        "access": described("access", lambda x: str(x or ABSENT)),
+        "preparation": described("needs_preparation", lambda x: "needed" if x else "none"),
+        "diverged": [Cell(str(diverged[x]), mean=float(diverged[x]), n=1, runs=1) for x in learners],
+    }
+
+
+# --- writers ------------------------------------------------------------------------------
+
+
+def render(tables: Sequence[Table], fmt: str) -> str:
+    """Tables as ``"md"``, ``"latex"`` (booktabs), ``"csv"``, ``"json"`` or ``"html"``.
+
+    Raises:
+      BadInput: an unknown format.
+    """
+    if fmt not in WRITERS:
+        raise unknown("format", fmt, WRITERS)
+    return WRITERS[fmt](tables)
+
+
+def _markdown(tables: Sequence[Table]) -> str:
+    blocks = []
+    for table in tables:
+        body = [
+            [_md(label), *(_md(cell.text) for cell in row)]
+            for label, row in zip(table.row_labels, table.cells, strict=True)
+        ]
+        grid = tabulate.tabulate(
+            body,
+            headers=[_md(x) for x in (table.corner, *table.col_labels)],
+            tablefmt="pipe",
+            disable_numparse=True,
+            colalign=("left", *["right"] * len(table.col_labels)),
+        )
+        blocks.append(f"### {table.title}\n\n{table.note}\n\n{grid}")
+    return "\n\n".join(blocks)
+
+
+def _md(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "±": r"$\pm$",
+    ABSENT: "--",
+    **{c: f"\\{c}" for c in "%_&#$"},
+}
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
+
+
+def _latex_text(text: str) -> str:
+    escaped = "".join(_LATEX.get(c, c) for c in text)
+    # After a row's end, \\, a bracket would be read as that command's argument.
+    return "{}" + escaped if escaped.startswith(("[", "*")) else escaped
+
+
+def _latex_cell(text: str) -> str:
+    """Numbers in mathematics mode, so that a minus is a minus."""
+    if not re.match(rf"{_NUMBER}(\s|$)", text):
+        return _latex_text(text)
+
+    def exponent(number: str) -> str:
+        mantissa, e, power = number.partition("e")
+        return f"{mantissa}\\mathrm{{e}}{{{power[0]}}}{power[1:]}" if e else number
+
+    def pair(match: re.Match[str]) -> str:
+        return f"${exponent(match[1])} \\pm {exponent(match[2])}$"
+
+    if "±" in text:
+        return re.sub(rf"({_NUMBER}) ± ({_NUMBER})", pair, text)
+    head, bracket, rest = text.partition(" (n=")
+    return re.sub(_NUMBER, lambda m: f"${exponent(m[0])}$", head) + bracket + rest
+
+
+def _latex(tables: Sequence[Table]) -> str:
+    blocks = ["% needs \\usepackage{booktabs}"]
+    for table in tables:
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex_text(table.title)}. {_latex_text(table.note[:1].upper() + table.note[1:])}.}}",
+            rf"\begin{{tabular}}{{l{'r' * len(table.col_labels)}}}",
+            r"\toprule",
+            " & ".join(_latex_text(x) for x in (table.corner, *table.col_labels)) + r" \\",
+            r"\midrule",
+        ]
+        for label, row in zip(table.row_labels, table.cells, strict=True):
+            lines.append(" & ".join([_latex_text(label), *(_latex_cell(cell.text) for cell in row)]) + r" \\")
+        blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+    return "\n\n".join(blocks)
+
+
+def _csv(tables: Sequence[Table]) -> str:
+    """Tidy, one line per entry; the statistics have the digits of the text."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    statistics = ["mean", "std", "median", "iqm", "ci_low", "ci_high"]
+    writer.writerow(["table", "row", "column", "text", *statistics, "n", "runs", "diverged"])
+    for table in tables:
+        for label, row in zip(table.row_labels, table.cells, strict=True):
+            for column, cell in zip(table.col_labels, row, strict=True):
+                values = [cell.mean, cell.std, cell.median, cell.iqm, *(cell.ci or (None, None))]
+                numbers = ["" if x is None else _number(x, _shown_decimals(cell, table)) for x in values]
+                writer.writerow([table.title, label, column, cell.text, *numbers, cell.n, cell.runs, cell.diverged])
+    return out.getvalue().rstrip("\n")
+
+
+def _shown_decimals(cell: Cell, table: Table) -> int:
+    """Decimals of a cell's text: a summary has columns of different scales."""
+    number = re.match(r"-?\d+(?:\.(\d+))?", cell.text)
+    return len(number[1] or "") if number and "e" not in cell.text else table.decimals
+
+
+def _json(tables: Sequence[Table]) -> str:
+    out = []
+    for table in tables:
+        content = dataclasses.asdict(table)
+        del content["decimals"]
+        out.append(content)
+    return json.dumps(out, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _html(tables: Sequence[Table]) -> str:
+    return "\n".join(html_table(table) for table in tables)
+
+
+def html_table(table: Table) -> str:
+    """One HTML table with its caption; a region that scrolls if the screen is narrow."""
+    escape = html.escape
+    head = "".join(f'<th scope="col">{escape(x)}</th>' for x in (table.corner, *table.col_labels))
+    lines = [
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}">',
+        f"<table>\n<caption>{escape(table.title)} <small>{escape(table.note)}</small></caption>",
+        f"<thead><tr>{head}</tr></thead>\n<tbody>",
+    ]
+    for label, row in zip(table.row_labels, table.cells, strict=True):
+        entries_ = "".join(f"<td{_title(cell)}>{escape(cell.text)}</td>" for cell in row)
+        lines.append(f'<tr><th scope="row">{escape(label)}</th>{entries_}</tr>')
+    return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
+
+
+def _title(cell: Cell) -> str:
+    return f' title="{cell.diverged} of {cell.runs} runs diverged"' if cell.diverged else ""
+
+
+WRITERS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "md": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "json": _json,
+    "html": _html,
+}
+
+
+# --- the command --------------------------------------------------------------------------
+
+
+def suite_metrics(results: Results, kind: str) -> list[str]:
+    """The suite's metrics that are stored; the return where it names none."""
+    known = metric_names(results, kind)
+    asked = [name for name in results.suite.get("metrics", []) if name in known]
+    return asked or [name for name in ("return",) if name in known] or known[:1]
+
+
+def table_command(
+    directory: Path | str,
+    metrics: Sequence[str] | None = None,
+    fmt: str = "md",
+    rows: str = "learner",
+    cols: str = "opponent",
+    kind: str | None = None,
+    statistic: Statistic = "mean",
+    spread: Spread = "std",
+) -> str:
+    """What ``shaping-bench table`` prints.
+
+    Args:
+      directory: a results directory.
+      metrics: which; None for the suite's, followed by the summary.
+      fmt: see :func:`render`.
+      rows, cols, statistic, spread: see :func:`build`.
+      kind: ``"encounter"``, ``"league"`` or None for all there is.
+
+    Raises:
+      BadInput: an unknown name, or a directory without results.
+    """
+    if fmt not in WRITERS:
+        raise unknown("format", fmt, WRITERS)
+    if kind not in (None, "encounter", "league"):
+        raise unknown("kind", kind, ("encounter", "league"))
+    results = results_.load(directory)
+    stored = list(dict.fromkeys(record["kind"] for record in results.records))
+    if kind is not None and kind not in stored:
+        raise BadInput(f"kind is {kind!r}, of which {str(directory)!r} has no cell; allowed: {', '.join(stored)}")
+    kinds = [kind] if kind else stored
+    known = {name for k in kinds for name in metric_names(results, k)}
+    for name in metrics or ():
+        if name not in known:
+            raise unknown("metric", name, known)
+    tables: list[Table] = []
+    for k in kinds:
+        here = metric_names(results, k)
+        chosen = [x for x in metrics if x in here] if metrics else suite_metrics(results, k)
+        if chosen:
+            tables += build(results, chosen, k, rows, cols, statistic=statistic, spread=spread)
+    if not metrics and (rows, cols) == ("learner", "opponent") and "encounter" in kinds:
+        tables.append(summary(results, suite_metrics(results, "encounter")))
+    return render(tables, fmt)
