@@ -41,8 +41,10 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
     store = Store(directory)
     store.adopt(suite.resolved())
     console = _stderr()
-    for reason in suite.skipped:
-        console.print(f"left out: {reason}", style="dim", highlight=False, markup=False)
+    if suite.skipped:
+        reasons = dict.fromkeys(suite.skipped)
+        text = f"left out: {len(reasons)} pairings that cannot be played, e.g. {next(iter(reasons))}"
+        console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
     started = time.perf_counter()
     tracker = Tracker(directory, suite.resolved(), wandb)
     cells = [*suite.encounters, *suite.matches]

@@ -28,6 +28,9 @@ MAX_LANES = 2**17
 MAX_MET = 128
 """Most policies of an opponent that one policy meets in a league."""
 
+LEAGUE_METRICS = ("return", "welfare", "exploitation_gap", "cooperation")
+"""Measured in league match-ups, where the game has them."""
+
 RESPONSE_UPDATES = 300
 """Naive updates of a freshly trained responder where no exact best response exists."""
 
@@ -143,7 +146,7 @@ def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[
     finals = metrics.evaluate(game, last)
     over_time = metrics.evaluate(game, outcome.params, names=metrics.CURVE_METRICS)
     if "return" in over_time:
-        finals |= metrics.convergence(outcome.updates, over_time["return"], game)
+        finals |= metrics.convergence(outcome.updates, over_time["return"], metrics.reward_range(game) or 1.0)
     for name in sorted({name for info in outcome.infos for name in info}):
         missing = np.full(outcome.diverged.shape, np.nan)
         over_time[name] = np.stack(
@@ -257,7 +260,7 @@ def _store_match(cell: Cell, suite: Suite, store: Store) -> None:
     own = _population(first, cell, suite, store)
     if second.label == "best-response":
         joint = _responses(cell, own)
-        values = metrics.evaluate(game, joint, names=metrics.LEAGUE_METRICS)
+        values = metrics.evaluate(game, joint, names=LEAGUE_METRICS)
     else:
         other = _population(second, cell, suite, store)
         values = _all_against_all(game, own, other, same=first.label == second.label)
@@ -318,7 +321,7 @@ def _all_against_all(
     met = (np.arange(seeds)[:, None] + chosen[None, :]) % seeds  # (S, M): each shift is a permutation
     repeated = np.repeat(own[0][:, None], met.shape[1], axis=1)
     joint = [repeated, *(x[met] for x in other[1:])]
-    values = metrics.evaluate(game, joint, names=metrics.LEAGUE_METRICS)
+    values = metrics.evaluate(game, joint, names=LEAGUE_METRICS)
     out = {}
     for name, x in values.items():
         per_seed = np.empty((seeds, game.n_players))
