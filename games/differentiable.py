@@ -8,7 +8,7 @@ logistic game.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +183,8 @@ class OneShotGame(Game):
 class Ultimatum(ScalarGame):
     """A's logit of offering the fair split (5/5), B's of accepting the unfair one (8/2);
     the fair offer is always accepted: ``V1 = 5p + 8(1-p)q``, ``V2 = 5p + 2(1-p)q``."""
+
+    reward_range: ClassVar[float] = 8.0  # from nothing to the larger share of the unfair split
 
     init_mean: float = field(0.0, "mean of the initial logits")
     init_std: float = field(1.0, "standard deviation of the initial logits", low=0.0)

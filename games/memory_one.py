@@ -82,7 +82,7 @@ def from_seat(game: MemoryOneGame, params: Sequence[Params], player: int) -> tup
     Policies are written in their owner's frame, so they move seats unchanged.
     """
     n = game.n_players
-    seated = RepeatedGame(payoffs=seat_payoffs(game.payoffs, player), gamma=game.gamma, horizon=game.horizon)
+    seated = RepeatedGame(payoffs=seat_payoffs(game.payoffs, player), gamma=game.gamma)  # type: ignore[call-arg]
     return seated, tuple(params[(player + m) % n] for m in range(n))
 
 
@@ -124,7 +124,7 @@ def exploit(game: Game, params: Sequence[Params], exploiter: int) -> Exploit:
     if isinstance(game, MemoryOneGame):
         advantages = game.action_advantages(joint, exploiter, game.payoffs[exploiter])
         tie = TIE * payoff_range(game.payoffs)
-        allowed = [(a >= -tie, a <= tie) for a in advantages]
+        allowed: list[Any] = [(a >= -tie, a <= tie) for a in advantages]
         loss = [-r for r in game.payoffs[owner]]
         joint = replaced(params, exploiter, game.optimal_policy(joint, exploiter, loss, allowed))
     return Exploit(gain, game.per_step * game.value(joint, owner))
@@ -201,7 +201,9 @@ def nearest(game: MemoryOneGame, params: Sequence[Params], player: int, toleranc
     ``zd_extort`` if :func:`zd_fit` says so, else ``other``. Two players.
     """
     theta = params[player]
-    distances = jnp.stack([*(distance(theta, target) for target in TEMPLATES.values()), generous_distance(theta)])
+    # The margin lets a fixed template win a tie with the generous family that contains its neighbours.
+    families = [distance(theta, target) for target in TEMPLATES.values()] + [generous_distance(theta) + TIE]
+    distances = jnp.stack(families)
     extortion, other = STRATEGIES.index("zd_extort"), STRATEGIES.index("other")
     unnamed = jnp.where(zd_fit(game, params, player).extortionate, extortion, other)
     return jnp.where(jnp.min(distances) <= tolerance, jnp.argmin(distances), unnamed)

@@ -6,6 +6,7 @@ values, fits), and cheap combinations of them follow on the host. Payoffs and di
 as data, so all repeated two-action games share one program.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -78,7 +79,7 @@ def _exact(game: Game) -> bool:
 
 
 def _two_memory_one(game: Game) -> bool:
-    return game.memory_one and _exact(game) and game.n_players == 2
+    return isinstance(game, MemoryOneGame) and _exact(game) and game.n_players == 2
 
 
 def _scored(game: Game) -> bool:
@@ -128,7 +129,7 @@ def payoff_spread(payoffs: Sequence[Sequence[float]]) -> float:
 def reward_range(game: Game) -> float | None:
     """Largest minus smallest per-step reward any player can get; None if unbounded."""
     payoffs = getattr(game, "payoffs", None)
-    return None if payoffs is None else payoff_spread(payoffs)
+    return getattr(game, "reward_range", None) if payoffs is None else payoff_spread(payoffs)
 
 
 def observable_names(game: Game) -> tuple[str, ...]:
@@ -426,6 +427,7 @@ def definition(name: str) -> Metric:
 
 # --- quantities of one seat -------------------------------------------------------------------
 
+_FROM_RETURNS = frozenset({"return", "welfare", "fairness", "exploitation_gap", "diverged"})
 _RESPONSES = frozenset({"br_value", "exploitability", "held_value", "nash_conv"})
 _CLASSIFIED = frozenset(f"nearest_{name}" for name in STRATEGIES)
 _FITTED = frozenset({"zd_slope", "zd_baseline", "zd_sse", "extortionate"})
@@ -442,27 +444,21 @@ def _groups(names: Iterable[str]) -> frozenset[str]:
         "matches": _MATCHED | {"nash_distance"},
     }
     found = {group for group, members in groups.items() if asked & members}
-    return frozenset(found | ({OBSERVABLES} if asked - set(METRICS) or asked & _OBSERVED else set()))
+    observed = asked - _FROM_RETURNS - frozenset().union(*groups.values())
+    return frozenset(found | ({OBSERVABLES} if observed else set()))
 
 
-_OBSERVED = frozenset(
-    {
-        "cooperation",
-        "mutual_cooperation",
-        "parameter_sum",
-        "preferred_basin",
-        "fair_offer",
-        "accepts_unfair",
-        *(f"cooperation_{state}" for state in state_names(2)),
-    }
-)
+def _return(game: Game, params: Sequence[Any], player: int) -> Array:
+    if type(game) is RepeatedGame:
+        # The occupancy is needed for the observables anyway: one linear system less to compile.
+        return jnp.sum(game.occupancy(params) * jnp.stack([jnp.asarray(r) for r in game.payoffs[player]]))
+    return game.per_step * game.value(params, player)
 
 
 def _seat_quantities(game: Game, params: Sequence[Any], player: int, groups: frozenset[str]) -> Quantities:
     """Quantities of one player at one joint policy, each a scalar."""
-    two_memory_one = game.memory_one and game.n_players == 2
     own = params[player]
-    out: Quantities = {"return": game.per_step * game.value(params, player)}
+    out: Quantities = {"return": _return(game, params, player)}
     if OBSERVABLES in groups:
         out |= {f"observed {name}": x[player] for name, x in game.observables(params).items()}
     if "responses" in groups and game.has_best_response and game.n_players == 2:
@@ -472,7 +468,7 @@ def _seat_quantities(game: Game, params: Sequence[Any], player: int, groups: fro
         out["gain"] = best_response_value(game, params, player)
     if "matches" in groups and hasattr(game, "payoffs"):
         out["nash_distance"] = distance(own, (0.5,) * len(own))
-    if two_memory_one:
+    if isinstance(game, MemoryOneGame) and game.n_players == 2:
         if "matches" in groups:
             out["is_tft"] = argmax_code(own) == int("".join(f"{p:.0f}" for p in TEMPLATES["tft"]), 2)
             for tolerance in (0.05, 0.02):
@@ -511,7 +507,8 @@ def _program(treedef: Any, groups: frozenset[str]) -> Callable[[Any, Any], Quant
         turned = jax.tree.map(_stack, *(from_seat(game, params, i)[1] for i in seats))
 
         def first_seat(payoffs: Any, params: Any) -> Quantities:
-            return _seat_quantities(RepeatedGame(payoffs=payoffs, gamma=game.gamma), params, 0, groups)
+            seated = RepeatedGame(payoffs=payoffs, gamma=game.gamma)  # type: ignore[call-arg]
+            return _seat_quantities(seated, params, 0, groups)
 
         return jax.vmap(jax.vmap(first_seat, in_axes=(None, 0)))(payoffs, turned)
 
@@ -558,7 +555,7 @@ def evaluate(game: Game, params: Sequence[np.ndarray], names: Sequence[str] | No
         finite &= np.isfinite(theta).all(axis=-1)
     safe = [np.where(finite[:, None], theta, 0.0) for theta in points]
     # Grouped by what is asked, not by what this game has, so that games share a program.
-    groups = _groups([m.name for m in METRICS.values()] if names is None else names)
+    groups = _groups(METRICS if names is None else names)
     metrics = _combine(game, _quantities(game, safe, groups))
     out = {}
     for name in wanted:
@@ -604,6 +601,15 @@ def _points(game: Game, params: Sequence[np.ndarray]) -> tuple[tuple[int, ...], 
     return shape, [a.reshape(math.prod(shape), d) for a, d in zip(arrays, needed, strict=True)]
 
 
+def _on_host() -> contextlib.AbstractContextManager[Any]:
+    """Computes on the processor: arguments and results live there, the programs are large and
+    short, and not every accelerator has float64."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # this process was told to use the accelerator only
+        return contextlib.nullcontext()
+
+
 def _numbers(owner: Any) -> tuple[list[np.ndarray], Any]:
     leaves, treedef = jax.tree.flatten(owner)
     numbers = [np.asarray(x, np.float64) for x in leaves]
@@ -631,7 +637,7 @@ def _batched(
 
 def _quantities(game: Game, points: Sequence[np.ndarray], groups: frozenset[str]) -> dict[str, np.ndarray]:
     leaves, treedef = _numbers(game)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), _on_host():
         return _batched(_program(treedef, groups), leaves, points)
 
 
@@ -740,7 +746,7 @@ def consistency(game: Game, learners: Sequence[Learner], params: Sequence[np.nda
     shape, points = _points(game, params)
     learners = tuple(learners)
     leaves, treedef = _numbers((game, learners))
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), _on_host():
         violation = _batched(_consistency_program(treedef), leaves, points)["violation"]
     finite = np.all([np.isfinite(theta).all(axis=-1) for theta in points], axis=0)
     violation[~finite] = np.nan
@@ -775,7 +781,7 @@ def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
             gaps = jax.tree.map(
                 lambda d, b: (d - b) ** 2, direction(player, params), jax.grad(anticipated_value)(params[player])
             )
-            return sum(jax.tree.leaves(gaps))
+            return jnp.sum(jnp.stack(jax.tree.leaves(gaps)))
 
         return jnp.stack([violation(i) for i in range(game.n_players)])
 
