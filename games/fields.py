@@ -73,7 +73,6 @@ def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
     below = low is not None and (value <= low if exclusive else value < low)
     above = high is not None and (value >= high if exclusive else value > high)
     if below or above or not math.isfinite(value):
-        brackets = "()" if exclusive else "[]"
-        left = "-inf" if low is None else f"{low:g}"
-        right = "inf" if high is None else f"{high:g}"
-        raise ValueError(f"{where} is {value!r}; allowed: a number in {brackets[0]}{left}, {right}{brackets[1]}")
+        left = "(-inf" if low is None else f"({low:g}" if exclusive else f"[{low:g}"
+        right = "inf)" if high is None else f"{high:g})" if exclusive else f"{high:g}]"
+        raise ValueError(f"{where} is {value!r}; allowed: a number in {left}, {right}")

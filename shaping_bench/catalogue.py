@@ -81,7 +81,7 @@ def _metrics() -> list[dict[str, Any]]:
             "formula": m.formula,
             "unit": m.unit,
             "direction": m.direction,
-            "range": [None if abs(x) == float("inf") else x for x in (m.low, m.high)],
+            "range": [m.low, m.high],
             "source": m.source,
         }
         for m in METRICS.values()

@@ -159,7 +159,7 @@ def _aggregate(x: np.ndarray) -> dict[str, float | int | None]:
     if not len(x):
         return {"mean": None, "std": None, "iqm": None, "n": 0}
     std = float(x.std(ddof=1)) if len(x) > 1 else 0.0
-    return {"mean": float(x.mean()), "std": std, "iqm": float(iqm(x)), "n": len(x)}
+    return {"mean": float(x.mean()), "std": std, "iqm": float(iqm([x])), "n": len(x)}
 
 
 def _numbers(x: np.ndarray) -> list[float | None]:
