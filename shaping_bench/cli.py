@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from shaping_bench import __version__
-from shaping_bench.errors import BadInput, unknown
+from shaping_bench.errors import BadInput, StoreError, unknown
 
 app = App(
     name="shaping-bench",
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadInput, CycloptsError) as error:
         print(f"shaping-bench: {_one_line(error)}", file=sys.stderr)
         return 2
+    except StoreError as error:
+        print(f"shaping-bench: {_one_line(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("shaping-bench: interrupted; finished cells are stored, the same command goes on", file=sys.stderr)
         return 130

@@ -8,6 +8,10 @@ class BadInput(ValueError):
     """Bad input: names the field, the value and what is allowed. Exit code 2."""
 
 
+class StoreError(Exception):
+    """Results cannot be written (a full disk, say); what was finished is stored. Exit code 1."""
+
+
 def unknown(field: str, value: object, allowed: Iterable[str]) -> BadInput:
     """``field`` has an unknown ``value``: names the nearest known one and all allowed."""
     names = sorted(allowed)

@@ -19,6 +19,7 @@ from algorithms.base import Learner
 from games.base import Game
 from shaping_bench import devices, metrics
 from shaping_bench.encounter import Outcome, gradient_evaluations, run_encounter
+from shaping_bench.errors import StoreError
 from shaping_bench.store import SCHEMA, Store
 from shaping_bench.suite import Cell, Labelled, Suite
 
@@ -52,6 +53,9 @@ def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, compu
 
     Returns:
       The cells that failed; all others are stored.
+
+    Raises:
+      StoreError: results cannot be written.
     """
     store.adopt(suite.resolved())
     failures: list[Failure] = []
@@ -85,6 +89,8 @@ def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, compu
 def _attempt(cell: Cell, action: Callable[[], None], failures: list[Failure]) -> None:
     try:
         action()
+    except StoreError:
+        raise
     except Exception as error:  # as above
         failures.append(Failure(cell, f"{type(error).__name__}: {error}"))
 

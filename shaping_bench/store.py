@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from shaping_bench.errors import BadInput
+from shaping_bench.errors import BadInput, StoreError
 
 SCHEMA = 1
 
@@ -84,20 +85,27 @@ class Store:
         curves: pd.DataFrame,
         policies: Mapping[str, np.ndarray] | None = None,
     ) -> bool:
-        """Stores one cell; False if another process has stored it meanwhile."""
-        work = Path(tempfile.mkdtemp(dir=self.cells, prefix=f".{key[:12]}-"))
+        """Stores one cell; False if another process has stored it meanwhile.
+
+        Raises:
+          StoreError: the cell cannot be written; nothing of it remains.
+        """
+        work = self.cells / f".{key[:12]}-{uuid.uuid4().hex[:12]}"
         try:
+            work.mkdir()
             (work / "cell.json").write_text(json.dumps(cell, indent=1) + "\n")
             _write_parquet(finals, work / "finals.parquet")
             _write_parquet(curves, work / "curves.parquet")
             if policies is not None:
                 np.savez(work / "policies.npz", **policies)
-            work.chmod(0o755)
             os.rename(work, self.cells / key)
-        except OSError:
+        except OSError as error:
             if key in self:
                 return False
-            raise
+            raise StoreError(
+                f"cannot write to {str(self.directory)!r}: {error.strerror or error}; finished cells are stored, "
+                "the same command goes on once there is space"
+            ) from None
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return True
