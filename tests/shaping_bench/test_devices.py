@@ -1,0 +1,70 @@
+"""JAX's settings, each in a fresh process because they are settled once per process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import shaping_bench
+from shaping_bench import devices
+
+ROOT = Path(shaping_bench.__file__).parent.parent
+SHOW = """
+import json, sys
+import shaping_bench.devices as devices
+from jax._src import xla_bridge
+untouched = not xla_bridge.backends_are_initialized()
+devices.configure(*sys.argv[1:])
+devices.configure(*sys.argv[1:])
+import jax, jax.numpy as jnp
+print(json.dumps({"untouched": untouched, "cache": jax.config.jax_compilation_cache_dir,
+                  "devices": jax.local_device_count(), "dtype": str(jnp.zeros(()).dtype)}))
+"""
+
+
+def configured(*arguments, **environment):
+    unset = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "JAX_PLATFORMS")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW, *arguments],
+        env={**inherited, "JAX_PLATFORMS": "cpu", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_defaults(tmp_path):
+    found = configured(XDG_CACHE_HOME=str(tmp_path))
+    assert found == {
+        "untouched": True,
+        "cache": str(tmp_path / "shaping-bench" / "jax"),
+        "devices": len(os.sched_getaffinity(0)),
+        "dtype": "float32",
+    }
+
+
+def test_the_users_own_settings_win(tmp_path):
+    found = configured(
+        "float64",
+        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"),
+        XLA_FLAGS="--xla_force_host_platform_device_count=3",
+    )
+    assert found["cache"] == str(tmp_path / "mine")
+    assert (found["devices"], found["dtype"]) == (3, "float64")
+
+
+def test_without_a_writable_cache_there_is_none(tmp_path):
+    (tmp_path / "file").touch()
+    assert configured(XDG_CACHE_HOME=str(tmp_path / "file"))["cache"] is None
+
+
+def test_a_record_names_versions_commit_and_device():
+    assert set(devices.versions()) >= {"python", "jax", "jaxlib", "numpy"}
+    commit = devices.git_commit()
+    assert commit is None or len(commit.removesuffix("-dirty")) == 40
+    assert set(devices.describe()) == {"platform", "kind", "count"}
+    assert devices.peak_memory_bytes() > 10 * 2**20  # no process with JAX in it is smaller
