@@ -5,6 +5,7 @@ on a wide screen and on a phone. Figures are matplotlib's SVG, put inline; their
 the page's colour.
 """
 
+import dataclasses
 import html
 import io
 import itertools
@@ -185,7 +186,7 @@ def _game(results: Results, game: str) -> str:
         parts += [
             "<h3>Learning together</h3>",
             f"<p>The row's learner after learning against the column's: {_e(first.title.rpartition(': ')[2])}, mean "
-            "over seeds. A star marks entries that have lost seeds.</p>",
+            "over seeds; lighter is higher. A star marks entries that have lost seeds.</p>",
             _heat_map(first, first.title),
             *map(html_table, encounter_tables),
         ]
@@ -232,7 +233,7 @@ def _by_state(results: Results, game: str) -> str:
             "<h3>Cooperation by state</h3>",
             f"<p>Probability of the first action after each outcome of the last round (own action first), {where}.</p>",
             _heat_map(table, title, limits=(0.0, 1.0)),
-            _details("The same with spreads", html_table(table)),
+            _details("The same with spreads", html_table(dataclasses.replace(table, title=f"{game}: by state"))),
         ]
     )
 
@@ -402,8 +403,8 @@ def _heat_map(table: Table, title: str, limits: tuple[float, float] | None = Non
             known = math.isfinite(mean)
             color = matplotlib.colors.to_hex(shades[r, c]) if known else "none"
             axes.add_patch(matplotlib.patches.Rectangle((c, r), 1, 1, facecolor=color, linewidth=0))
-            # Perceived brightness decides between dark and light print.
-            dark = float(shades[r, c, :3] @ [0.299, 0.587, 0.114]) < 0.52
+            # Of dark and light print the one with more contrast; they tie at luminance 0.19.
+            dark = float(shades[r, c, :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]) < 0.19
             ink = _INK if not known else "#ffffff" if dark else "#111111"
             text = cell.text.split(" ")[0] + ("*" if cell.n < cell.runs else "")
             axes.text(c + 0.5, r + 0.5, text, ha="center", va="center", color=ink, fontsize=8.5)
@@ -427,7 +428,9 @@ def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits:
     lines: list[Line] = []
     for player, group in bands.groupby("player"):
         label = labels[int(player) - 1]
-        name = f"{label} (seat {player})" if len(set(labels)) < len(labels) else label
+        name = (
+            label if labels.count(label) == 1 else f"seat {player}" if len(set(labels)) == 1 else f"{label} ({player})"
+        )
         kept = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
         x, mean, std = (group[c].to_numpy(float)[kept] for c in ("update", "mean", "std"))
         lines.append((name, x, mean, np.nan_to_num(std)))
@@ -493,7 +496,8 @@ header { padding-top: 2.5rem; }
 .kind { margin: 0; color: var(--soft); }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: 1rem 0 0; padding: 0; list-style: none; }
 .facts { margin: 0; }
-.facts div { display: grid; grid-template-columns: 12rem 1fr; gap: 0 1rem; padding: .3rem 0;
+@media (min-width: 60rem) { .facts { columns: 2; column-gap: 2.5rem; } .facts div { break-inside: avoid; } }
+.facts div { display: grid; grid-template-columns: 9.5rem 1fr; gap: 0 1rem; padding: .3rem 0;
   border-bottom: 1px solid var(--line); }
 .facts dt { color: var(--soft); overflow-wrap: anywhere; }
 .facts dd { margin: 0; overflow-wrap: anywhere; }
@@ -501,9 +505,12 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: 1rem 0 0; p
 .scroll:focus-visible, pre:focus-visible, summary:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { padding-bottom: .4rem; text-align: left; font-weight: 600; }
-caption small { display: block; color: var(--soft); font-weight: 400; }
+caption span, caption small { display: block; position: sticky; left: 0; width: fit-content;
+  max-width: min(46rem, calc(100vw - 2rem)); }
+caption small { color: var(--soft); font-weight: 400; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; }
+thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal;
+  line-height: 1.25; }
 th[scope=row], thead th:first-child { position: sticky; left: 0; background: var(--back); text-align: left; }
 th[scope=row] { font-weight: 500; }
 tbody tr:hover > * { background: var(--band); }

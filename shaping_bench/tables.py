@@ -308,15 +308,21 @@ def _table(
 def _note(kind: str, part: pd.DataFrame, rows: str, cols: str, statistic: str, spread: str) -> str:
     what = "learner's number" if "learner" in (rows, cols) else "number"
     how = {"std": " ± standard deviation", "ci": " [95 % bootstrap interval]", "none": ""}[spread]
-    over = [f"{name}s" for name in ("learner", "opponent") if name not in (rows, cols) and part[name].nunique() > 1]
+    groups = part.groupby([rows, cols], sort=False)
+    over = [f"{x}s" for x in ("learner", "opponent") if x not in (rows, cols) and groups[x].nunique().max() > 1]
     averaged = f", averaged over {' and '.join(over)}" if over else ""
     where = "; final policies meet without learning" if kind == "league" else ""
-    return f"{what}, {statistic}{how} over {part['seed'].nunique()} seeds{averaged}{where}"
+    num_seeds = part["seed"].nunique()
+    per = "per cell" if set(part["metric"]) <= set(COSTS) else f"over {num_seeds} seed{'s' * (num_seeds != 1)}"
+    return f"{what}, {statistic}{how} {per}{averaged}{where}"
 
 
 def _decimals(values: Iterable[float]) -> int:
-    """Two, or as many as leave the largest number two digits, at most six."""
-    largest = max((abs(x) for x in values if math.isfinite(x)), default=1.0)
+    """Two, or as many as leave the largest number two digits, at most six; none for large counts."""
+    finite = [x for x in values if math.isfinite(x)]
+    largest = max(map(abs, finite), default=1.0)
+    if largest >= 1000 and all(x == round(x) for x in finite):
+        return 0
     return 2 if largest == 0 else int(np.clip(1 - math.floor(math.log10(largest)), 2, 6))
 
 
@@ -577,10 +583,12 @@ def _html(tables: Sequence[Table]) -> str:
 def html_table(table: Table) -> str:
     """One HTML table with its caption; a region that scrolls if the screen is narrow."""
     escape = html.escape
-    head = "".join(f'<th scope="col">{escape(x)}</th>' for x in (table.corner, *table.col_labels))
+    # Long names of metrics may break after an underscore.
+    names = [escape(x).replace("_", "_<wbr>") for x in (table.corner, *table.col_labels)]
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     lines = [
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}">',
-        f"<table>\n<caption>{escape(table.title)} <small>{escape(table.note)}</small></caption>",
+        f"<table>\n<caption><span>{escape(table.title)}</span> <small>{escape(table.note)}</small></caption>",
         f"<thead><tr>{head}</tr></thead>\n<tbody>",
     ]
     for label, row in zip(table.row_labels, table.cells, strict=True):

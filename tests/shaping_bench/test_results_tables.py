@@ -1,0 +1,477 @@
+"""Reading stored results, and tables of them: numbers by hand, five formats with the same digits."""
+
+import csv
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from shaping_bench import results as results_
+from shaping_bench import stats, tables
+from shaping_bench.errors import BadInput
+from tests.shaping_bench.synthetic_results import write_cell, write_suite
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Two learners and a fixed strategy; ipd is stored in one order, imp in both."""
+    path = tmp_path_factory.mktemp("results")
+    write_suite(path, ["ipd", {"game": "imp", "label": "pennies"}], ["naive", "lola"], opponents=["all-d"])
+    updates = [0, 10, 20]
+    curve = np.arange(18.0).reshape(3, 3, 2)
+
+    def cell(game, labels, returns, **more):
+        cooperation = np.linspace(0, 1, np.size(returns)).reshape(np.shape(returns))
+        finals = {"return": returns, "cooperation": cooperation}
+        write_cell(path, game, labels, finals, curves={"return": curve}, updates=updates, **more)
+
+    cell("ipd", ["naive", "naive"], [[-2.0, -1.0], [-2.0, -2.0], [-1.0, -3.0]])
+    cell("ipd", ["lola", "lola"], [[-1.0, -1.0], [-1.5, -0.5], [NAN, NAN]])
+    cell("ipd", ["naive", "lola"], [[-2.0, -1.0], [-3.0, -1.5], [-1.0, -0.5]])
+    cell("ipd", ["naive", "all-d"], [[-2.0, -2.0], [-2.0, -2.0], [-2.0, -2.0]])
+    cell("ipd", ["lola", "all-d"], [[-2.5, -1.0], [-2.5, -1.0], [-2.5, -1.0]])
+    cell("pennies", ["naive", "naive"], [[0.5, -0.5], [0.1, -0.1], [0.0, 0.0]])
+    cell("pennies", ["lola", "lola"], [[0.0, 0.0]] * 3)
+    cell("pennies", ["naive", "lola"], [[0.2, -0.2], [0.4, -0.4], [0.0, 0.0]])
+    cell("pennies", ["lola", "naive"], [[0.0, 0.0], [NAN, NAN], [0.3, -0.3]])
+    write_cell(path, "ipd", ["lola", "best-response"], {"return": [[-3.0, 0.0]] * 3}, kind="league")
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(directory):
+    return results_.load(directory)
+
+
+def entry(table, row, column):
+    return table.cells[table.row_labels.index(row)][table.col_labels.index(column)]
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def test_cells_are_in_the_suites_order(loaded):
+    assert list(loaded.cells["game"]) == ["ipd"] * 5 + ["pennies"] * 4 + ["ipd"]
+    assert list(loaded.cells["kind"]) == ["encounter"] * 9 + ["league"]
+    assert loaded.labels == ("naive", "lola", "all-d", "best-response")
+    assert loaded.learners == ("naive", "lola")
+    first = loaded.cells.iloc[0]
+    assert (first["learner_1"], first["learner_2"], first["seeds"], first["diverged"]) == ("naive", "naive", 3, 0)
+    assert (first["compile_seconds"], first["run_seconds"], first["gradient_evaluations"]) == (1.5, 0.5, 1200)
+    assert first["command"] == "shaping-bench encounter 'ipd' 'naive' 'naive'"
+
+
+def test_a_rows_learner_sits_in_its_players_seat(loaded):
+    finals = loaded.finals
+    rows = finals[(finals["game"] == "ipd") & (finals["metric"] == "return") & (finals["opponent"] == "all-d")]
+    assert set(rows["learner"]) == {"naive", "lola"}
+    assert set(rows["player"]) == {1}
+    assert sorted(rows.loc[rows["learner"] == "lola", "value"]) == [-2.5] * 3
+    assert len(finals[finals["metric"] == "return"]) == 10 * 3 * 2
+
+
+def test_curves_and_bands(loaded):
+    assert len(loaded.curves) == 9 * 18
+    bands = loaded.curve_bands("return")
+    chosen = bands[(bands["game"] == "ipd") & (bands["learner"] == "lola") & (bands["opponent"] == "naive")]
+    # Seat 2 holds 1, 3, 5 at the first record, and 6 more at each later one.
+    assert list(chosen["mean"]) == [3.0, 9.0, 15.0]
+    assert list(chosen["std"]) == [2.0, 2.0, 2.0]
+    assert list(chosen["update"]) == [0, 10, 20]
+    assert set(bands["n"]) == {3}
+
+
+def test_three_players_meet_groups(tmp_path):
+    write_suite(tmp_path, ["public-goods"], ["naive", "lola"])
+    write_cell(tmp_path, "public-goods", ["naive", "lola", "lola"], {"return": [[1.0, 2.0, 4.0]]})
+    loaded = results_.load(tmp_path)
+    (table,) = tables.build(loaded, "return")
+    assert table.col_labels == ("lola", "naive + lola")
+    assert entry(table, "naive", "lola").mean == 1.0
+    assert entry(table, "lola", "naive + lola").mean == 3.0
+
+
+def test_swept_labels_follow_their_entry(tmp_path):
+    entries = [{"learner": "lola(lr=[0.1,10.0])", "label": "L"}, {"naive": {"lr": [1.0, 2.0]}}]
+    write_suite(tmp_path, ["ipd"], entries, opponents=["all-d"])
+    for label in ("naive(lr=2.0)", "naive", "L lola(lr=0.1)", "all-d"):
+        write_cell(tmp_path, "ipd", [label, label], {"return": [[0.0, 0.0]]})
+    loaded = results_.load(tmp_path)
+    assert loaded.labels == ("L lola(lr=0.1)", "naive", "naive(lr=2.0)", "all-d")
+    assert loaded.learners == ("L lola(lr=0.1)", "naive", "naive(lr=2.0)")
+
+
+def test_cells_being_written_are_not_read(directory, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    some = next((copy / "cells").iterdir())
+    some.rename(some.parent / f".{some.name}-tmp")
+    assert len(results_.load(copy).records) == 9
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda d: None, "no readable suite.yaml"),
+        (lambda d: (d / "suite.yaml").write_text("- 1\n"), "not a YAML mapping"),
+        (lambda d: (d / "suite.yaml").write_text("a: [\n"), "not a YAML mapping"),
+        (lambda d: write_suite(d, ["ipd"], ["naive"]), "holds no finished cell"),
+    ],
+)
+def test_a_directory_without_results_is_refused(tmp_path, prepare, message):
+    prepare(tmp_path)
+    with pytest.raises(BadInput, match=message):
+        results_.load(tmp_path)
+
+
+def test_a_missing_directory_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="which is no directory"):
+        results_.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("spoil", ["{", '{"schema": 1}', "[]"])
+def test_a_broken_cell_is_named(tmp_path, spoil):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    key = write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[0.0, 0.0]]})
+    (tmp_path / "cells" / key / "cell.json").write_text(spoil)
+    with pytest.raises(BadInput, match=key):
+        results_.load(tmp_path)
+
+
+def test_a_newer_schema_and_a_broken_file_are_refused(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    key = write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[0.0, 0.0]]})
+    (tmp_path / "cells" / key / "finals.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BadInput, match=r"finals\.parquet"):
+        _ = results_.load(tmp_path).finals
+    write_cell(tmp_path, "imp", ["naive", "naive"], {"return": [[0.0, 0.0]]}, schema=99)
+    with pytest.raises(BadInput, match="schema 99"):
+        results_.load(tmp_path)
+
+
+# --- numbers ------------------------------------------------------------------------------
+
+
+def test_one_stored_encounter_gives_both_entries(loaded):
+    (table,) = tables.build(loaded, "return", game="ipd")
+    assert (table.row_labels, table.col_labels) == (("naive", "lola", "all-d"),) * 2
+    assert entry(table, "naive", "lola").text == "-2.00 ± 1.00"
+    assert entry(table, "lola", "naive").text == "-1.00 ± 0.50"
+    assert entry(table, "all-d", "lola").text == "-1.00 ± 0.00"
+    assert entry(table, "all-d", "all-d") == tables.Cell(tables.ABSENT)
+
+
+def test_self_play_pools_the_seats_of_a_seed(loaded):
+    (table,) = tables.build(loaded, "return", game="ipd")
+    cell = entry(table, "naive", "naive")
+    seeds = [-1.5, -2.0, -2.0]
+    assert (cell.n, cell.runs) == (3, 3)
+    assert cell.mean == pytest.approx(np.mean(seeds))
+    assert cell.std == pytest.approx(np.std(seeds, ddof=1))
+
+
+def test_both_orders_of_an_asymmetric_game_are_pooled(loaded):
+    (table,) = tables.build(loaded, "return", game="pennies")
+    cell = entry(table, "lola", "naive")
+    # Per seed, seat 2 of one cell and seat 1 of the other: (-0.2 + 0)/2, lost, (0 + 0.3)/2.
+    assert cell.mean == pytest.approx(np.mean([-0.1, 0.15]))
+    assert (cell.n, cell.runs, cell.diverged) == (2, 3, 1)
+
+
+def test_diverged_seeds_are_excluded_visibly(loaded):
+    (table,) = tables.build(loaded, "return", game="ipd")
+    cell = entry(table, "lola", "lola")
+    assert (cell.text, cell.n, cell.runs, cell.diverged) == ("-1.00 ± 0.00 (n=2/3)", 2, 3, 1)
+    assert "(n=a/b)" in table.note
+
+
+def test_a_missing_value_is_no_divergence(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    write_cell(
+        tmp_path, "ipd", ["naive", "naive"], {"return": [[0.0, 0.0]] * 2, "updates_to_settle": [[NAN, 3.0], [5.0, 6.0]]}
+    )
+    (table,) = tables.build(results_.load(tmp_path), "updates_to_settle")
+    assert table.cells[0][0].text == "5.50 (n=1/2)"
+    assert (table.cells[0][0].n, table.cells[0][0].diverged) == (1, 0)
+
+
+def test_all_diverged_has_no_number(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[NAN, NAN]] * 2})
+    for spread in tables.SPREADS:
+        (table,) = tables.build(results_.load(tmp_path), "return", spread=spread)
+        cell = table.cells[0][0]
+        assert (cell.text, cell.mean, cell.ci, cell.n, cell.diverged) == (f"{tables.ABSENT} (n=0/2)", None, None, 0, 2)
+        assert json.loads(tables.render([table], "json"))[0]["cells"][0][0]["mean"] is None
+
+
+def test_dimensions_that_are_no_axis_split_or_average(loaded):
+    by_game = tables.build(loaded, "return", rows="learner", cols="game", spread="none")
+    assert [t.title for t in by_game] == ["return"]
+    # naive in ipd against naive, lola, all-d, each weighing the same.
+    assert entry(by_game[0], "naive", "ipd").mean == pytest.approx((-11 / 6 - 2.0 - 2.0) / 3)
+    assert entry(by_game[0], "lola", "ipd").n == 8
+    by_metric = tables.build(loaded, ["return", "cooperation"], rows="game", cols="metric")
+    assert [(t.row_labels, t.col_labels) for t in by_metric] == [(("ipd", "pennies"), ("return", "cooperation"))]
+    assert [t.title for t in tables.build(loaded, ["return", "cooperation"])] == [
+        "ipd: return",
+        "ipd: cooperation",
+        "pennies: return",
+        "pennies: cooperation",
+    ]
+
+
+def test_statistics_and_intervals(loaded):
+    (table,) = tables.build(loaded, "return", game="ipd", statistic="median", spread="ci")
+    cell = entry(table, "naive", "lola")
+    low, high = stats.bootstrap_interval(stats.median, [np.array([-2.0, -3.0, -1.0])])
+    assert cell.ci == (low, high)
+    assert cell.text == f"-2.00 [{low:.2f}, {high:.2f}]"
+    assert entry(table, "naive", "naive").median == -2.0
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([-0.001, 0.001, 0.0], "0.00 ± 0.00"),
+        ([0.0123, 0.0123, 0.0123], "0.012 ± 0.000"),
+        ([4096.0, 4096.0, 4096.0], "4096 ± 0"),
+        ([1.5e8, 1.5e8, 1.5e8], "1.50e+08 ± 0"),
+        ([-1.036, -1.036, -1.036], "-1.04 ± 0.00"),
+    ],
+)
+def test_digits(tmp_path, values, text):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[x, x] for x in values]})
+    (table,) = tables.build(results_.load(tmp_path), "return")
+    assert table.cells[0][0].text == text
+
+
+def test_league_is_apart(loaded):
+    (table,) = tables.build(loaded, "return", kind="league")
+    assert table.title == "ipd: return (league)"
+    assert entry(table, "lola", "best-response").mean == -3.0
+    assert entry(table, "best-response", "lola").mean == 0.0
+
+
+def test_robustness_and_influence_by_hand(loaded):
+    frame = tables.entries(loaded, "robustness_worst")
+    chosen = frame[(frame["game"] == "ipd") & (frame["learner"] == "lola")]
+    assert list(chosen["value"]) == [-2.5] * 3  # against all-d
+    (table,) = tables.build(loaded, "robustness_mean", game="ipd")
+    assert entry(table, "lola", "all met").mean == pytest.approx((-1.0 - 1.0 - 2.5) / 3)
+    (table,) = tables.build(loaded, "influence", game="ipd")
+    # all-d has -1 against lola and -2 against naive; naive has -2 against lola and -11/6 against itself.
+    assert entry(table, "lola", "all-d").mean == 1.0
+    assert entry(table, "lola", "naive").mean == pytest.approx(-2.0 + 11 / 6)
+    assert entry(table, "naive", "all-d").mean == 0.0
+
+
+def test_costs_are_metrics_of_a_cell(loaded):
+    (table,) = tables.build(loaded, "gradient_evaluations", game="ipd", spread="none")
+    assert entry(table, "naive", "lola").text == "1200"
+    assert "per cell" in table.note
+
+
+def test_summary(loaded):
+    table = tables.summary(loaded, ["return", "cooperation"])
+    assert set(table.row_labels) == {"naive", "lola"}
+    assert entry(table, "lola", "access").text == "gradients"
+    assert entry(table, "lola", "preparation").text == "none"
+    assert entry(table, "lola", "diverged").text == "2"
+    assert entry(table, "lola", "wall seconds").text == "2.00"
+    # Means over opponents: -1.5 against -1.94 in ipd, 0.0125 against -0.0125 in pennies; all-d has no rank.
+    assert (entry(table, "lola", "mean rank").text, entry(table, "naive", "mean rank").text) == ("1.0", "2.0")
+    assert table.row_labels == ("lola", "naive")
+    assert entry(table, "naive", "influence").mean == 0.0
+
+
+# --- formats ------------------------------------------------------------------------------
+
+
+def grid(table):
+    return [[table.corner, *table.col_labels]] + [
+        [label, *(cell.text for cell in row)] for label, row in zip(table.row_labels, table.cells, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module", params=["std", "ci", "none"])
+def several(loaded, request):
+    made = tables.build(loaded, ["return", "cooperation"], spread=request.param)
+    return [*made, tables.summary(loaded, spread=request.param)]
+
+
+def test_markdown_parses_back(several):
+    blocks = re.split(r"^### ", tables.render(several, "md"), flags=re.MULTILINE)[1:]
+    for block, table in zip(blocks, several, strict=True):
+        title, _, *lines = (line for line in block.splitlines() if line)
+        assert title == table.title
+        cells = [[x.strip() for x in line.strip("|").split("|")] for line in lines]
+        assert [cells[0], *cells[2:]] == grid(table)
+
+
+def test_latex_parses_back(several):
+    text = tables.render(several, "latex")
+    bodies = re.findall(r"\\toprule\n(.*?)\\bottomrule", text, flags=re.DOTALL)
+    for body, table in zip(bodies, several, strict=True):
+        lines = [line.removesuffix(r" \\") for line in body.splitlines() if line and line != r"\midrule"]
+        plain = [[plain_latex(x) for x in line.split(" & ")] for line in lines]
+        assert plain == grid(table)
+
+
+def plain_latex(text):
+    for written, meant in ((r"\pm", "±"), (r"\_", "_"), (r"\%", "%"), (r"\&", "&"), ("$", "")):
+        text = text.replace(written, meant)
+    return tables.ABSENT + text[2:] if text.startswith("--") else text
+
+
+def test_csv_parses_back_with_the_texts_digits(several):
+    rows = list(csv.DictReader(io.StringIO(tables.render(several, "csv"))))
+    cells = [
+        (t.title, r, c, cell)
+        for t in several
+        for r, row in zip(t.row_labels, t.cells, strict=True)
+        for c, cell in zip(t.col_labels, row, strict=True)
+    ]
+    assert len(rows) == len(cells)
+    for row, (title, label, column, cell) in zip(rows, cells, strict=True):
+        assert (row["table"], row["row"], row["column"], row["text"]) == (title, label, column, cell.text)
+        assert (int(row["n"]), int(row["diverged"])) == (cell.n, cell.diverged)
+        if cell.n and column != "access":
+            assert cell.text.startswith(row["mean"])
+            assert " ± " not in cell.text or f"± {row['std']}" in cell.text
+            assert "[" not in cell.text or f"[{row['ci_low']}, {row['ci_high']}]" in cell.text
+
+
+def test_json_parses_back(several):
+    for got, table in zip(json.loads(tables.render(several, "json")), several, strict=True):
+        assert got["title"] == table.title
+        assert [[x["text"] for x in row] for row in got["cells"]] == [[x.text for x in row] for row in table.cells]
+        assert [[x["mean"] for x in row] for row in got["cells"]] == [[x.mean for x in row] for row in table.cells]
+
+
+class Cells(html.parser.HTMLParser):
+    """The texts of a page's table cells, per table and row."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.inside = [], False
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.tables[-1][-1][-1] += data
+
+
+def test_html_parses_back(several):
+    parser = Cells()
+    parser.feed(tables.render(several, "html"))
+    assert parser.tables == [grid(table) for table in several]
+
+
+NASTY = r"50% of_a & {b} <i>\x|#$~^ [c]*"
+
+
+def nasty_tables(tmp_path):
+    write_suite(tmp_path, ["ipd"], [NASTY])
+    write_cell(tmp_path, "ipd", [NASTY, NASTY], {"return": [[-1.0, -1.0], [-3e9, 2.0]]})
+    write_cell(tmp_path, "ipd", ["[x]", NASTY], {"return": [[-1.0, -1.0], [NAN, NAN]]})
+    results = results_.load(tmp_path)
+    return [*tables.build(results, "return"), *tables.build(results, "return", spread="ci"), tables.summary(results)]
+
+
+def test_labels_are_escaped(tmp_path):
+    made = nasty_tables(tmp_path)
+    parser = Cells()
+    parser.feed(tables.render(made, "html"))
+    assert parser.tables[0][0][1] == NASTY
+    lines = tables.render(made[:1], "md").splitlines()[4:]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert NASTY in {row["row"] for row in csv.DictReader(io.StringIO(tables.render(made, "csv")))}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_with_booktabs_only(tmp_path, several):
+    tables_text = tables.render([*several, *nasty_tables(tmp_path)], "latex")
+    source = (
+        f"\\documentclass{{article}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\n{tables_text}\n\\end{{document}}\n"
+    )
+    (tmp_path / "t.tex").write_text(source)
+    if not shutil.which("kpsewhich") or not subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).stdout:
+        pytest.skip("needs booktabs")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_latex_is_balanced(tmp_path):
+    text = tables.render(nasty_tables(tmp_path), "latex")
+    for kind in ("table", "tabular"):
+        assert text.count(rf"\begin{{{kind}}}") == text.count(rf"\end{{{kind}}}") == 3
+    assert re.sub(r"\\[$]", "", text).count("$") % 2 == 0
+    plain = re.sub(r"\\[{}]", "", text)
+    assert plain.count("{") == plain.count("}")
+
+
+# --- the command --------------------------------------------------------------------------
+
+
+def test_command_prints_the_suites_metrics_and_the_summary(directory):
+    titles = [t["title"] for t in json.loads(tables.table_command(directory, fmt="json"))]
+    assert titles == ["ipd: return", "pennies: return", "ipd: return (league)", "synthetic: summary"]
+    chosen = json.loads(tables.table_command(directory, ["cooperation"], "json", kind="encounter"))
+    assert [t["title"] for t in chosen] == ["ipd: cooperation", "pennies: cooperation"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(metrics=["retrun"]), "metric is 'retrun'.*did you mean 'return'"),
+        (dict(fmt="markdwn"), "format is 'markdwn'"),
+        (dict(rows="learners"), "rows is 'learners'.*did you mean 'learner'"),
+        (dict(cols="seed"), "cols is 'seed'"),
+        (dict(rows="game", cols="game"), "rows and cols are both 'game'"),
+        (dict(kind="leage"), "kind is 'leage'.*did you mean 'league'"),
+    ],
+)
+def test_command_names_what_is_wrong(directory, arguments, message):
+    with pytest.raises(BadInput, match=message):
+        tables.table_command(directory, **arguments)
+
+
+def test_command_refuses_a_kind_that_was_not_run(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[0.0, 0.0]]})
+    with pytest.raises(BadInput, match="has no cell; allowed: encounter"):
+        tables.table_command(tmp_path, kind="league")
+
+
+def test_build_refuses_unknown_names(loaded):
+    for arguments, message in (
+        (dict(statistic="mode"), "statistic"),
+        (dict(spread="sd"), "spread"),
+        (dict(game="ipdd"), "did you mean 'ipd'"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            tables.build(loaded, "return", **arguments)
+    with pytest.raises(BadInput, match="format"):
+        tables.render([], "xml")
