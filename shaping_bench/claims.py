@@ -1,0 +1,506 @@
+"""Claims: published numbers with protocol and tolerance, and whether we reproduce them.
+
+``configs/claims`` has one YAML file per paper, and a claim in it is one encounter at the
+paper's own protocol with the quantities that it yields. :func:`verify` runs the encounter
+and compares every quantity with its published value.
+
+A tolerance is argued, never fitted. Where the published number is a statistic of a finite
+sample it is ``rounding + 3 sqrt(se_published^2 + se_ours^2)``; the published standard error
+is either stated by the source or that of a sample of the published size drawn from ours.
+Numbers without sampling error (closed forms, counts over a grid) state their tolerance.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from games.base import Game
+from shaping_bench import metrics, registry
+from shaping_bench.encounter import recorded_updates, run_encounter
+from shaping_bench.errors import BadInput, unknown
+from shaping_bench.registry import Named
+from shaping_bench.suite import configs_folder
+
+STANDARD_ERRORS = 3.0
+"""Width of a statistical tolerance; one honest number in 370 falls outside."""
+
+
+# --- what a file may say ------------------------------------------------------------------
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Grid(_Strict):
+    """One start per point of a square grid over the joint parameters of two scalar players."""
+
+    low: float
+    high: float
+    num: int = pydantic.Field(ge=2)
+
+
+class Uniform(_Strict):
+    """Starts drawn uniformly, every parameter from one interval."""
+
+    low: float
+    high: float
+
+
+class Init(_Strict):
+    """Starts other than the game's own; a normal one is written as the game's ``init_std``."""
+
+    grid: Grid | None = None
+    uniform: Uniform | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> "Init":
+        if (self.grid is None) == (self.uniform is None):
+            raise ValueError("either grid or uniform")
+        return self
+
+
+class Protocol(_Strict):
+    """One encounter. ``learners`` has one entry for self-play."""
+
+    game: str
+    learners: list[str] = pydantic.Field(min_length=1)
+    steps: int = pydantic.Field(ge=0)
+    seeds: int | None = pydantic.Field(None, ge=1)
+    seed: int = pydantic.Field(0, ge=0, lt=2**32)
+    record_every: int | None = pydantic.Field(None, ge=1)
+    precision: Literal["float32", "float64"] = "float32"
+    init: Init | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _counted(self) -> "Protocol":
+        if (self.seeds is None) != (self.init is not None and self.init.grid is not None):
+            raise ValueError("seeds, unless the starts are a grid")
+        return self
+
+    @property
+    def num_seeds(self) -> int:
+        if self.seeds is not None:
+            return self.seeds
+        assert self.init is not None
+        assert self.init.grid is not None
+        return self.init.grid.num**2
+
+
+class Quantity(_Strict):
+    """One published number.
+
+    Per seed the metric is taken ``at`` a number of updates done (default: all; a pair is the
+    mean over the recorded ones from first to last, both included), for a ``player`` (``both``
+    is the lesser of the two) and times ``scale``. Seeds are aggregated by ``mean``, by ``std``
+    (mean over blocks of ``runs`` seeds of the standard deviation within a block) or by
+    ``fraction`` or ``count`` of those above ``threshold``.
+    """
+
+    metric: str
+    player: Literal[1, 2, "mean", "sum", "both"] = "mean"
+    at: Annotated[list[int], pydantic.Field(min_length=2, max_length=2)] | int | None = None
+    aggregate: Literal["mean", "std", "fraction", "count"] = "mean"
+    threshold: float = 0.5
+    scale: float = 1.0
+    published: float
+    provenance: Literal["published", "recomputed", "derived"] = "published"
+    tolerance: float | None = pydantic.Field(None, ge=0.0)
+    rounding: float = pydantic.Field(0.0, ge=0.0)
+    runs: int | None = pydantic.Field(None, ge=2)
+    standard_error: float | None = pydantic.Field(None, ge=0.0)
+    why: str = pydantic.Field(min_length=1)
+    note: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _one_tolerance(self) -> "Quantity":
+        if [self.tolerance, self.standard_error].count(None) == 0 or (
+            self.tolerance is None and self.standard_error is None and self.runs is None
+        ):
+            raise ValueError("a tolerance, or the published standard_error, or the published number of runs")
+        if self.aggregate == "std" and self.runs is None:
+            raise ValueError("with aggregate 'std', the published number of runs")
+        return self
+
+    @property
+    def text(self) -> str:
+        """Short description, e.g. ``return of player 1 at 99, mean``."""
+        who = {"mean": "", "sum": ", summed", "both": ", both players"}.get(str(self.player), f", player {self.player}")
+        when = "" if self.at is None else f", update {self.at}" if isinstance(self.at, int) else ""
+        if isinstance(self.at, list):
+            when = f", updates {self.at[0]}..{self.at[1]}"
+        how = "" if self.aggregate == "mean" else f", {self.aggregate}"
+        if self.aggregate in ("fraction", "count") and self.threshold != 0.5:  # 0.5 is for flags
+            how += f" above {self.threshold:g}"
+        scaled = "" if self.scale == 1.0 else f"{self.scale:g} * "
+        return f"{scaled}{self.metric}{who}{when}{how}"
+
+
+class Claim(_Strict):
+    """A published result: where it stands, the protocol, and its numbers."""
+
+    id: str = pydantic.Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    statement: str
+    source: str
+    protocol: Protocol
+    quantities: list[Quantity] = pydantic.Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _recorded(self) -> "Claim":
+        recorded = set(recorded_updates(self.protocol.steps, self.protocol.record_every).tolist())
+        for q in self.quantities:
+            asked = [] if q.at is None else [q.at] if isinstance(q.at, int) else q.at
+            if any(t not in recorded for t in asked) or asked != sorted(asked):
+                raise ValueError(f"{q.metric} at recorded updates (steps and record_every decide), not at {q.at}")
+        return self
+
+
+class ClaimFile(_Strict):
+    """The claims of one paper; ``anchors`` holds YAML anchors that the claims share."""
+
+    paper: str
+    anchors: Any = None
+    claims: list[Claim] = pydantic.Field(min_length=1)
+
+
+_MODELS: Mapping[str, type[_Strict]] = {
+    "claims": Claim,
+    "protocol": Protocol,
+    "init": Init,
+    "grid": Grid,
+    "uniform": Uniform,
+    "quantities": Quantity,
+}
+
+
+def load_claims(folder: Path | None = None) -> dict[str, Claim]:
+    """All claims by id, in the order of the files.
+
+    Args:
+      folder: where the files are; ``configs/claims`` by default.
+
+    Raises:
+      BadInput: a file that is not YAML, a key or value that is not allowed, an id used twice.
+    """
+    claims: dict[str, Claim] = {}
+    for path in sorted((folder or configs_folder() / "claims").glob("*.yaml")):
+        for claim in _read(path).claims:
+            if claim.id in claims:
+                raise BadInput(f"{path.name}: claim id is {claim.id!r}, which is taken; allowed: an id of its own")
+            claims[claim.id] = claim
+    return claims
+
+
+def _read(path: Path) -> ClaimFile:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
+        raise BadInput(f"{path.name} is not YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    try:
+        return ClaimFile.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise _complaint(path.name, error.errors(include_url=False)[0]) from None
+
+
+def _complaint(file: str, problem: Mapping[str, Any]) -> BadInput:
+    steps = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        owners = [_MODELS[step] for step in steps[:-1] if step in _MODELS]
+        where = ".".join([file, *steps[:-1]])
+        return unknown(f"key of {where}", steps[-1], (owners[-1] if owners else ClaimFile).model_fields)
+    value = {"missing": "missing", "value_error": "inconsistent"}.get(problem["type"], repr(problem.get("input")))
+    message = problem["msg"].removeprefix("Value error, ")
+    return BadInput(f"{'.'.join([file, *steps])} is {value}; allowed: {message[0].lower()}{message[1:]}")
+
+
+# --- verdicts -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One published number beside ours.
+
+    Attributes:
+      claim, source, quantity: which number.
+      provenance: ``published`` (the paper or the official code's record), ``recomputed`` (somebody
+        else's independent computation at the published protocol) or ``derived`` (closed form).
+      published, ours, difference: the numbers, and ours minus published.
+      std: standard deviation over seeds (aggregate ``std``: over blocks of seeds).
+      standard_error: of our number; 0 where the starts are a grid, which is no sample.
+      seeds, diverged: how many seeds, and how many of them have no finite end.
+      tolerance, why: largest difference that counts as reproduced, and its argument.
+      verdict: ``reproduced`` or ``missed``.
+      note: what is known about a miss.
+      seconds: wall time of the claim's encounter and metrics, shared by its quantities.
+    """
+
+    claim: str
+    source: str
+    quantity: str
+    provenance: str
+    published: float
+    ours: float
+    difference: float
+    std: float
+    standard_error: float
+    seeds: int
+    diverged: int
+    tolerance: float
+    why: str
+    verdict: str
+    note: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    claim: Claim
+    game: Named
+    learners: tuple[Named, ...]
+
+
+def verify(
+    ids: Sequence[str] | None = None,
+    on_progress: Callable[[str], None] | None = None,
+    *,
+    claims: Mapping[str, Claim] | None = None,
+) -> list[Verdict]:
+    """Re-runs the protocols of claims.
+
+    Args:
+      ids: which claims; None for all.
+      on_progress: called with a line of text before each encounter.
+      claims: the claims to choose from; those of ``configs/claims`` by default.
+
+    Returns:
+      One verdict per quantity, in the order of the claims.
+
+    Raises:
+      BadInput: an unknown claim, game, learner or metric, before anything is computed.
+    """
+    known = load_claims() if claims is None else claims
+    chosen = list(known) if ids is None else list(dict.fromkeys(ids))
+    for name in chosen:
+        if name not in known:
+            raise unknown("claim", name, known)
+    prepared = [_prepare(known[name]) for name in chosen]
+    verdicts: list[Verdict] = []
+    for k, entry in enumerate(prepared):
+        if on_progress is not None:
+            on_progress(f"claim {k + 1} of {len(prepared)}: {entry.claim.id}")
+        verdicts += _verify(entry)
+    return verdicts
+
+
+def _prepare(claim: Claim) -> _Prepared:
+    where, protocol = f"claim {claim.id!r}", claim.protocol
+    game = registry.make_game(protocol.game, f"game of {where}")
+    learners = tuple(registry.make_learner(text, f"learner of {where}") for text in protocol.learners)
+    if len(learners) == 1:
+        learners *= game.made.n_players
+    registry.check_encounter(game, learners)
+    observed = metrics.observable_names(game.made)
+    for q in claim.quantities:
+        definition = metrics.METRICS.get(q.metric)
+        applies = definition is not None and definition.level in ("policy", "rule") and definition.applies(game.made)
+        if not applies and q.metric not in observed:
+            allowed = [m.name for m in metrics.METRICS.values() if m.level in ("policy", "rule")]
+            raise unknown(f"metric of {where} in game {game.text!r}", q.metric, [*allowed, *observed])
+    return _Prepared(claim, game, learners)
+
+
+def _verify(entry: _Prepared) -> list[Verdict]:
+    started = time.perf_counter()
+    claim, protocol, game = entry.claim, entry.claim.protocol, entry.game.made
+    outcome = run_encounter(
+        game,
+        [learner.made for learner in entry.learners],
+        num_seeds=protocol.num_seeds,
+        num_updates=protocol.steps,
+        seed=protocol.seed,
+        record_every=protocol.record_every,
+        init=_starts(protocol, game),
+        precision=protocol.precision,
+    )
+    names = sorted({q.metric for q in claim.quantities})
+    found: dict[tuple[int, str], np.ndarray] = {}  # (record, metric) -> (S, n_players)
+    for record in sorted({r for q in claim.quantities for r in _records(q, outcome.updates)}):
+        found |= {(record, name): x for name, x in _metrics(entry, names, [p[record] for p in outcome.params]).items()}
+    seconds = time.perf_counter() - started
+    diverged = int(np.sum(outcome.diverged))
+    verdicts = []
+    for q in claim.quantities:
+        values = np.mean([found[record, q.metric] for record in _records(q, outcome.updates)], axis=0)
+        verdicts.append(_judge(claim, q, q.scale * _per_seed(q, values), diverged, seconds))
+    return verdicts
+
+
+def _starts(protocol: Protocol, game: Game) -> tuple[np.ndarray, ...] | None:
+    """Initial parameters per player, ``(S, d_i)``; None for the game's own."""
+    if protocol.init is None:
+        return None
+    if protocol.init.grid is not None:
+        grid = protocol.init.grid
+        if tuple(game.sizes) != (1, 1):
+            raise BadInput(f"init.grid needs two players with one parameter each; the game has sizes {game.sizes}")
+        axis = np.linspace(grid.low, grid.high, grid.num)
+        return tuple(x.reshape(-1, 1) for x in np.meshgrid(axis, axis, indexing="ij"))
+    assert protocol.init.uniform is not None
+    low, high = protocol.init.uniform.low, protocol.init.uniform.high
+    draws = np.random.default_rng(protocol.seed)
+    return tuple(draws.uniform(low, high, (protocol.num_seeds, d)) for d in game.sizes)
+
+
+def _records(q: Quantity, updates: np.ndarray) -> list[int]:
+    first, last = (updates[-1],) * 2 if q.at is None else (q.at,) * 2 if isinstance(q.at, int) else q.at
+    return np.flatnonzero((updates >= first) & (updates <= last)).tolist()
+
+
+def _metrics(entry: _Prepared, names: Sequence[str], params: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Metrics of the policies ``(S, d_i)`` or, for ``consistency``, of the rules there: ``(S, n_players)``."""
+    game = entry.game.made
+    out: dict[str, np.ndarray] = {}
+    if "consistency" in names:
+        out["consistency"] = metrics.consistency(game, [x.made for x in entry.learners], params)
+    policy = [name for name in names if name != "consistency"]
+    return out | (metrics.evaluate(game, params, policy) if policy else {})
+
+
+def _per_seed(q: Quantity, values: np.ndarray) -> np.ndarray:
+    """``(S, n_players)`` to ``(S,)``."""
+    if q.player == "mean":
+        return values.mean(axis=1)
+    if q.player == "sum":
+        return values.sum(axis=1)
+    if q.player == "both":
+        return values.min(axis=1)
+    return values[:, int(q.player) - 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Estimate:
+    value: float
+    std: float
+    standard_error: float
+    published_error: float
+    """Standard error of the same statistic of ``runs`` seeds; 0 if ``runs`` is not given."""
+
+
+def _estimate(q: Quantity, values: np.ndarray) -> _Estimate:
+    """Aggregates one value per seed ``(S,)``; seeds without a finite value never count as above
+    a threshold and are left out of means."""
+    if q.aggregate in ("fraction", "count"):
+        n = len(values)
+        above = int(np.sum(values > q.threshold))
+        # Laplace's rule: a share of exactly 0 or 1 in a finite sample is not known exactly.
+        share = (above + 1) / (n + 2)
+        std = math.sqrt(share * (1.0 - share))
+        unit = n if q.aggregate == "count" else 1
+        error = unit * std / math.sqrt(n)
+        return _Estimate(unit * above / n, std, error, unit * std / math.sqrt(q.runs) if q.runs else 0.0)
+    finite = values[np.isfinite(values)]
+    if q.aggregate == "std":
+        assert q.runs is not None
+        blocks = len(finite) // q.runs
+        if blocks < 2:
+            return _Estimate(math.nan, math.nan, math.nan, math.nan)
+        within = finite[: blocks * q.runs].reshape(blocks, q.runs).std(axis=1, ddof=1)
+        spread = float(within.std(ddof=1))
+        return _Estimate(float(within.mean()), spread, spread / math.sqrt(blocks), spread)
+    if len(finite) == 0:
+        return _Estimate(math.nan, math.nan, math.nan, math.nan)
+    std = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+    published = std / math.sqrt(q.runs) if q.runs else 0.0
+    return _Estimate(float(finite.mean()), std, std / math.sqrt(len(finite)), published)
+
+
+def _judge(claim: Claim, q: Quantity, values: np.ndarray, diverged: int, seconds: float) -> Verdict:
+    ours = _estimate(q, values)
+    if claim.protocol.init is not None and claim.protocol.init.grid is not None:
+        ours = dataclasses.replace(ours, standard_error=0.0)
+    if q.tolerance is not None:
+        tolerance = q.tolerance
+    else:
+        published_error = ours.published_error if q.standard_error is None else q.standard_error
+        tolerance = q.rounding + STANDARD_ERRORS * math.hypot(published_error, ours.standard_error)
+    difference = ours.value - q.published
+    return Verdict(
+        claim=claim.id,
+        source=claim.source,
+        quantity=q.text,
+        provenance=q.provenance,
+        published=q.published,
+        ours=ours.value,
+        difference=difference,
+        std=ours.std,
+        standard_error=ours.standard_error,
+        seeds=len(values),
+        diverged=diverged,
+        tolerance=tolerance,
+        why=q.why,
+        # A NaN compares false, and so is a miss.
+        verdict="reproduced" if abs(difference) <= tolerance else "missed",
+        note=q.note,
+        seconds=seconds,
+    )
+
+
+# --- output -------------------------------------------------------------------------------
+
+
+def _totals(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    reproduced = sum(v.verdict == "reproduced" for v in verdicts)
+    return {
+        "reproduced": reproduced,
+        "missed": len(verdicts) - reproduced,
+        "seconds": sum({v.claim: v.seconds for v in verdicts}.values()),
+    }
+
+
+def to_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """``{"verdicts": [...], "reproduced": n, "missed": m, "seconds": s}``; what is not finite is null."""
+
+    def plain(x: Any) -> Any:
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    rows = [{name: plain(x) for name, x in dataclasses.asdict(v).items()} for v in verdicts]
+    return {"verdicts": rows, **_totals(verdicts)}
+
+
+def to_text(verdicts: Sequence[Verdict]) -> str:
+    """A table for people: published, ours with its standard error, spread, tolerance, verdict."""
+    console = Console(width=None if Console().is_terminal else 160)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("claim", no_wrap=True)
+    table.add_column("quantity", overflow="fold")
+    for name in ("published", "ours", "std. error", "spread", "difference", "tolerance"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("from")
+    table.add_column("verdict", no_wrap=True)
+    previous = None
+    for v in verdicts:
+        style = "bold red" if v.verdict == "missed" else ""
+        numbers = (v.published, v.ours, v.standard_error, v.std, v.difference, v.tolerance)
+        shown = (f"{x:.4g}" if i < 2 else f"{x:.2g}" for i, x in enumerate(numbers))
+        table.add_row(v.claim if v.claim != previous else "", v.quantity, *shown, v.provenance, v.verdict, style=style)
+        previous = v.claim
+    with console.capture() as capture:
+        console.print(table)
+        for v in verdicts:
+            if v.verdict == "missed":
+                text = f"\nmissed: {v.claim}, {v.quantity} ({v.source}). Tolerance: {v.why}. {v.note}"
+                console.print(text.rstrip(), markup=False, highlight=False)
+    totals = _totals(verdicts)
+    summary = f"{totals['reproduced']} reproduced, {totals['missed']} missed, {totals['seconds']:.1f} s"
+    return f"{capture.get().rstrip()}\n\n{summary}"
