@@ -65,26 +65,33 @@ class CGD(GradientLearner):
     source = "Schafer & Anandkumar, NeurIPS 2019; n players as in the SOS official notebook"
 
     def direction(self, view: View) -> Tree:
-        g, jacobian, unravel, sizes = joint.dense(view)
-        system = jnp.eye(g.size, dtype=g.dtype) - self.lr * joint.off_diagonal(jacobian, sizes)
-        return unravel(jnp.linalg.solve(system, g))[view.player]
+        i, gradient = view.player, joint.simultaneous_gradient(view)
+        if view.n_players == 2:  # half the system: the other's step is g_j + lr J_ji d_i
+            j = 1 - i
+            there, back = joint.jacobian_block(view, i, j), joint.jacobian_block(view, j, i)
+            own, other = (joint.concatenated(gradient[k : k + 1]) for k in (i, j))
+            system = jnp.eye(own.size, dtype=own.dtype) - self.lr * self.lr * joint.product(there, back)
+            step, _ = joint.solve(system, own + self.lr * joint.product(there, other))
+            return joint.block(view, i, step)
+        g, owner = joint.concatenated(gradient), joint.owners(view)
+        between = jnp.where(owner[:, None] == owner[None, :], 0.0, joint.jacobian(view))
+        step, _ = joint.solve(jnp.eye(g.size, dtype=g.dtype) - self.lr * between, g)
+        return joint.block(view, i, step[owner == i])
 
 
 @pytree_dataclass
 class LSS(GradientLearner):
     """Local symplectic surgery as the SOS notebook has it: ``(I + H' H^+) xi / 2`` with
-    ``H^+ = H^-1``, or ``(H'H + ridge I)^-1 H'`` where H is singular to working precision."""
+    ``H^+ = H^-1``, or ``(H'H + ridge I)^-1 H'`` where ``det H`` is zero in floating point."""
 
     source = "Mazumdar, Jordan, Sastry, arXiv 1901.00838; SOS official notebook, cell 4"
 
     ridge: float = field(0.1, "regularisation where H is singular", low=0.0, exclusive=True)
 
     def direction(self, view: View) -> Tree:
-        g, jacobian, unravel, _ = joint.dense(view)
-        identity = jnp.eye(g.size, dtype=g.dtype)
-        singular = jnp.linalg.det(jacobian) == 0
-        inverse = jnp.linalg.solve(jnp.where(singular, identity, jacobian), g)
-        gram = jacobian.T @ jacobian + self.ridge * identity
-        pseudo_inverse = jnp.linalg.solve(gram, jacobian.T @ g)
-        surgery = jacobian.T @ jnp.where(singular, pseudo_inverse, inverse)
-        return unravel(0.5 * (g + surgery))[view.player]
+        g, jacobian = joint.concatenated(joint.simultaneous_gradient(view)), joint.jacobian(view)
+        inverse, determinant = joint.solve(jacobian, g)
+        gram = joint.product(jacobian.T, jacobian) + self.ridge * jnp.eye(g.size, dtype=g.dtype)
+        pseudo_inverse, _ = joint.solve(gram, joint.product(jacobian.T, g))
+        surgery = joint.product(jacobian.T, jnp.where(determinant == 0, pseudo_inverse, inverse))
+        return joint.block(view, view.player, (0.5 * (g + surgery))[joint.owners(view) == view.player])
