@@ -36,7 +36,7 @@ _INK = "#010203"
 """Stands for the page's text colour until the SVG is inlined."""
 _LINES = (("#0072B2", "-"), ("#D55E00", (0, (5, 2))), ("#009E73", ":"), ("#CC79A7", "-."))
 """Okabe and Ito's colours, and dashes for who sees none."""
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": _INK,
@@ -248,7 +248,8 @@ def _curves(results: Results, game: str) -> str:
         return ""
     limits = _limits(np.concatenate([bands["mean"] - bands["std"].fillna(0), bands["mean"] + bands["std"].fillna(0)]))
     by_cell = {str(key): group for key, group in bands.groupby("hash", observed=True)}
-    own, cross = [], []
+    own: list[str] = []
+    cross: list[str] = []
     for record in results.records:
         if record["hash"] in by_cell:
             labels = [x["label"] for x in record["learners"]]
@@ -401,7 +402,7 @@ def _heat_map(table: Table, title: str, limits: tuple[float, float] | None = Non
         for (r, c), mean in np.ndenumerate(means):
             cell = table.cells[r][c]
             known = math.isfinite(mean)
-            color = matplotlib.colors.to_hex(shades[r, c]) if known else "none"
+            color = matplotlib.colors.to_hex(tuple(shades[r, c])) if known else "none"
             axes.add_patch(matplotlib.patches.Rectangle((c, r), 1, 1, facecolor=color, linewidth=0))
             # Of dark and light print the one with more contrast; they tie at luminance 0.19.
             dark = float(shades[r, c, :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]) < 0.19

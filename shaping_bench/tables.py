@@ -240,6 +240,7 @@ def tabulated(
     spread: Spread = "std",
 ) -> list[Table]:
     """Tables of per-seed numbers: those of :func:`entries` with a column ``metric``."""
+    frame = _numbered(frame)
     split = [name for name in ("game", "metric") if name not in (rows, cols)]
     order = {
         "game": lambda x: results.rank("game", x),
@@ -280,10 +281,19 @@ class _Measured:
     diverged: int
 
 
+def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers the tasks, once for all entries."""
+    return frame.assign(number=frame.groupby(["metric", *_KEYS], sort=False).ngroup())
+
+
 def _measured(group: pd.DataFrame, statistic: Statistic, spread: Spread) -> _Measured:
-    tasks = group.groupby(["game", "metric", "learner", "opponent", "task"], sort=False).ngroup()
-    scores = group.assign(column=tasks).pivot(index="seed", columns="column", values="value").to_numpy()
-    aggregate = dataclasses.replace(stats.aggregate(scores), runs=len(group))
+    """Aggregates the runs of one entry: numbered rows, of one task or of several."""
+    values = group["value"].to_numpy(float)
+    seeds, row = np.unique(group["seed"].to_numpy(), return_inverse=True)
+    tasks, column = np.unique(group["number"].to_numpy(), return_inverse=True)
+    scores = np.full((len(seeds), len(tasks)), np.nan)
+    scores[row, column] = values
+    aggregate = dataclasses.replace(stats.aggregate(scores), runs=len(values))
     ci = stats.bootstrap_interval(stats.STATISTICS[statistic], stats.strata(scores)) if spread == "ci" else None
     return _Measured(aggregate, ci, int(group["diverged"].sum()))
 
@@ -346,7 +356,10 @@ def _cell(measured: _Measured | None, statistic: Statistic, spread: Spread, deci
         text += f" (n={aggregate.n}/{aggregate.runs})"
     return Cell(
         text,
-        *(_finite(x) for x in (aggregate.mean, aggregate.std, aggregate.median, aggregate.iqm)),
+        mean=_finite(aggregate.mean),
+        std=_finite(aggregate.std),
+        median=_finite(aggregate.median),
+        iqm=_finite(aggregate.iqm),
         ci=measured.ci if aggregate.n else None,
         n=aggregate.n,
         runs=aggregate.runs,
@@ -383,11 +396,10 @@ def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std
     learners = sorted(results.learners or results.labels, key=lambda x: ranks.get(x, math.inf))
 
     numbers: dict[str, list[Cell]] = {"mean rank": [_plain(ranks.get(x), 1) for x in learners]} if ranks else {}
-    for name, frame in columns:
+    for name, plain in columns:
+        frame = _numbered(plain.assign(metric=name))
         measured = [
-            _measured(group.assign(metric=name), "mean", spread)
-            if not (group := frame[frame["learner"] == learner]).empty
-            else None
+            _measured(group, "mean", spread) if not (group := frame[frame["learner"] == learner]).empty else None
             for learner in learners
         ]
         decimals = _decimals(x.aggregate.mean for x in measured if x is not None)
