@@ -1,0 +1,297 @@
+"""Claims: what a file may say, what verify makes of it, and the arithmetic of tolerances."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from shaping_bench import claims
+from shaping_bench.claims import Quantity, load_claims, to_json, to_text, verify
+from shaping_bench.errors import BadInput
+
+TANDEM_LOLA = {
+    "id": "tandem-lola",
+    "statement": "LOLA leaves the stable fixed points of the tandem game.",
+    "source": "closed form 1 / (1 - 2a)",
+    "protocol": {
+        "game": "tandem",
+        "learners": ["lola(lr=0.1,lookahead_lr=0.1)"],
+        "steps": 200,
+        "seeds": 20,
+        "precision": "float64",
+    },
+    "quantities": [{"metric": "parameter_sum", "published": 1.25, "tolerance": 1e-9, "why": "exact"}],
+}
+
+
+def changed(**changes: object) -> dict:
+    """The claim above with values replaced by dotted path (``__`` for the dot)."""
+    claim = json.loads(json.dumps(TANDEM_LOLA))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = claim
+        for step in parents:
+            node = node[int(step)] if isinstance(node, list) else node[step]
+        node[last] = value
+    return claim
+
+
+def written(folder: Path, *entries: dict, name: str = "paper.yaml") -> Path:
+    (folder / name).write_text(yaml.safe_dump({"paper": "a paper", "claims": list(entries)}))
+    return folder
+
+
+def complaint(folder: Path, *entries: dict) -> str:
+    with pytest.raises(BadInput) as error:
+        load_claims(written(folder, *entries))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- the files of the repository ----------------------------------------------------------
+
+
+def test_all_claims_load_and_can_be_run():
+    known = load_claims()
+    assert len(known) >= 60
+    assert all(claims._prepare(claim).claim is claim for claim in known.values())
+    papers = {name.split("-")[0] for name in known}
+    assert {"lola", "mfos", "meva", "sos", "tandem", "cola"} <= papers
+
+
+def test_every_number_has_a_source_and_an_argued_tolerance():
+    for claim in load_claims().values():
+        assert claim.source
+        assert claim.statement
+        assert all(len(q.why) > 10 for q in claim.quantities)
+
+
+# --- schema -------------------------------------------------------------------------------
+
+
+def test_unknown_key_is_named_with_the_nearest_one(tmp_path):
+    text = complaint(tmp_path, changed(protocol__step=5))
+    assert "paper.yaml.claims.0.protocol" in text
+    assert "'step'" in text
+    assert "did you mean 'steps'?" in text
+
+
+def test_unknown_key_of_a_quantity(tmp_path):
+    assert "did you mean 'tolerance'?" in complaint(tmp_path, changed(quantities__0__tolerence=1.0))
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        (changed(id="Not Kebab"), "claims.0.id is 'Not Kebab'"),
+        (changed(protocol__precision="float16"), "precision is 'float16'"),
+        (changed(protocol__seeds=0), "seeds is 0"),
+        (changed(quantities__0__aggregate="median"), "aggregate is 'median'"),
+        (changed(quantities__0__tolerance=None), "a tolerance, or the published standard_error"),
+        (changed(quantities__0__standard_error=0.1), "a tolerance, or the published standard_error"),
+        (changed(quantities__0__aggregate="std"), "number of runs"),
+        (changed(quantities__0__at=7), "recorded updates"),
+        (changed(protocol__init={"grid": {"low": 0, "high": 1, "num": 3}}), "seeds, unless the starts are a grid"),
+        (changed(protocol__init={}), "either grid or uniform"),
+    ],
+)
+def test_inconsistent_claims_are_refused(tmp_path, claim, expected):
+    assert expected in complaint(tmp_path, claim)
+
+
+def test_missing_key_is_named(tmp_path):
+    claim = changed()
+    del claim["quantities"][0]["why"]
+    assert "quantities.0.why is missing" in complaint(tmp_path, claim)
+
+
+def test_not_yaml(tmp_path):
+    (tmp_path / "broken.yaml").write_text("claims: [")
+    with pytest.raises(BadInput, match=r"broken\.yaml is not YAML"):
+        load_claims(tmp_path)
+
+
+def test_ids_are_unique_over_files(tmp_path):
+    written(tmp_path, changed(), name="a.yaml")
+    written(tmp_path, changed(), name="b.yaml")
+    with pytest.raises(BadInput, match="'tandem-lola', which is taken"):
+        load_claims(tmp_path)
+
+
+def test_anchors_are_shared_between_claims(tmp_path):
+    (tmp_path / "paper.yaml").write_text(
+        "paper: p\nanchors:\n  - &q {metric: return, tolerance: 1, why: reason}\nclaims:\n"
+        "  - {id: a, statement: s, source: s, protocol: &p {game: ipd, learners: [naive], steps: 1, seeds: 2},"
+        " quantities: [{<<: *q, published: -2}]}\n"
+        "  - {id: b, statement: s, source: s, protocol: {<<: *p, game: imp}, quantities: [{<<: *q, published: 0}]}\n"
+    )
+    known = load_claims(tmp_path)
+    assert known["b"].protocol.game == "imp"
+    assert known["b"].protocol.learners == ["naive"]
+    assert [c.quantities[0].published for c in known.values()] == [-2, 0]
+
+
+# --- verify -------------------------------------------------------------------------------
+
+
+def test_unknown_claim_before_anything_runs():
+    with pytest.raises(BadInput, match="did you mean 'lola-table3-ipd-lola'"):
+        verify(["lola-table3-ipd-lol"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"protocol__game": "tandm"}, "'tandem'"),
+        ({"protocol__learners": ["lola(lr=0.1,lookahed_lr=1)"]}, "'lookahead_lr'"),
+        ({"quantities__0__metric": "parameter_sums"}, "'parameter_sum'"),
+        ({"quantities__0__metric": "match_tft_0.05"}, "tandem"),  # known, but tandem has no memory-one policies
+    ],
+)
+def test_unknown_names_in_a_claim(tmp_path, change, named):
+    known = load_claims(written(tmp_path, changed(**change)))
+    with pytest.raises(BadInput, match=named):
+        verify(claims=known)
+
+
+def test_a_claim_end_to_end(tmp_path):
+    said: list[str] = []
+    known = load_claims(written(tmp_path, changed()))
+    (verdict,) = verify(["tandem-lola"], said.append, claims=known)
+    assert verdict.verdict == "reproduced"
+    assert verdict.ours == pytest.approx(1.25, abs=1e-12)
+    assert verdict.difference == pytest.approx(verdict.ours - 1.25, abs=1e-15)
+    assert (verdict.seeds, verdict.diverged) == (20, 0)
+    assert verdict.tolerance == 1e-9
+    assert verdict.seconds > 0
+    assert said == ["claim 1 of 1: tandem-lola"]
+
+
+def test_a_wrong_published_value_is_missed(tmp_path):
+    known = load_claims(written(tmp_path, changed(quantities__0__published=1.0, quantities__0__note="left is right")))
+    verdicts = verify(claims=known)
+    assert [v.verdict for v in verdicts] == ["missed"]
+    text = to_text(verdicts)
+    assert "0 reproduced, 1 missed" in text
+    assert "left is right" in text
+
+
+def test_players_scale_and_points_in_time(tmp_path):
+    """Against the game's own numbers: one naive step of the tandem game from (0, 0)."""
+    quantities = [
+        {"metric": "return", "player": player, "at": at, "scale": -1.0, "published": value}
+        for player, at, value in [
+            (1, 0, 0.0),
+            (1, 1, 0.16 - 0.4),  # x = y = 0.2: (x + y)^2 - 2x
+            ("mean", 1, -0.24),
+            ("sum", 1, -0.48),
+            (2, [0, 1], -0.12),
+            ("both", 1, -0.24),
+        ]
+    ]
+    claim = changed(
+        protocol__game="tandem(init_std=0)",
+        protocol__learners=["naive(lr=0.1)"],
+        protocol__steps=1,
+        protocol__record_every=1,
+        quantities=[{**q, "tolerance": 1e-12, "why": "by hand"} for q in quantities],
+    )
+    assert {v.verdict for v in verify(claims=load_claims(written(tmp_path, claim)))} == {"reproduced"}
+
+
+def test_grid_counts_and_uniform_starts(tmp_path):
+    flag = {"metric": "preferred_basin", "player": 1, "aggregate": "count", "tolerance": 0, "why": "by hand"}
+    grid = changed(
+        id="grid",
+        protocol={
+            "game": "logistic",
+            "learners": ["naive"],
+            "steps": 0,
+            "init": {"grid": {"low": -1, "high": 1, "num": 5}},
+        },
+        quantities=[{**flag, "published": 4}],  # {0.5, 1}^2 of {-1, -0.5, 0, 0.5, 1}^2
+    )
+    uniform = changed(
+        id="uniform",
+        protocol={
+            "game": "logistic",
+            "learners": ["naive"],
+            "steps": 0,
+            "seeds": 4000,
+            "init": {"uniform": {"low": -1, "high": 1}},
+        },
+        quantities=[{**flag, "aggregate": "fraction", "published": 0.25, "tolerance": None, "standard_error": 0}],
+    )
+    first, second = verify(claims=load_claims(written(tmp_path, grid, uniform)))
+    assert (first.ours, first.seeds, first.standard_error, first.verdict) == (4, 25, 0, "reproduced")
+    assert second.verdict == "reproduced"
+    assert second.standard_error == pytest.approx(math.sqrt(0.25 * 0.75 / 4000), rel=0.05)
+
+
+def test_published_baselines_of_the_ipd():
+    """Naive learners at the paper's protocol: defection, and the rare cooperative run."""
+    verdicts = verify(["lola-table3-ipd-naive"])
+    assert {v.verdict for v in verdicts} == {"reproduced"}
+    assert verdicts[0].ours == pytest.approx(-1.99, abs=0.02)
+
+
+def test_json_has_every_field_and_no_nan(tmp_path):
+    diverging = changed(protocol__learners=["lola(lr=100,lookahead_lr=1)"])
+    verdicts = verify(claims=load_claims(written(tmp_path, diverging)))
+    out = json.loads(json.dumps(to_json(verdicts), allow_nan=False))
+    (row,) = out["verdicts"]
+    assert (row["ours"], row["diverged"], row["verdict"]) == (None, 20, "missed")
+    assert {"claim", "quantity", "published", "ours", "std", "standard_error", "tolerance", "why", "seconds"} <= set(
+        row
+    )
+    assert (out["reproduced"], out["missed"]) == (0, 1)
+    assert out["seconds"] == pytest.approx(row["seconds"])
+
+
+# --- tolerances ---------------------------------------------------------------------------
+
+
+def quantity(**given: object) -> Quantity:
+    return Quantity.model_validate({"metric": "return", "published": 0.0, "why": "test", **given})
+
+
+def test_standard_error_of_a_mean():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 4000)
+    e = claims._estimate(quantity(runs=50), values)
+    assert e.value == values.mean()
+    assert e.std == pytest.approx(2.0, rel=0.05)
+    assert e.standard_error == pytest.approx(2.0 / math.sqrt(4000), rel=0.05)
+    assert e.published_error == pytest.approx(2.0 / math.sqrt(50), rel=0.05)
+
+
+def test_standard_deviation_is_of_blocks():
+    values = np.random.default_rng(0).normal(0.0, 1.0, 5000)
+    e = claims._estimate(quantity(aggregate="std", runs=50), values)
+    assert e.value == pytest.approx(1.0, abs=0.02)
+    # The standard deviation of 50 normal numbers has a standard error of about 1 / sqrt(2 * 49).
+    assert e.published_error == pytest.approx(1 / math.sqrt(98), rel=0.2)
+
+
+def test_shares_of_nothing_are_not_certain():
+    e = claims._estimate(quantity(aggregate="fraction", runs=100), np.zeros(400))
+    assert e.value == 0.0
+    assert e.standard_error > 0.0
+
+
+def test_diverged_seeds_are_left_out_of_means_and_not_counted():
+    values = np.array([1.0, np.nan, 1.0, 0.0])
+    assert claims._estimate(quantity(runs=5), values).value == pytest.approx(2 / 3)
+    assert claims._estimate(quantity(aggregate="count", runs=5), values).value == 2
+
+
+def test_tolerance_adds_rounding_and_three_standard_errors():
+    claim = claims.Claim.model_validate(TANDEM_LOLA)
+    values = np.array([-1.0, 1.0] * 50)
+    ours = values.std(ddof=1) / 10
+    v = claims._judge(claim, quantity(rounding=0.005, standard_error=0.04), values, 0, 1.0)
+    assert v.tolerance == pytest.approx(0.005 + 3 * math.hypot(0.04, ours))
+    outside = quantity(rounding=0.005, standard_error=0.04, published=v.tolerance * 1.01)
+    assert claims._judge(claim, outside, values, 0, 1.0).verdict == "missed"
