@@ -300,7 +300,8 @@ def _costs(results: Results) -> str:
 
 
 def _diverged(results: Results) -> str:
-    marks = results.finals[(results.finals["metric"] == "diverged") & (results.finals["value"] > 0)]
+    marks = results.final("diverged")
+    marks = marks[marks["value"] > 0]
     if marks.empty:
         return "<p>None: every seed of every cell stayed finite.</p>"
     seeds = marks.groupby("hash", observed=True)["seed"].unique()

@@ -61,13 +61,32 @@ class Results:
 
     @functools.cached_property
     def finals(self) -> pd.DataFrame:
-        """Final metrics: hash, kind, game, learner, opponent, seed, player, metric, value."""
-        return self._read("finals", "seed, player, metric, value")
+        """Final metrics: hash, kind, game, learner, opponent, seed, player, metric, value.
+
+        Large in a suite of hundreds of cells; :meth:`final` reads one metric.
+        """
+        frame = self._finals.execute("SELECT hash, seed, player, metric, value FROM finals ORDER BY ALL").df()
+        frame["metric"] = frame["metric"].astype("category")
+        return self._with_labels(frame)
+
+    def final(self, metric: str, kind: str | None = None) -> pd.DataFrame:
+        """One final metric, of one kind of cells or of all: as ``finals``, without ``metric``."""
+        sql = "SELECT hash, seed, player, value FROM finals WHERE metric = $metric ORDER BY ALL"
+        frame = self._with_labels(self._finals.execute(sql, {"metric": metric}).df())
+        return frame if kind is None else frame[frame["kind"] == kind]
+
+    def final_metrics(self, kind: str) -> tuple[str, ...]:
+        """Names of the final metrics that cells of this kind have stored."""
+        hashes = [record["hash"] for record in self.records if record["kind"] == kind]
+        sql = "SELECT DISTINCT metric FROM finals WHERE list_contains($hashes, hash) ORDER BY metric"
+        return tuple(row[0] for row in self._finals.execute(sql, {"hashes": hashes}).fetchall()) if hashes else ()
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
         """Curves: as ``finals``, with ``update``. Large; :meth:`curve_bands` aggregates instead."""
-        return self._read("curves", "seed, update, player, metric, value")
+        frame = self._query("SELECT hash, seed, update, player, metric, value FROM rows ORDER BY ALL", "curves")
+        frame["metric"] = frame["metric"].astype("category")
+        return self._with_labels(frame)
 
     def curve_bands(self, metric: str) -> pd.DataFrame:
         """Mean and spread over seeds of one metric's curves.
@@ -125,31 +144,38 @@ class Results:
         known: Sequence[str] = self.games if dimension == "game" else self.labels
         return known.index(label) if label in known else len(known)
 
-    def _read(self, table: str, columns: str) -> pd.DataFrame:
-        frame = self._query(f"SELECT hash, {columns} FROM rows ORDER BY ALL", table)
-        frame["metric"] = frame["metric"].astype("category")
-        return self._with_labels(frame)
-
-    def _with_labels(self, frame: pd.DataFrame) -> pd.DataFrame:
-        frame["hash"] = frame["hash"].astype(self.seats["hash"].dtype)
-        return frame.merge(self.seats, on=["hash", "player"], how="left")
+    @functools.cached_property
+    def _finals(self) -> duckdb.DuckDBPyConnection:
+        """A database in memory that holds all final metrics, in a tenth of a data frame's room."""
+        connection = duckdb.connect()
+        self._execute(connection, "CREATE TABLE finals AS SELECT hash, seed, player, metric, value FROM rows", "finals")
+        return connection
 
     def _query(self, sql: str, table: str, **parameters: Any) -> pd.DataFrame:
+        with duckdb.connect() as connection:
+            return self._execute(connection, sql, table, **parameters).df()
+
+    def _execute(
+        self, connection: duckdb.DuckDBPyConnection, sql: str, table: str, **parameters: Any
+    ) -> duckdb.DuckDBPyConnection:
         """Runs SQL over ``rows``: all cells' parquet files of one kind, with the cell's hash."""
         # The files of finished cells by name: a glob would also see what is being written.
         files = [str(self.directory / "cells" / r["hash"] / f"{table}.parquet") for r in self.records]
-        view = (
-            "WITH rows AS (SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS hash "
-            "FROM read_parquet($files, filename = true, union_by_name = true)) "
+        rows = (
+            "(SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS hash "
+            "FROM read_parquet($files, filename = true, union_by_name = true)) AS rows"
         )
         try:
-            with duckdb.connect() as connection:
-                return connection.execute(view + sql, {"files": files, **parameters}).df()
+            return connection.execute(sql.replace("FROM rows", f"FROM {rows}"), {"files": files, **parameters})
         except duckdb.Error as error:
             raise BadInput(
                 f"results directory {str(self.directory)!r} has {table}.parquet files that cannot be read "
                 f"({str(error).splitlines()[0]}); allowed: those of shaping-bench run"
             ) from None
+
+    def _with_labels(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame["hash"] = frame["hash"].astype(self.seats["hash"].dtype)
+        return frame.merge(self.seats, on=["hash", "player"], how="left")
 
 
 def load(directory: Path | str) -> Results:

@@ -109,12 +109,10 @@ def entries(results: Results, metric: str, kind: str = "encounter") -> pd.DataFr
 
 
 def _stored(results: Results, metric: str, kind: str) -> pd.DataFrame:
-    finals = results.finals
-    finals = finals[finals["kind"] == kind]
     keys = ["game", "learner", "opponent", "seed"]
 
     def per_seed(name: str) -> Any:
-        rows = finals[finals["metric"] == name]
+        rows = results.final(name, kind)
         plain = rows.assign(**{key: rows[key].astype(object) for key in keys[:3]})
         return plain.groupby(keys, sort=False)["value"]
 
@@ -168,9 +166,8 @@ SUITE_METRICS = ("robustness_mean", "robustness_worst", "influence")
 
 def metric_names(results: Results, kind: str) -> list[str]:
     """Metrics that tables of this kind can show."""
-    finals = results.finals
-    stored = finals.loc[finals["kind"] == kind, "metric"].astype(object).unique()
-    if not len(stored):
+    stored = results.final_metrics(kind)
+    if not stored:
         return []
     return sorted({*stored, *(COSTS if kind == "encounter" else ()), *(SUITE_METRICS if "return" in stored else ())})
 
