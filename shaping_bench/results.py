@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 import duckdb
 import pandas as pd
@@ -26,19 +26,39 @@ SCHEMA = 1
 _SEAT_COLUMNS = ("hash", "kind", "game", "learner", "opponent")
 
 
-@dataclasses.dataclass(frozen=True)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def kept(function: Callable[P, T]) -> Callable[P, T]:
+    """Keeps what a function of a :class:`Results` yields with that object, for as long as it lives."""
+
+    @functools.wraps(function)
+    def lookup(*args: P.args, **kwargs: P.kwargs) -> T:
+        memory = cast("Results", args[0]).memory
+        key = (function.__qualname__, args[1:], tuple(sorted(kwargs.items())))
+        if key not in memory:
+            memory[key] = function(*args, **kwargs)
+        return memory[key]
+
+    return lookup
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-    """A results directory. Frames are read when first asked for.
+    """A results directory. Frames are read when first asked for, and kept; copy before changing one.
 
     Attributes:
       directory: where it lies.
       suite: the resolved suite, as written in ``suite.yaml``.
       records: ``cell.json`` of every finished cell, in the suite's order.
+      memory: what :func:`kept` functions have made of it.
     """
 
     directory: Path
     suite: dict[str, Any]
     records: tuple[dict[str, Any], ...]
+    memory: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def cells(self) -> pd.DataFrame:
@@ -75,6 +95,7 @@ class Results:
         frame = self._with_labels(self._finals.execute(sql, {"metric": metric}).df())
         return frame if kind is None else frame[frame["kind"] == kind]
 
+    @kept
     def final_metrics(self, kind: str) -> tuple[str, ...]:
         """Names of the final metrics that cells of this kind have stored."""
         hashes = [record["hash"] for record in self.records if record["kind"] == kind]
@@ -88,6 +109,7 @@ class Results:
         frame["metric"] = frame["metric"].astype("category")
         return self._with_labels(frame)
 
+    @kept
     def curve_bands(self, metric: str) -> pd.DataFrame:
         """Mean and spread over seeds of one metric's curves.
 

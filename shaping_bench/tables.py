@@ -91,6 +91,7 @@ class Table:
 _KEYS = ["game", "learner", "opponent", "task"]
 
 
+@results_.kept
 def entries(results: Results, metric: str, kind: str = "encounter") -> pd.DataFrame:
     """Per-seed numbers of one metric.
 
