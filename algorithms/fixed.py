@@ -56,12 +56,12 @@ class FixedStrategy(Learner):
         return view.own, state, {}
 
 
-def _strategy(name: str, source: str, probabilities: tuple[float, ...] | float) -> type[FixedStrategy]:
-    """A strategy without hyperparameters; a single number is played in every state."""
-    unconditional = isinstance(probabilities, float)
+def _strategy(name: str, source: str, *probabilities: float) -> type[FixedStrategy]:
+    """A strategy without hyperparameters; a single probability is played in every state."""
+    unconditional = len(probabilities) == 1
 
     def table(self: FixedStrategy, game: Game, player: int) -> tuple[float, ...]:
-        return (probabilities,) * game.sizes[player] if unconditional else probabilities
+        return probabilities * game.sizes[player] if unconditional else probabilities
 
     cls = type(
         name,
@@ -74,9 +74,9 @@ def _strategy(name: str, source: str, probabilities: tuple[float, ...] | float) 
 AllC = _strategy("AllC", "Always action 0 (cooperate).", 1.0)
 AllD = _strategy("AllD", "Always action 1 (defect).", 0.0)
 Random = _strategy("Random", "Both actions with probability one half.", 0.5)
-TFT = _strategy("TFT", "Tit for tat (Axelrod 1984): start with C, then repeat the opponent.", (1.0, 1.0, 0.0, 1.0, 0.0))
-WSLS = _strategy("WSLS", "Win-stay, lose-shift (Nowak & Sigmund 1993).", (1.0, 1.0, 0.0, 0.0, 1.0))
-Grim = _strategy("Grim", "Cooperate until the first defection of either player.", (1.0, 1.0, 0.0, 0.0, 0.0))
+TFT = _strategy("TFT", "Tit for tat (Axelrod 1984): start with C, then repeat the opponent.", 1.0, 1.0, 0.0, 1.0, 0.0)
+WSLS = _strategy("WSLS", "Win-stay, lose-shift (Nowak & Sigmund 1993).", 1.0, 1.0, 0.0, 0.0, 1.0)
+Grim = _strategy("Grim", "Cooperate until the first defection of either player.", 1.0, 1.0, 0.0, 0.0, 0.0)
 
 
 @pytree_dataclass
@@ -108,7 +108,7 @@ class ZDExtort(FixedStrategy):
     chi: float = field(3.0, "extortion factor", low=1.0)
     phi: float = field(0.1, "scale; must leave every probability within [0, 1]", low=0.0, exclusive=True)
 
-    def probabilities(self, game: Game, player: int) -> tuple[Any, ...]:
+    def probabilities(self, game: Any, player: int) -> tuple[Any, ...]:
         frame = (0, 1, 2, 3) if player == 0 else (0, 2, 1, 3)  # joint action of each own state
         own, other = ([game.payoffs[i][k] for k in frame] for i in (player, 1 - player))
         base, base_other = own[3], other[3]

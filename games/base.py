@@ -53,6 +53,12 @@ class Game:
         return False
 
     @property
+    def exchangeable(self) -> bool:
+        """True if the seats are alike up to the names of actions (iterated matching pennies,
+        battle of the sexes): one order of two learning rules then says all."""
+        return self.symmetric
+
+    @property
     def zero_sum(self) -> bool:
         return False
 

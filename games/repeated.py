@@ -252,6 +252,21 @@ class MemoryOneGame(Game):
         return tuple(first) == (second[0], second[2], second[1], second[3])
 
     @property
+    def exchangeable(self) -> bool:
+        if self.n_players != 2 or self.init_mean != 0.0:  # a renaming turns logits round
+            return self.symmetric
+        first, second = self.payoffs
+        actions = list(itertools.product((0, 1), repeat=2))
+        # Exchange the seats, then rename the actions of either: the same table again?
+        return any(
+            all(
+                first[2 * a + b] == second[2 * (b ^ g) + (a ^ f)] and second[2 * a + b] == first[2 * (b ^ g) + (a ^ f)]
+                for a, b in actions
+            )
+            for f, g in actions
+        )
+
+    @property
     def zero_sum(self) -> bool:
         return all(sum(column) == 0 for column in zip(*self.payoffs, strict=True))
 

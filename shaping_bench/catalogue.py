@@ -25,7 +25,7 @@ def _summary(cls: type) -> str:
 
 def _hyperparameters(cls: type, defaults: dict[str, Any]) -> dict[str, Any]:
     out = {}
-    for f in dataclasses.fields(cls):
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
         default = defaults.get(f.name, None if f.default is dataclasses.MISSING else f.default)
         meta = f.metadata
         out[f.name] = {"default": default, "doc": meta.get("doc", ""), "low": meta.get("low"), "high": meta.get("high")}
@@ -55,7 +55,8 @@ def _games() -> list[dict[str, Any]]:
     out = []
     for name, entry in registry.games().items():
         complete = all(
-            f.default is not dataclasses.MISSING or f.name in entry.defaults for f in dataclasses.fields(entry.cls)
+            f.default is not dataclasses.MISSING or f.name in entry.defaults
+            for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
         )
         made = entry.cls(**entry.defaults) if complete else None
         out.append(

@@ -51,7 +51,7 @@ def check_target(target: str) -> list[Finding]:
         raise BadInput(f"check is {target!r}, which cannot be imported ({error})") from None
     if not inspect.isclass(cls) or not issubclass(cls, Learner | Game):
         raise BadInput(
-            f"check is {target!r}, which is no subclass of algorithms.base.Learner or games.base.Game; allowed: one of them"
+            f"check is {target!r}, which is neither an algorithms.base.Learner nor a games.base.Game; allowed: one of them"
         )
     return check_learner(cls) if issubclass(cls, Learner) else check_game(cls)
 
@@ -149,9 +149,9 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
         for player in players:
             params, _ = rule.init(key, game, player)
             if np.shape(params) != (game.sizes[player],):
-                return f"init gives parameters of shape {np.shape(params)} for player {player + 1}, not ({game.sizes[player]},)"
+                return f"init gives player {player + 1} parameters of shape {np.shape(params)}, not ({game.sizes[player]},)"
             new, _, info = jax.eval_shape(lambda i=player: update(rule, at(0), i))
-            if jax.tree.structure(new) != jax.tree.structure(at(0)[player]):
+            if not jax.tree.structure(new) == jax.tree.structure(at(0)[player]):
                 return "update changes the structure of the own parameters"
             if any(x.dtype != jnp.float64 for x in new):
                 return f"update changes the dtype to {[str(x.dtype) for x in new]}"

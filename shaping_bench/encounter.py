@@ -240,8 +240,9 @@ class _Program:
         started = time.perf_counter()
         lanes, everywhere = P("lanes"), P()
         if name == "begin":
-            specs: Any = (everywhere, lanes, everywhere, lanes)
-            function, donate = self._begin, ()
+            function: Callable[..., Any] = self._begin
+            specs: tuple[Any, ...] = (everywhere, lanes, everywhere, lanes)
+            donate: tuple[int, ...] = ()
         else:
             specs = (everywhere, lanes, everywhere, lanes, everywhere, everywhere, lanes)
             function, donate = self._advance, (6,)

@@ -5,6 +5,7 @@ group is always computed whole, also when some of its cells are stored already: 
 numbers of a cell then cannot depend on where an earlier run was interrupted.
 """
 
+import concurrent.futures
 import dataclasses
 import datetime
 import time
@@ -59,36 +60,57 @@ def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, compu
     """
     store.adopt(suite.resolved())
     failures: list[Failure] = []
-    for group in _groups(suite.encounters):
-        missing = [cell for cell in group if cell.hash not in store]
-        for cell in group:
-            if cell not in missing:
-                on_cell(cell, False)
-        if not missing:
-            continue
+    groups = list(_groups(suite.encounters))
+    todo = [[cell for cell in group if cell.hash not in store] for group in groups]
+    with concurrent.futures.ThreadPoolExecutor(devices.usable_cores()) as pool:
+        # Compilation is most of the work and runs on one core, so several groups go at once.
+        running = [
+            pool.submit(_run_group, group) if missing else None for group, missing in zip(groups, todo, strict=True)
+        ]
         try:
-            outcomes = _run_group(group)
-        except Exception as error:  # one rule's failure must not lose the others' results
-            failures += [Failure(cell, f"{type(error).__name__}: {error}") for cell in missing]
-            continue
-        for cell, outcome in zip(group, outcomes, strict=True):
-            if cell in missing:
-                _attempt(
-                    cell, lambda cell=cell, outcome=outcome: _store_encounter(cell, outcome, suite, store), failures
-                )
-                on_cell(cell, True)
+            for group, missing, future in zip(groups, todo, running, strict=True):
+                _finish(group, missing, future, suite, store, on_cell, failures)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     for cell in suite.matches:
         if cell.hash in store:
             on_cell(cell, False)
             continue
-        _attempt(cell, lambda cell=cell: _store_match(cell, suite, store), failures)
+        _attempt(failures, _store_match, cell, suite, store)
         on_cell(cell, True)
     return failures
 
 
-def _attempt(cell: Cell, action: Callable[[], None], failures: list[Failure]) -> None:
+def _finish(
+    group: Sequence[Cell],
+    missing: Sequence[Cell],
+    future: "concurrent.futures.Future[list[Outcome]] | None",
+    suite: Suite,
+    store: Store,
+    on_cell: Progress,
+    failures: list[Failure],
+) -> None:
+    """Waits for a group, measures and stores what was missing of it."""
+    for cell in group:
+        if cell not in missing:
+            on_cell(cell, False)
+    if future is None:
+        return
     try:
-        action()
+        outcomes = future.result()
+    except Exception as error:  # one rule's failure must not lose the others' results
+        failures += [Failure(cell, f"{type(error).__name__}: {error}") for cell in missing]
+        return
+    for cell, outcome in zip(group, outcomes, strict=True):
+        if cell in missing:
+            _attempt(failures, _store_encounter, cell, outcome, suite, store)
+            on_cell(cell, True)
+
+
+def _attempt(failures: list[Failure], action: Callable[..., None], cell: Cell, *arguments: Any) -> None:
+    try:
+        action(cell, *arguments)
     except StoreError:
         raise
     except Exception as error:  # as above

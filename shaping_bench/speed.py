@@ -11,9 +11,10 @@ On stdout one JSON object, on stderr the same as tables::
     schema           1
     versions, git_commit, device, cores
     throughput       list of {learner, precision, seeds, updates, runs, seed_updates,
-                     wall_seconds, cpu_seconds, per_wall_second, per_cpu_second,
-                     target: {unit, value} or null, met, peer: {name, per_cpu_second} or null,
-                     times_peer}
+                     wall_seconds, cpu_seconds, cores_used (their ratio: on a busy machine less
+                     than there are), per_wall_second, per_cpu_second,
+                     target: {per_wall_second, times_peer} (null: none), met,
+                     peer: {name, per_cpu_second} or null, times_peer}
     startup          list of {learner, cold, warm, met}; cold and warm are
                      {compile_seconds, run_seconds, first_result_seconds},
                      met compares with startup_limits
@@ -139,6 +140,7 @@ def judged(work: Work, updates: int, walls: Sequence[float], cpus: Sequence[floa
         "seed_updates": done,
         "wall_seconds": wall,
         "cpu_seconds": cpu,
+        "cores_used": cpu / wall,
         "per_wall_second": done / wall,
         "per_cpu_second": done / cpu,
         "target": {"per_wall_second": work.wall_target, "times_peer": work.peer_target},
@@ -215,6 +217,7 @@ def to_text(result: dict[str, Any]) -> str:
             rate(r["per_wall_second"]),
             rate(r["target"]["per_wall_second"]),
             rate(r["per_cpu_second"]),
+            f"{r['cores_used']:.1f}",
             r["peer"]["name"] if r["peer"] else "",
             f"{r['times_peer']:,.0f}" if r["peer"] else "",
             f"{r['target']['times_peer']:,.0f}" if r["target"]["times_peer"] else "",
@@ -234,13 +237,13 @@ def to_text(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"Exact IPD, {UPDATES} updates of both players; {result['cores']} cores ({device['kind']})",
-            "Millions of seed-updates; targets are for two idle cores",
+            "Millions of seed-updates; targets are for two idle cores (column cores: how many the work got)",
             "",
             tabulate(
                 rates,
-                ["rule", "seeds", "/ s", "target", "/ CPU-s", "peer", "x peer", "target", ""],
+                ["rule", "seeds", "/ s", "target", "/ CPU-s", "cores", "peer", "x peer", "target", ""],
                 disable_numparse=True,
-                colalign=("left", "right", "right", "right", "right", "left", "right", "right", "left"),
+                colalign=("left", *("right",) * 5, "left", "right", "right", "left"),
             ),
             "",
             "Seconds of `shaping-bench encounter ipd RULE` in a fresh process (limits: compile "

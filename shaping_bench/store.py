@@ -59,12 +59,12 @@ class Store:
         path = self.directory / "suite.yaml"
         if not path.exists():
             text = yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.directory, prefix=".suite-", delete=False) as file:
-                file.write(text)
+            draft = self.directory / f".suite-{uuid.uuid4().hex[:12]}"
+            draft.write_text(text)
             # A link, unlike a rename, never replaces what another process wrote meanwhile.
             with contextlib.suppress(FileExistsError):
-                os.link(file.name, path)
-            os.unlink(file.name)
+                os.link(draft, path)
+            draft.unlink()
         stored = yaml.safe_load(path.read_text())
         difference = _first_difference(stored, json.loads(json.dumps(suite)))
         if difference:
@@ -97,7 +97,7 @@ class Store:
             _write_parquet(finals, work / "finals.parquet")
             _write_parquet(curves, work / "curves.parquet")
             if policies is not None:
-                np.savez(work / "policies.npz", **policies)
+                np.savez(work / "policies.npz", allow_pickle=False, **policies)
             os.rename(work, self.cells / key)
         except OSError as error:
             if key in self:

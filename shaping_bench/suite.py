@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from games.base import Game
 from shaping_bench import registry
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.registry import Named
@@ -177,12 +178,12 @@ def _first_complaint(error: pydantic.ValidationError) -> BadInput:
     problems = error.errors(include_url=False)
     # Of a union's several complaints the deepest is about what the user meant.
     worst = max(problems, key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
-    names = {"GameEntry": GameEntry, "LearnerEntry": LearnerEntry, "League": League}
+    names: dict[str, type[_Strict]] = {"GameEntry": GameEntry, "LearnerEntry": LearnerEntry, "League": League}
     models = [names[str(part)] for part in worst["loc"] if str(part) in names]
     steps = [str(part) for part in worst["loc"] if str(part) not in names and "[" not in str(part)]
     field = "suite." + ".".join(steps)
     if worst["type"] == "extra_forbidden":
-        allowed = (models[-1] if models else SuiteFile).model_fields
+        allowed = list((models[-1] if models else SuiteFile).model_fields)
         return unknown(f"key of {field.rpartition('.')[0]}", steps[-1], allowed)
     value = worst.get("input")
     shown = "missing" if worst["type"] == "missing" else repr(value)
@@ -249,7 +250,7 @@ def expand(file: SuiteFile) -> Suite:
     skipped: list[str] = []
     game_labels: set[str] = set()
     for g, raw in enumerate(file.games):
-        entry = raw if isinstance(raw, GameEntry) else GameEntry(game=raw)
+        entry = raw if isinstance(raw, GameEntry) else GameEntry(game=raw, steps=None)
         named = registry.make_game(entry.game, f"suite.games.{g}")
         game = Labelled(named, entry.label or named.text)
         if game.label in game_labels:
@@ -272,7 +273,7 @@ def expand(file: SuiteFile) -> Suite:
             steps = entry.steps or file.steps
             return Cell(kind, game, seats, file.seeds, file.seed, steps, file.record_every, file.precision)
 
-        pairs = _pairs(learners, opponents, file.pairs, game.named.made.symmetric)
+        pairs = _pairs(learners, opponents, file.pairs, game.named.made)
         for pair in pairs:
             try:
                 candidate = cell("encounter", pair)
@@ -318,13 +319,26 @@ def _sweep(call: Call, field: str) -> list[dict[str, dict[str, Any]]]:
 
 
 def _pairs(
-    learners: Sequence[Labelled], opponents: Sequence[Labelled], which: str, symmetric: bool
+    learners: Sequence[Labelled], opponents: Sequence[Labelled], which: str, game: Game
 ) -> list[tuple[Labelled, Labelled]]:
     own = [(x, x) for x in learners]
     cross = list(itertools.combinations(learners, 2))
     chosen = {"all": own + cross, "self": own, "cross": cross}[which] + list(itertools.product(learners, opponents))
-    # In a symmetric game the other order is the same encounter.
-    return chosen if symmetric else _distinct(chosen + [(b, a) for a, b in chosen])
+    return _orders(chosen, game)
+
+
+def _orders(pairs: Sequence[tuple[Labelled, Labelled]], game: Game) -> list[tuple[Labelled, Labelled]]:
+    """Adds the other order of seats where it is another encounter.
+
+    In a symmetric game it never is. Where the seats are alike up to the names of actions it is
+    not for rules that learn, which do not know the names; a fixed strategy does.
+    """
+
+    def one_order(a: Labelled, b: Labelled) -> bool:
+        learning = a.named.made.learns and b.named.made.learns
+        return game.symmetric or (learning and game.exchangeable) or "best-response" in (a.label, b.label)
+
+    return _distinct([*pairs, *((b, a) for a, b in pairs if not one_order(a, b))])
 
 
 def _distinct(pairs: Sequence[tuple[Labelled, Labelled]]) -> list[tuple[Labelled, Labelled]]:
@@ -344,6 +358,4 @@ def _league_pairs(file: SuiteFile, learners: Sequence[Labelled], game: Labelled)
         others.append(Labelled(registry.make_learner("best-response"), "best-response"))
     playable = [x for x in others if x.label == "best-response" or game.named.made.memory_one]
     own = list(itertools.combinations_with_replacement(learners, 2)) + list(itertools.product(learners, playable))
-    if game.named.made.symmetric:
-        return own
-    return _distinct(own + [(b, a) for a, b in own if b.label != "best-response"])
+    return _orders(own, game.named.made)

@@ -71,8 +71,15 @@ class Tracker:
         return self.directory / "wandb"
 
     def log_cell(self, key: str) -> None:
-        """Logs one stored cell, unless that was done before."""
-        self._once(key, lambda: self._log_cell(key))
+        """Logs one stored encounter, unless that was done before.
+
+        League match-ups have no history; they are rows of the report run's tables.
+        """
+        if self.mode != "disabled" and self._is_encounter(key):
+            self._once(key, lambda: self._log_cell(key))
+
+    def _is_encounter(self, key: str) -> bool:
+        return json.loads((self.directory / "cells" / key / "cell.json").read_text())["kind"] == "encounter"
 
     def finish(self, page: Path | None = None) -> None:
         """Logs all stored cells that are not logged yet, and the report run.

@@ -71,9 +71,7 @@ def test_every_command_of_the_example_runs(package):
 
 def test_caring_fully_for_the_other_is_ascending_the_sum(package):
     folder, environment = package
-    out = shell(
-        "shaping-bench encounter ipd prosocial(care=1.0) --seeds 20 --steps 200 --json", folder, environment
-    )
+    out = shell("shaping-bench encounter ipd prosocial(care=1.0) --seeds 20 --steps 200 --json", folder, environment)
     returns = json.loads(out)["metrics"]["return"]
     # With care 1 the prisoner's dilemma is a common-interest game whose optimum is cooperation.
     assert all(player["mean"] > -1.05 for player in returns)

@@ -21,7 +21,11 @@ BAD = {
     "unknown game": (["encounter", "ipdd", "lola"], "game is 'ipdd'", "did you mean 'ipd'"),
     "unknown learner": (["encounter", "ipd", "lolla"], "learner is 'lolla'", "did you mean 'lola'"),
     "unknown hyperparameter": (["encounter", "ipd", "lola(lrr=1)"], "'lrr'", "did you mean 'lr'"),
-    "hyperparameter out of range": (["encounter", "ipd", "lola(lr=-1)"], "lola.lr is -1", "allowed: a number in [0, inf)"),
+    "hyperparameter out of range": (
+        ["encounter", "ipd", "lola(lr=-1)"],
+        "lola.lr is -1",
+        "allowed: a number in [0, inf)",
+    ),
     "discount of one": (["encounter", "ipd(gamma=1.0)", "lola"], "ipd.gamma is 1.0", "(0, 1)"),
     "hyperparameter of the wrong type": (["encounter", "ipd", "lola(lr=fast)"], "lola.lr is 'fast'", "a number"),
     "unknown choice": (["encounter", "ipd", "hola(expansion=padé)"], "hola.expansion is 'padé'", "'taylor'"),
@@ -42,8 +46,16 @@ BAD = {
     "unknown suite key": (["run", "quick", "--set", "stepz=3"], "'stepz'", "did you mean 'steps'"),
     "suite value out of range": (["run", "quick", "--set", "steps=0"], "suite.steps is 0", "allowed"),
     "suite value of the wrong type": (["run", "quick", "--set", "steps=soon"], "suite.steps is 'soon'", "integer"),
-    "unknown metric in a suite": (["run", "quick", "--set", "metrics.0=retrun"], "suite.metrics.0", "did you mean 'return'"),
-    "unknown learner in a suite": (["run", "quick", "--set", "learners.0=nave"], "suite.learners.0", "did you mean 'naive'"),
+    "unknown metric in a suite": (
+        ["run", "quick", "--set", "metrics.0=retrun"],
+        "suite.metrics.0",
+        "did you mean 'return'",
+    ),
+    "unknown learner in a suite": (
+        ["run", "quick", "--set", "learners.0=nave"],
+        "suite.learners.0",
+        "did you mean 'naive'",
+    ),
     "incompatible pair in a suite": (["run", "quick", "--set", "skip_incompatible=false"], "tandem", "memory-one"),
     "no such path": (["run", "quick", "--set", "games.99.steps=1"], "games.99.steps", "existing path"),
     "not an override": (["run", "quick", "--set", "steps"], "--set is 'steps'", "PATH=VALUE"),
@@ -188,7 +200,9 @@ def test_list_says_what_exists(capsys):
         assert found[kind][0]["name"] in out
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["encounter"], ["table"], ["report"], ["verify"], ["check"], ["list"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["encounter"], ["table"], ["report"], ["verify"], ["check"], ["list"]]
+)
 def test_help_everywhere(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0

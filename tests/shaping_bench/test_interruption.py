@@ -49,9 +49,7 @@ def numbers(directory):
     for table in ("finals", "curves"):
         for path in sorted(Path(directory).glob(f"cells/[!.]*/{table}.parquet")):
             rows = duckdb.sql(f"select * from read_parquet('{path}')").fetchall()
-            out[path.parent.name, table] = [
-                tuple(x.hex() if isinstance(x, float) else x for x in row) for row in rows
-            ]
+            out[path.parent.name, table] = [tuple(x.hex() if isinstance(x, float) else x for x in row) for row in rows]
     return out
 
 
@@ -92,7 +90,11 @@ def test_two_processes_on_one_directory_lose_and_double_no_cell(suite, tmp_path)
     assert [p for p in (directory / "cells").iterdir() if p.name.startswith(".")] == []
     for key in finished(directory):
         assert json.loads((directory / "cells" / key / "cell.json").read_text())["hash"] == key
-        assert {p.name for p in (directory / "cells" / key).iterdir()} >= {"cell.json", "finals.parquet", "curves.parquet"}
+        assert {p.name for p in (directory / "cells" / key).iterdir()} >= {
+            "cell.json",
+            "finals.parquet",
+            "curves.parquet",
+        }
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_no_half_cell(suite, tmp_path):
@@ -132,7 +134,9 @@ def test_an_unwritable_directory_is_refused(suite):
 def test_a_failing_cell_is_listed_and_the_others_are_stored(suite, tmp_path):
     plugin = tmp_path / "plugin"
     (plugin / "broken_rule-1.dist-info").mkdir(parents=True)
-    (plugin / "broken_rule-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-rule\nVersion: 1\n")
+    (plugin / "broken_rule-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: broken-rule\nVersion: 1\n"
+    )
     (plugin / "broken_rule-1.dist-info" / "entry_points.txt").write_text(
         "[shaping_bench.algorithms]\nbroken = broken_rule:Broken\n"
     )

@@ -14,7 +14,7 @@ def test_rates_are_medians_and_judged_against_target_and_peer():
     assert row["seed_updates"] == 200_000
     assert (row["wall_seconds"], row["cpu_seconds"]) == (2.0, 2.0)
     assert (row["per_wall_second"], row["per_cpu_second"]) == (1e5, 1e5)
-    assert row["times_peer"] == 2000.0
+    assert (row["times_peer"], row["cores_used"]) == (2000.0, 1.0)
     assert row["met"] is True
     assert speed.judged(work, 200, walls=[2.1], cpus=[2.0])["met"] is False  # too slow by the wall clock
     assert speed.judged(work, 200, walls=[2.0], cpus=[4.1])["met"] is False  # too few times the peer's figure
