@@ -22,12 +22,8 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null &&
 
 bench: $(READY)
 	$(BIN)/shaping-bench run quick -o $(RESULTS)
-	$(BIN)/shaping-bench table $(RESULTS)
-	$(BIN)/shaping-bench report $(RESULTS) -o $(RESULTS)/report.html
-	@echo
-	@echo "Page of the results:      $(RESULTS)/report.html (one file; open it in a browser)"
-	@echo "Numbers:                  $(RESULTS)/cells/*/*.parquet (any dataframe tool, or DuckDB)"
-	@echo "Upload to your own W&B:   $(BIN)/wandb sync $(RESULTS)/wandb/wandb/offline-run-*"
+	@echo "Numbers: $(RESULTS)/cells/*/*.parquet (any dataframe tool, or DuckDB)"
+	@echo "Upload to your own W&B: $(BIN)/wandb sync $(RESULTS)/wandb/offline-run-*"
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n 2
