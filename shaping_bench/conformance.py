@@ -151,7 +151,7 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
             if np.shape(params) != (game.sizes[player],):
                 return f"init gives player {player + 1} parameters of shape {np.shape(params)}, not ({game.sizes[player]},)"
             new, _, info = jax.eval_shape(lambda i=player: update(rule, at(0), i))
-            if not jax.tree.structure(new) == jax.tree.structure(at(0)[player]):
+            if jax.tree.structure(new) != jax.tree.structure(at(0)[player]):  # type: ignore[operator]
                 return "update changes the structure of the own parameters"
             if any(x.dtype != jnp.float64 for x in new):
                 return f"update changes the dtype to {[str(x.dtype) for x in new]}"
