@@ -1,0 +1,21 @@
+"""Settings of every test run."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+from hypothesis import settings
+
+# Before anything starts a backend: two devices exercise the sharded path on any machine.
+jax.config.update("jax_num_cpu_devices", 2)
+
+# Examples are compiled programs: few of them, each as slow as it needs, the same every time.
+settings.register_profile("few", max_examples=10, deadline=None, derandomize=True, database=None)
+settings.load_profile("few")
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Runs a test in double precision."""
+    with jax.enable_x64(True):
+        yield
