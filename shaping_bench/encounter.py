@@ -23,7 +23,10 @@ from algorithms.base import Learner, View, counting_evaluations
 from games.base import Game
 
 TILE = 2048
-"""Most lanes per tile: the working set of one update then stays in a core's cache."""
+"""Most lanes per tile on a CPU: the working set of one update then stays in a core's cache."""
+
+WIDE_TILE = 2**20
+"""The same on accelerators, which want all lanes at once."""
 
 VECTOR = 16
 """Lanes per vector register, at most: float32 in 512 bits."""
@@ -201,7 +204,8 @@ class _Lanes:
         devices = jax.local_devices()
         per_device = -(-count // len(devices))
         self.count = count
-        tiles = max(1, -(-per_device // TILE))
+        most = TILE if devices[0].platform == "cpu" else WIDE_TILE
+        tiles = max(1, -(-per_device // most))
         # Equal tiles, for the last one's padding is work too; whole vector registers, so that
         # no lane falls to the scalar code of a remainder, whatever the number of lanes.
         self.tile = VECTOR * -(-per_device // (tiles * VECTOR))

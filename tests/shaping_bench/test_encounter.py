@@ -1,0 +1,160 @@
+"""Encounters: lanes, tiles, chunks, sweeps and precisions change nothing but speed."""
+
+import jax
+import numpy as np
+import pytest
+
+from algorithms.adjustments import Consensus
+from algorithms.lola import LOLA, LookAhead
+from algorithms.naive import Naive
+from algorithms.sos import SOS
+from games import make
+from shaping_bench import encounter
+from shaping_bench.encounter import gradient_evaluations, recorded_updates, run_encounter
+
+IPD, TANDEM = make("ipd"), make("tandem")
+
+
+def final(outcome):
+    return np.concatenate([x[-1] for x in outcome.params], axis=-1)
+
+
+def test_recorded_updates_begin_with_zero_and_end_with_the_last():
+    assert recorded_updates(25, 10).tolist() == [0, 10, 20, 25]
+    assert recorded_updates(20, 10).tolist() == [0, 10, 20]
+    assert recorded_updates(5, None).tolist() == [0, 5]
+    assert recorded_updates(0, 10).tolist() == [0]
+
+
+def test_shapes_and_start():
+    outcome = run_encounter(IPD, [LOLA(), Naive()], num_seeds=3, num_updates=25, record_every=10)
+    assert [x.shape for x in outcome.params] == [(4, 3, 5)] * 2
+    assert outcome.diverged.shape == (3,)
+    start = np.concatenate([x[0] for x in outcome.params], axis=-1)
+    assert len(np.unique(start)) == start.size  # every seed and seat draws its own
+    many = run_encounter(IPD, [Naive(), Naive()], num_seeds=4000, num_updates=0)
+    drawn = np.concatenate([x[0] for x in many.params])
+    # 40 000 draws of N(0, 1): standard errors 0.005 and 0.0035; five of them allowed.
+    assert abs(drawn.mean()) < 0.025
+    assert abs(drawn.std() - 1) < 0.018
+
+
+def test_a_seed_does_not_depend_on_how_many_there_are_nor_on_tiles(monkeypatch):
+    few = run_encounter(IPD, [LOLA(), LOLA()], num_seeds=5, num_updates=20)
+    many = run_encounter(IPD, [LOLA(), LOLA()], num_seeds=300, num_updates=20)
+    np.testing.assert_array_equal(final(few), final(many)[:5])
+    monkeypatch.setattr(encounter, "TILE", 32)
+    tiled = run_encounter(IPD, [LOLA(), LOLA()], num_seeds=300, num_updates=20)
+    np.testing.assert_array_equal(final(tiled), final(many))
+
+
+def test_recording_and_chunks_do_not_change_the_result(monkeypatch):
+    plain = run_encounter(IPD, [LOLA(), Naive()], num_seeds=4, num_updates=30)
+    recorded = run_encounter(IPD, [LOLA(), Naive()], num_seeds=4, num_updates=30, record_every=1)
+    monkeypatch.setattr(encounter, "RECORDS_PER_CALL", 7)
+    done = []
+    chunked = run_encounter(
+        IPD, [LOLA(), Naive()], num_seeds=4, num_updates=30, record_every=1, on_progress=done.append
+    )
+    np.testing.assert_array_equal(final(recorded), final(plain))
+    for a, b in zip(chunked.params, recorded.params, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert done == [7, 14, 21, 28, 30]
+
+
+def test_a_sweep_is_its_points_run_one_by_one():
+    rates = np.array([0.1, 0.5, 1.0])
+    swept = run_encounter(IPD, [LOLA(lr=rates), Naive()], num_seeds=3, num_updates=15, precision="float64")
+    assert swept.params[0].shape == (2, 3, 3, 5)
+    for k, lr in enumerate(rates):
+        alone = run_encounter(IPD, [LOLA(lr=float(lr)), Naive()], num_seeds=3, num_updates=15, precision="float64")
+        np.testing.assert_allclose(final(swept)[k], final(alone), rtol=1e-9, atol=1e-9)
+
+
+def test_a_sweep_over_the_game_too():
+    swept = run_encounter(make("ipd", gamma=np.array([0.5, 0.96])), [Naive(), Naive()], num_seeds=2, num_updates=5)
+    alone = run_encounter(make("ipd", gamma=0.5), [Naive(), Naive()], num_seeds=2, num_updates=5)
+    np.testing.assert_allclose(final(swept)[0], final(alone), rtol=1e-5, atol=1e-6)
+
+
+def test_uneven_sweeps_are_refused():
+    with pytest.raises(ValueError, match="common length"):
+        run_encounter(IPD, [LOLA(lr=np.ones(2)), LOLA(lr=np.ones(3))], num_seeds=2, num_updates=1)
+
+
+def test_encounters_that_differ_only_in_numbers_share_one_program():
+    def run(game, lr):
+        return run_encounter(game, [LookAhead(lr=lr), Naive(lr=lr)], num_seeds=6, num_updates=7)
+
+    run(IPD, 1.0)
+    before = len(encounter._COMPILED)
+    for game in (make("chicken"), make("imp"), make("ipd", gamma=0.5)):
+        outcome = run(game, 0.3)
+        assert outcome.compile_seconds == 0.0
+    assert len(encounter._COMPILED) == before
+
+
+def test_both_precisions_start_from_the_same_points():
+    outcomes = {
+        p: run_encounter(IPD, [LOLA(), LOLA()], num_seeds=4, num_updates=3, precision=p) for p in ("float32", "float64")
+    }
+    single, double = outcomes["float32"], outcomes["float64"]
+    assert single.params[0].dtype == np.float32
+    assert double.params[0].dtype == np.float64
+    np.testing.assert_array_equal(single.params[0][0], double.params[0][0].astype(np.float32))
+    np.testing.assert_allclose(final(single), final(double), rtol=2e-3, atol=2e-3)
+
+
+def test_given_starts_per_seed_and_for_all():
+    rows = np.arange(6.0).reshape(3, 2)
+    outcome = run_encounter(TANDEM, [Naive(), Naive()], num_seeds=3, num_updates=0, init=[rows[:, :1], rows[:, 1:]])
+    np.testing.assert_array_equal(final(outcome), rows)
+    outcome = run_encounter(
+        TANDEM, [Naive(), Naive()], num_seeds=3, num_updates=0, init=[np.array([1.0]), np.array([2.0])]
+    )
+    np.testing.assert_array_equal(final(outcome), [[1.0, 2.0]] * 3)
+
+
+def test_naive_learning_on_the_tandem_game_by_hand():
+    # grad V1 = 2 - 2 (x + y): from (0, 0.5) one step of 0.1 adds 0.1 to both.
+    start = [np.array([0.0]), np.array([0.5])]
+    outcome = run_encounter(TANDEM, [Naive(lr=0.1)] * 2, num_seeds=1, num_updates=1, init=start, precision="float64")
+    np.testing.assert_allclose(final(outcome)[0], [0.1, 0.6], rtol=1e-15)
+
+
+def test_infos_are_recorded_beside_the_parameters():
+    start = [np.array([1.0]), np.array([0.25])]
+    outcome = run_encounter(
+        TANDEM,
+        [SOS(lr=0.1, lookahead_lr=0.1)] * 2,
+        num_seeds=1,
+        num_updates=10,
+        record_every=1,
+        init=start,
+        precision="float64",
+    )
+    p = outcome.infos[0]["sos_p"][:, 0]
+    assert np.isnan(p[0])  # no update before the start
+    assert p[1] == pytest.approx(0.4, abs=1e-12)  # SOS sheet: p = 0.4 at (1, 0.25)
+    np.testing.assert_allclose(final(outcome)[0], [0.8968626535957475, 0.1468626535957477], rtol=1e-12)
+
+
+def test_a_diverged_seed_is_named_and_the_others_are_not_touched():
+    # Consensus on Balduzzi's cycle explodes from anywhere but its fixed point.
+    starts = [np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]])]
+    outcome = run_encounter(make("balduzzi"), [Consensus()] * 2, num_seeds=2, num_updates=100, init=starts)
+    assert outcome.diverged.tolist() == [False, True]
+    np.testing.assert_array_equal(final(outcome)[0], [0.0, 0.0])
+
+
+def test_gradient_evaluations_price_a_rule():
+    assert gradient_evaluations(IPD, [Naive(), LOLA()]) == (1, 3)
+    lookahead, sos = gradient_evaluations(IPD, [LookAhead(), SOS()])
+    assert 1 < lookahead < sos
+
+
+def test_seeds_are_spread_over_all_devices():
+    outcome = run_encounter(IPD, [Naive(), Naive()], num_seeds=64, num_updates=2)
+    lanes = encounter._Lanes(64)
+    assert lanes.mesh.size == len(jax.local_devices())
+    assert final(outcome).shape == (64, 10)

@@ -1,0 +1,119 @@
+"""Suites expand into the cells they should, with hashes that are their identity."""
+
+import dataclasses
+
+import pytest
+
+from shaping_bench import suite
+from shaping_bench.errors import BadInput
+
+
+def expand(**content):
+    return suite.expand(suite.validate({"name": "t", "games": ["ipd"], "learners": ["naive"], **content}))
+
+
+def met(expanded, game=None):
+    return [tuple(x.label for x in c.learners) for c in expanded.encounters if game is None or c.game.label == game]
+
+
+def test_symmetric_games_need_one_order_and_others_both():
+    learners = ["naive", "lola"]
+    assert met(expand(learners=learners)) == [("naive", "naive"), ("lola", "lola"), ("naive", "lola")]
+    # The offerer and the responder of an ultimatum are not alike.
+    both = met(expand(games=["ultimatum"], learners=learners))
+    assert set(both) == {("naive", "naive"), ("lola", "lola"), ("naive", "lola"), ("lola", "naive")}
+    # In matching pennies the seats are alike up to the names of actions: for rules that learn
+    # one order is enough, a fixed strategy knows the names.
+    pennies = met(expand(games=["imp"], learners=learners, opponents=["tft"]))
+    assert ("naive", "lola") in pennies
+    assert ("lola", "naive") not in pennies
+    assert {("lola", "tft"), ("tft", "lola")} <= set(pennies)
+
+
+def test_pairs_and_opponents():
+    learners = ["naive", "lola", "sos"]
+    assert len(met(expand(learners=learners, pairs="self"))) == 3
+    assert len(met(expand(learners=learners, pairs="cross"))) == 3
+    with_fixed = met(expand(learners=learners, opponents=["all-d", "tft"]))
+    assert len(with_fixed) == 6 + 6
+    assert ("all-d", "tft") not in with_fixed
+
+
+def test_more_than_two_players_one_against_the_rest():
+    found = met(expand(games=["public-goods"], learners=["naive", "lola"]))
+    assert ("naive", "lola", "lola") in found
+    assert ("lola", "naive", "naive") in found
+
+
+def test_lists_of_hyperparameters_are_sweeps():
+    found = met(expand(learners=["lola(lr=[0.1,1.0],lookahead_lr=[0.5,1.0])"], pairs="self"))
+    assert [a for a, _ in found] == ["lola(lr=0.1,lookahead_lr=0.5)", "lola(lr=0.1)", "lola(lookahead_lr=0.5)", "lola"]
+
+
+def test_a_game_sets_numbers_for_all_learners_that_have_them_and_labels_stay():
+    games = [{"game": "tandem", "steps": 7, "set": {"lr": 0.1, "lookahead_lr": 0.2}}]
+    expanded = expand(games=games, learners=["naive", "lola", "lola(lr=0.5)"], pairs="self")
+    numbers = {c.learners[0].label: c.learners[0].named.hyperparameters for c in expanded.encounters}
+    assert numbers["naive"] == {"lr": 0.1}
+    assert numbers["lola"] == {"lookahead_lr": 0.2, "lr": 0.1}
+    assert numbers["lola(lr=0.5)"] == {"lookahead_lr": 0.2, "lr": 0.5}
+    assert {c.steps for c in expanded.encounters} == {7}
+
+
+def test_every_number_is_part_of_the_hash_and_no_label_is():
+    (cell,) = expand().encounters
+    relabelled = dataclasses.replace(cell, game=dataclasses.replace(cell.game, label="other"))
+    assert relabelled.hash == cell.hash
+    changed = [
+        expand(games=["ipd(gamma=0.9)"]),
+        expand(learners=["naive(lr=0.5)"]),
+        expand(seeds=99),
+        expand(seed=1),
+        expand(steps=199),
+        expand(record_every=5),
+        expand(precision="float64"),
+    ]
+    hashes = [cell.hash, *(e.encounters[0].hash for e in changed)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_league_matches_need_their_self_play():
+    league = {"opponents": ["all-d"], "best_response": True}
+    expanded = expand(learners=["naive", "lola"], league=league)
+    assert [tuple(x.label for x in c.learners) for c in expanded.matches] == [
+        ("naive", "naive"),
+        ("naive", "lola"),
+        ("lola", "lola"),
+        ("naive", "all-d"),
+        ("naive", "best-response"),
+        ("lola", "all-d"),
+        ("lola", "best-response"),
+    ]
+    assert expand(learners=["naive", "lola"], pairs="cross", league=league).matches == ()
+
+
+def test_incompatible_pairs_are_refused_or_left_out_as_the_suite_says():
+    content = {"games": ["tandem"], "learners": ["naive"], "opponents": ["tft"]}
+    with pytest.raises(BadInput, match="memory-one"):
+        expand(**content)
+    expanded = expand(**content, skip_incompatible=True)
+    assert met(expanded) == [("naive", "naive")]
+    assert expanded.skipped
+
+
+def test_the_suites_that_ship_expand():
+    for name in suite.suite_names():
+        loaded = suite.load(name)
+        assert loaded.encounters
+        assert suite.expand(suite.validate(loaded.resolved())).encounters == loaded.encounters
+
+
+def test_quick_is_what_make_bench_promises():
+    quick = suite.load("quick")
+    learning = {c.learners[0].label for c in quick.encounters if len({x.label for x in c.learners}) == 1}
+    assert len(learning) >= 6
+    games = {c.game.label for c in quick.encounters}
+    assert len(games) >= 4
+    for game in games:
+        pairs = {frozenset(x.label for x in c.learners) for c in quick.encounters if c.game.label == game}
+        assert all(frozenset((a, b)) in pairs for a in learning for b in learning)
