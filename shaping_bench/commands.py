@@ -22,9 +22,12 @@ from shaping_bench.suite import Cell, Suite
 
 MAX_SEEDS_WITH_PARAMS = 1000
 
+SECONDS_BETWEEN_LINES = 10
+"""Of progress, where stderr is a file or a pipe and a bar cannot be redrawn."""
+
 
 def _stderr() -> Console:
-    return Console(file=sys.stderr)
+    return Console(file=sys.stderr, soft_wrap=True)
 
 
 # --- run ----------------------------------------------------------------------------------
@@ -49,14 +52,19 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
     tracker = Tracker(directory, suite.resolved(), wandb)
     cells = [*suite.encounters, *suite.matches]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    computed = 0
-    with Progress(*columns, console=console, transient=console.is_terminal) as progress:
+    computed = finished = 0
+    said = started
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(suite.file.name, total=len(cells))
 
         def on_cell(cell: Cell, now: bool) -> None:
-            nonlocal computed
+            nonlocal computed, finished, said
             computed += now
+            finished += 1
             progress.update(task, advance=1, description=f"{suite.file.name}  {cell.title}")
+            if not console.is_terminal and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
+                said = time.perf_counter()
+                console.print(f"{finished}/{len(cells)}  {cell.title}", highlight=False, markup=False)
             if cell.hash in store:
                 tracker.log_cell(cell.hash)
 

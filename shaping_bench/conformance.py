@@ -50,9 +50,7 @@ def check_target(target: str) -> list[Finding]:
     except (ImportError, AttributeError) as error:
         raise BadInput(f"check is {target!r}, which cannot be imported ({error})") from None
     if not inspect.isclass(cls) or not issubclass(cls, Learner | Game):
-        raise BadInput(
-            f"check is {target!r}, which is neither an algorithms.base.Learner nor a games.base.Game; allowed: one of them"
-        )
+        raise BadInput(f"check is {target!r}, which is neither a Learner nor a Game; allowed: a subclass of either")
     return check_learner(cls) if issubclass(cls, Learner) else check_game(cls)
 
 
@@ -149,9 +147,10 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
         for player in players:
             params, _ = rule.init(key, game, player)
             if np.shape(params) != (game.sizes[player],):
-                return f"init gives player {player + 1} parameters of shape {np.shape(params)}, not ({game.sizes[player]},)"
+                return f"init gives player {player + 1} shape {np.shape(params)}, not {(game.sizes[player],)}"
             new, _, info = jax.eval_shape(lambda i=player: update(rule, at(0), i))
-            if jax.tree.structure(new) != jax.tree.structure(at(0)[player]):  # type: ignore[operator]
+            before, after = (str(jax.tree.structure(x)) for x in (at(0)[player], new))
+            if before != after:
                 return "update changes the structure of the own parameters"
             if any(x.dtype != jnp.float64 for x in new):
                 return f"update changes the dtype to {[str(x.dtype) for x in new]}"

@@ -97,13 +97,16 @@ def test_encounters_keep_precision_and_do_not_depend_on_the_number_of_seeds(name
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in LEARNING}))
 def test_a_sweep_equals_a_loop(name):
-    """Swept own step sizes as lanes of one program give what separate runs give."""
+    """All traced hyperparameters swept as lanes of one program give what separate runs give."""
     game, rule = make_game("ultimatum"), make_learner(name).made
-    rates = np.array([0.0, 0.1, 0.7])
+    traced = [f.name for f in dataclasses.fields(rule) if not f.metadata["static"]]
+    assert "lr" in traced
+    settings = [{f: factor * getattr(rule, f) for f in traced} for factor in (0.0, 0.3, 0.9)]
+    settings[0] = {f: x if f == "ridge" else 0.0 for f, x in settings[1].items()}  # a ridge is positive
     run = functools.partial(run_encounter, game.made, num_seeds=2, num_updates=3, precision="float64")
-    swept = run([dataclasses.replace(rule, lr=rates), rule])
-    for k, rate in enumerate(rates):
-        alone = run([dataclasses.replace(rule, lr=float(rate)), rule])
+    swept = run([dataclasses.replace(rule, **{f: np.array([x[f] for x in settings]) for f in traced}), rule])
+    for k, setting in enumerate(settings):
+        alone = run([dataclasses.replace(rule, **setting), rule])
         for a, b in zip(swept.params, alone.params, strict=True):
             np.testing.assert_allclose(a[:, k], b, rtol=1e-12, atol=1e-14)
 
