@@ -10,6 +10,7 @@ second form is what encounters use: under ``vmap`` every coordinate becomes one
 contiguous vector over seeds, which compilers turn into the fastest code by far.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -95,3 +96,41 @@ class Game:
     @property
     def has_best_response(self) -> bool:
         return type(self).best_response is not Game.best_response
+
+
+class TableGame(Game):
+    """A game of two actions per player with a payoff table."""
+
+    payoffs: tuple[tuple[Any, ...], ...]
+    """Reward of each player for each joint action, ``n_players x 2**n_players``; the first
+    player's action is the highest bit of the joint action's index."""
+
+    @property
+    def n_players(self) -> int:
+        return len(self.payoffs)
+
+    @property
+    def symmetric(self) -> bool:
+        if self.n_players != 2:
+            return False
+        first, second = self.payoffs
+        return tuple(first) == (second[0], second[2], second[1], second[3])
+
+    @property
+    def exchangeable(self) -> bool:
+        if self.n_players != 2 or self.init_mean != 0.0:  # a renaming turns logits round
+            return self.symmetric
+        first, second = self.payoffs
+        actions = list(itertools.product((0, 1), repeat=2))
+        # Exchange the seats, then rename the actions of either: the same table again?
+        return any(
+            all(
+                first[2 * a + b] == second[2 * (b ^ g) + (a ^ f)] and second[2 * a + b] == first[2 * (b ^ g) + (a ^ f)]
+                for a, b in actions
+            )
+            for f, g in actions
+        )
+
+    @property
+    def zero_sum(self) -> bool:
+        return all(sum(column) == 0 for column in zip(*self.payoffs, strict=True))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from games.base import Game, Params
+from games.base import Game, Params, TableGame
 from games.fields import field, pytree_dataclass
 from games.repeated import SATURATED_LOGIT
 
@@ -124,7 +124,7 @@ class Logistic(ScalarGame):
 
 
 @pytree_dataclass
-class OneShotGame(Game):
+class OneShotGame(TableGame):
     """A one-shot n-player two-action game; the parameter is the logit of action 0."""
 
     payoffs: tuple[tuple[float, ...], ...] = field(
@@ -134,27 +134,12 @@ class OneShotGame(Game):
     init_std: float = field(1.0, "standard deviation of the initial logits", low=0.0)
 
     @property
-    def n_players(self) -> int:
-        return len(self.payoffs)
-
-    @property
     def sizes(self) -> tuple[int, ...]:
         return (1,) * self.n_players
 
     @property
     def coordinates(self) -> tuple[tuple[str, ...], ...]:
         return (("action0",),) * self.n_players
-
-    @property
-    def symmetric(self) -> bool:
-        if self.n_players != 2:
-            return False
-        first, second = self.payoffs
-        return tuple(first) == (second[0], second[2], second[1], second[3])
-
-    @property
-    def zero_sum(self) -> bool:
-        return all(sum(column) == 0 for column in zip(*self.payoffs, strict=True))
 
     def value(self, params: Sequence[Params], player: int) -> Array:
         return self._expected([jax.nn.sigmoid(theta[0]) for theta in params], player)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from games.base import Game, Params
+from games.base import Params, TableGame
 from games.fields import field, pytree_dataclass
 
 Scalars = tuple[Any, ...]
@@ -217,7 +217,7 @@ class EnvState(NamedTuple):
     joint_action: Array
 
 
-class MemoryOneGame(Game):
+class MemoryOneGame(TableGame):
     """Shared machinery of repeated two-action games; subclasses define ``payoffs``."""
 
     views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
@@ -225,12 +225,6 @@ class MemoryOneGame(Game):
 
     gamma: Any
     horizon: int
-    payoffs: tuple[tuple[Any, ...], ...]
-    """Reward of each player for each joint action, ``n_players x 2**n_players``."""
-
-    @property
-    def n_players(self) -> int:
-        return len(self.payoffs)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -243,32 +237,6 @@ class MemoryOneGame(Game):
     @property
     def per_step(self) -> Any:
         return 1.0 - self.gamma
-
-    @property
-    def symmetric(self) -> bool:
-        if self.n_players != 2:
-            return False
-        first, second = self.payoffs
-        return tuple(first) == (second[0], second[2], second[1], second[3])
-
-    @property
-    def exchangeable(self) -> bool:
-        if self.n_players != 2 or self.init_mean != 0.0:  # a renaming turns logits round
-            return self.symmetric
-        first, second = self.payoffs
-        actions = list(itertools.product((0, 1), repeat=2))
-        # Exchange the seats, then rename the actions of either: the same table again?
-        return any(
-            all(
-                first[2 * a + b] == second[2 * (b ^ g) + (a ^ f)] and second[2 * a + b] == first[2 * (b ^ g) + (a ^ f)]
-                for a, b in actions
-            )
-            for f, g in actions
-        )
-
-    @property
-    def zero_sum(self) -> bool:
-        return all(sum(column) == 0 for column in zip(*self.payoffs, strict=True))
 
     # exact view
 

@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +27,7 @@ from shaping_bench import metrics, registry
 from shaping_bench.encounter import recorded_updates, run_encounter
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.registry import Named
-from shaping_bench.suite import configs_folder
+from shaping_bench.suite import configs_folder, read_yaml
 
 STANDARD_ERRORS = 3.0
 """Width of a statistical tolerance; one honest number in 370 falls outside."""
@@ -201,12 +200,7 @@ def load_claims(folder: Path | None = None) -> dict[str, Claim]:
 
 
 def _read(path: Path) -> ClaimFile:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
-        raise BadInput(f"{path.name} is not YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    content = read_yaml(path, path.name)
     try:
         return ClaimFile.model_validate(content)
     except pydantic.ValidationError as error:

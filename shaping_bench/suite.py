@@ -149,14 +149,7 @@ def load(
       BadInput: anything wrong, naming the field, the value and what is allowed.
     """
     path = _find(str(suite), folder or configs_folder() / "suites")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
-        raise BadInput(f"suite {str(path)!r} is not YAML{line}: {getattr(error, 'problem', None) or error}") from None
-    except OSError as error:
-        raise BadInput(f"suite {str(path)!r} cannot be read ({error.strerror})") from None
+    content = read_yaml(path, f"suite {str(path)!r}")
     if not isinstance(content, dict):
         raise BadInput(f"suite {str(path)!r} holds a {type(content).__name__}; allowed: a mapping of suite keys")
     for override in overrides:
@@ -164,6 +157,22 @@ def load(
     if seeds is not None:
         content["seeds"] = seeds
     return expand(validate(content))
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Content of a YAML file.
+
+    Raises:
+      BadInput: it cannot be read or is not YAML; names ``what``, the line and the column.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
+        raise BadInput(f"{what} is not YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    except OSError as error:
+        raise BadInput(f"{what} cannot be read ({error.strerror})") from None
 
 
 def validate(content: Mapping[str, Any]) -> SuiteFile:
