@@ -15,11 +15,12 @@ expansion is LookAhead plus the shaping term.
 
 import contextlib
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 from jax import Array
+from jax.extend.core import get_opaque_trace_state
 
 from algorithms import trees
 from algorithms.trees import Tree
@@ -29,6 +30,9 @@ from games.fields import field, pytree_dataclass
 __all__ = ["Access", "AccessError", "GradientLearner", "Learner", "View", "field", "pytree_dataclass"]
 
 Info = Mapping[str, Array]
+
+Memory = dict[tuple[Any, ...], list[tuple[Any, Tree]]]
+"""What was derived at a joint policy, with the transformations it was derived under."""
 
 
 class Access(enum.IntEnum):
@@ -56,6 +60,8 @@ class View:
       player: the seat of the learner that holds this view.
       access: what the learner declared.
       learners: everybody's learning rule, for ``simulator`` access.
+      memory: what views of this joint policy have derived so far; the harness shares one
+        among all seats, so that what two learners need is traced and compiled once.
     """
 
     def __init__(
@@ -65,9 +71,22 @@ class View:
         player: int,
         access: Access,
         learners: Sequence["Learner"] = (),
+        memory: "Memory | None" = None,
     ) -> None:
         self._game, self._params, self._access, self._learners = game, tuple(params), access, tuple(learners)
+        self._memory: Memory = {} if memory is None else memory
         self.player = player
+
+    def _remembered(self, key: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
+        # A tracer must not leave the transformation it belongs to: only what was derived
+        # under the very same ones is reused.
+        state = get_opaque_trace_state(convention="nnx")
+        entries = self._memory.setdefault(key, [])
+        for known, result in entries:
+            if known == state:
+                return result
+        entries.append((state, derive()))
+        return entries[-1][1]
 
     def _require(self, level: Access, what: str) -> None:
         if self._access < level:
@@ -112,7 +131,7 @@ class View:
     def seat(self, player: int) -> "View":
         """The joint view from another seat: what rules defined for everybody at once need."""
         self._require(Access.GRADIENTS, "the view from another seat")
-        return View(self._game, self._params, player, self._access, self._learners)
+        return View(self._game, self._params, player, self._access, self._learners, self._memory)
 
     def moved(self, moves: Mapping[int, Tree], scale: Any = 1.0) -> "View":
         """The view after ``params[j] += scale * moves[j]`` for the given players."""
@@ -129,10 +148,14 @@ class View:
     def gradient(self, of: int | None = None, wrt: int | None = None) -> Tree:
         """``grad_j V_i`` with ``i = of`` and ``j = wrt``; both default to the own seat."""
         self._require(Access.GRADIENTS, "an exact gradient")
-        _count()
         i = self.player if of is None else of
         j = self.player if wrt is None else wrt
-        return jax.grad(lambda theta: self._game.value(self._replaced({j: theta}), i))(self._params[j])
+
+        def derive() -> Tree:
+            _count()
+            return jax.grad(lambda theta: self._game.value(self._replaced({j: theta}), i))(self._params[j])
+
+        return self._remembered(("gradient", i, j), derive)
 
     def lookahead_term(self) -> Tree:
         """``A_i = sum_{j != i} (grad_i grad_j V_i) grad_j V_j``: how the own gradient changes
@@ -140,25 +163,33 @@ class View:
         self._require(Access.GRADIENTS, "a second derivative")
         i, others = self.player, self.others
         here = {j: self._params[j] for j in others}
-        steps = {j: self.gradient(of=j, wrt=j) for j in others}
-        return jax.jvp(lambda theta: self.at(self._replaced(theta)).gradient(of=i, wrt=i), (here,), (steps,))[1]
+
+        def derive() -> Tree:
+            steps = {j: self.gradient(of=j, wrt=j) for j in others}
+            return jax.jvp(lambda theta: self.at(self._replaced(theta)).gradient(of=i, wrt=i), (here,), (steps,))[1]
+
+        return self._remembered(("lookahead", i), derive)
 
     def shaping_term(self) -> Tree:
         """``S_i = sum_{j != i} (grad_i grad_j V_j) grad_j V_i``: how the opponents' naive steps
         change with the own parameters, weighed by what those steps are worth to the player."""
         self._require(Access.GRADIENTS, "a second derivative")
         i = self.player
-        total: Tree = None
-        for j in self.others:
-            # (grad_i grad_j V_j) c is the derivative of grad_i V_j along c in theta_j.
-            towards = self.gradient(of=i, wrt=j)
-            term = jax.jvp(
-                lambda theta, j=j: self.at(self._replaced({j: theta})).gradient(of=j, wrt=i),
-                (self._params[j],),
-                (towards,),
-            )[1]
-            total = term if total is None else trees.add(total, term)
-        return total
+
+        def derive() -> Tree:
+            total: Tree = None
+            for j in self.others:
+                # (grad_i grad_j V_j) c is the derivative of grad_i V_j along c in theta_j.
+                towards = self.gradient(of=i, wrt=j)
+                term = jax.jvp(
+                    lambda theta, j=j: self.at(self._replaced({j: theta})).gradient(of=j, wrt=i),
+                    (self._params[j],),
+                    (towards,),
+                )[1]
+                total = term if total is None else trees.add(total, term)
+            return total
+
+        return self._remembered(("shaping", i), derive)
 
     def best_response(self) -> Tree:
         """Exact best response to the others' current policies."""

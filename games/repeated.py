@@ -57,15 +57,11 @@ def _inverse_3x3(m: tuple[Scalars, ...]) -> tuple[Scalars, ...]:
     )
 
 
-def _inverse(m: tuple[Scalars, ...]) -> Array:
-    """Gauss-Jordan inversion without pivoting, ``(n, n)``, for diagonally dominant systems.
-
-    Whole rows at a time: with three and more players, unrolled scalars would take the
-    compiler minutes.
-    """
-    a = jnp.stack([jnp.stack(row) for row in m])
-    index = jnp.arange(len(m))
-    for k in range(len(m)):
+@jax.jit
+def _inverse(a: Array) -> Array:
+    """Gauss-Jordan inversion without pivoting, ``(n, n)``, for diagonally dominant systems."""
+    index = jnp.arange(len(a))
+    for k in range(len(a)):
         pivot = 1.0 / a[k, k]
         here = index == k
         row = jnp.where(here, pivot, a[k] * pivot)
@@ -79,8 +75,7 @@ def _solve(m: tuple[Scalars, ...], b: Scalars) -> Scalars:
     """Solves ``m x = b``; by cofactors for 3x3, by Gauss-Jordan otherwise."""
     if len(b) == 3:
         return tuple(_dot(row, b) for row in _inverse_3x3(m))
-    x = jnp.sum(_inverse(m) * jnp.stack(b)[None, :], axis=1)
-    return tuple(x[k] for k in range(len(b)))
+    return tuple(_dense_solve(jnp.stack([jnp.stack(row) for row in m]), jnp.stack(b)))
 
 
 @_solve.defjvp
@@ -207,7 +202,56 @@ def _joint_chain(params: Sequence[Params]) -> tuple[Scalars, ...]:
 
 @jax.jit  # inlined by the compiler; here so that repeated derivatives are traced only once
 def _memory_one_value(params: tuple[Params, ...], rewards: Scalars, gamma: Any) -> Array:
-    return discounted_value(_joint_chain(params), rewards, gamma)
+    if len(params) == 2:
+        return discounted_value(_joint_chain(params), rewards, gamma)
+    return _dense_value(_dense_chain(params), jnp.stack([jnp.asarray(r) for r in rewards]), gamma)
+
+
+# With three and more players the chain has 8 and more states, and a program of scalars would
+# take the compiler minutes. The same formulas, on arrays:
+
+
+def _dense_chain(params: tuple[Params, ...]) -> Array:
+    """As :func:`_joint_chain`, ``(1 + 2**n, 2**n)``, the last joint action included."""
+    n = len(params)
+    joint: Array = jnp.ones((1 + 2**n, 1))
+    for player, theta in enumerate(params):
+        start, *own = theta
+        p = jax.nn.sigmoid(jnp.stack([start, *(own[k] for k in seat_states(n, player))]))[:, None]
+        joint = jnp.stack([joint * p, joint * (1.0 - p)], axis=-1).reshape(1 + 2**n, -1)
+    return joint
+
+
+@jax.custom_jvp
+def _dense_solve(m: Array, b: Array) -> Array:
+    return jnp.sum(_inverse(m) * b, axis=-1)
+
+
+@_dense_solve.defjvp
+def _dense_solve_jvp(primals: Any, tangents: Any) -> Any:
+    (m, b), (dm, db) = primals, tangents
+    x = _dense_solve(m, b)
+    return x, _dense_solve(m, db - jnp.sum(dm * x, axis=-1))
+
+
+@jax.custom_jvp
+def _dense_value(chain: Array, rewards: Array, gamma: Any) -> Array:
+    system = jnp.eye(len(rewards), dtype=chain.dtype) - gamma * chain[1:]
+    return jnp.sum(chain[0] * _dense_solve(system, rewards.astype(chain.dtype)))
+
+
+@_dense_value.defjvp
+def _dense_value_jvp(primals: Any, tangents: Any) -> Any:
+    (chain, rewards, gamma), (d_chain, d_rewards, d_gamma) = primals, tangents
+    system = jnp.eye(len(rewards), dtype=chain.dtype) - gamma * chain[1:]
+    continuation = _dense_solve(system, rewards.astype(chain.dtype))
+    visits = _dense_solve(system.T, chain[0])
+    reached = jnp.concatenate([jnp.ones((1,), chain.dtype), gamma * visits])
+    onward = jnp.sum(chain[1:] * continuation, axis=-1)
+    tangent = jnp.sum(reached * jnp.sum(d_chain * continuation, axis=-1)) + jnp.sum(
+        visits * (d_rewards + onward * d_gamma)
+    )
+    return jnp.sum(chain[0] * continuation), tangent
 
 
 class EnvState(NamedTuple):
@@ -353,7 +397,7 @@ class MemoryOneGame(TableGame):
         del key
         n = self.n_players
         weights = jnp.array([2 ** (n - 1 - i) for i in range(n)], jnp.int32)
-        joint = jnp.sum(jnp.asarray(actions, jnp.int32) * weights)
+        joint = jnp.sum(jnp.asarray(actions, jnp.int32) * weights, dtype=jnp.int32)
         rewards = jnp.asarray(self.payoffs)[:, joint]
         frames = jnp.array([seat_states(n, i) for i in range(n)], jnp.int32)
         time = state.time + 1

@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from algorithms.base import Learner, View, counting_evaluations
+from algorithms.base import Learner, Memory, View, counting_evaluations
 from games.base import Game
 
 TILE = 2048
@@ -282,8 +282,9 @@ class _Program:
         def one_update(laned: list[Array], seed: Array, t: Array, params: Any, states: Any) -> Any:
             game, learners = self._rebuild(shared, laned)
             key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 1), t)
+            memory: Memory = {}
             new = [
-                rule.update(jax.random.fold_in(key, i), states[i], View(game, params, i, rule.access, learners))
+                rule.update(jax.random.fold_in(key, i), states[i], View(game, params, i, rule.access, learners, memory))
                 for i, rule in enumerate(learners)
             ]
             moved = tuple(theta for theta, _, _ in new)
