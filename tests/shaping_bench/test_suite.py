@@ -117,3 +117,12 @@ def test_quick_is_what_make_bench_promises():
     for game in games:
         pairs = {frozenset(x.label for x in c.learners) for c in quick.encounters if c.game.label == game}
         assert all(frozenset((a, b)) in pairs for a in learning for b in learning)
+
+
+def test_any_payoff_matrix_from_yaml():
+    expanded = expand(games=[{"matrix": {"payoffs": [[3, 0, 5, 1], [3, 5, 0, 1]], "gamma": 0.9}}])
+    (cell,) = expanded.encounters
+    game = cell.game.named.made
+    assert game.payoffs == ((3.0, 0.0, 5.0, 1.0), (3.0, 5.0, 0.0, 1.0))
+    assert game.symmetric
+    assert cell.game.label.startswith("matrix(payoffs=")
