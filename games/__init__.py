@@ -9,6 +9,7 @@ from dataclasses import field as _field
 from typing import Any
 
 from games.base import Game
+from games.coin import CoinGame
 from games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
 from games.repeated import PublicGoods, RepeatedGame
 
@@ -88,6 +89,11 @@ GAMES: dict[str, Entry] = {
     "balduzzi": Entry(Balduzzi, "COLA official code; Balduzzi et al. 2018", "weakly damped cycle"),
     "hamiltonian": Entry(Hamiltonian, "COLA official code; Balduzzi et al. 2018", "undamped cycle"),
     "logistic": Entry(Logistic, "MeVa paper, logistic game", "two basins, one preferred by both"),
+    "coin-game": Entry(
+        CoinGame,
+        "Lerer & Peysakhovich 2017; conventions of LOQA's, POLA's, LOLA's, M-FOS's or JaxMARL's code, by preset",
+        "two collectors on a torus; taking the other's coins pays oneself and costs the other more",
+    ),
 }
 
 

@@ -51,6 +51,8 @@ def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
     """Raises ``ValueError`` naming the field, the value and what is allowed."""
     meta: dict[str, Any] = dict(f.metadata)
     where = f"{owner}.{f.name}"
+    if value is None and f.default is None:
+        return
     choices = meta.get("choices")
     if choices is not None:
         if value not in choices:
