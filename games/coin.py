@@ -408,10 +408,11 @@ def uniformly_random(game: CoinGame, key: Array, state: State, player: int) -> A
 def _distances(game: CoinGame, state: State, player: int) -> list[Array]:
     """Torus Manhattan distance to each coin after each action, a list of ``(n_actions,)``."""
     n = game.size
-    after = jax.vmap(lambda a: game._moved(state.players[player], a))(jnp.arange(game.n_actions))
+    moves = jnp.array(MOVES[game.rules.moves][: game.n_actions], jnp.int32).T
+    after = [_wrapped(x + move, n) for x, move in zip(game._place(state.players[player]), moves, strict=True)]
     out = []
     for coin in state.coins:
-        apart = [jnp.abs(a - b) for a, b in zip(game._place(after), game._place(coin), strict=True)]
+        apart = [jnp.abs(a - b) for a, b in zip(after, game._place(coin), strict=True)]
         out.append(jnp.minimum(apart[0], n - apart[0]) + jnp.minimum(apart[1], n - apart[1]))
     return out
 
