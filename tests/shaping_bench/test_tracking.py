@@ -105,9 +105,14 @@ def test_curves_are_the_finite_seeds_mean_and_standard_deviation(tracked):
             assert item[f"return/player_{player}_std"] == pytest.approx(reached.std(ddof=1), abs=1e-12)
 
 
-@pytest.mark.parametrize("key", ["aaaa", "bbbb"])
-def test_the_summary_holds_the_final_numbers(tracked, key):
-    summary = summary_of(read_back(tracked[0], key))
+def test_a_league_match_up_is_no_run_of_its_own(tracked):
+    directory, _ = tracked
+    assert list((directory / "wandb").glob("offline-run-*-aaaa"))
+    assert not list((directory / "wandb").glob("offline-run-*-bbbb"))
+
+
+def test_the_summary_holds_the_final_numbers(tracked):
+    summary = summary_of(read_back(tracked[0], "aaaa"))
     assert summary["final/return/player_1"] == pytest.approx(-1.25)
     assert summary["final/return/player_1_std"] == pytest.approx(0.5 / math.sqrt(2))
     assert summary["final/diverged/player_2"] == pytest.approx(1 / 3)
