@@ -14,6 +14,7 @@ expansion is LookAhead plus the shaping term.
 """
 
 import contextlib
+import contextvars
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -208,24 +209,26 @@ class View:
         return tuple(changes.get(j, theta) for j, theta in enumerate(self._params))
 
 
-_counting: list[int] = []
+_counter: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("evaluations", default=None)
 
 
 def _count() -> None:
-    if _counting:
-        _counting[-1] += 1
+    counter = _counter.get()
+    if counter is not None:
+        counter[0] += 1
 
 
 @contextlib.contextmanager
 def counting_evaluations() -> Iterator[list[int]]:
-    """Counts the values and gradients that views are asked for inside the block; the count
-    is the first entry of the yielded list. Trace an update inside it to price a learner."""
-    result = [0]
-    _counting.append(0)
+    """Counts the values and gradients that views are asked for inside the block, in this
+    thread; the count is the one entry of the yielded list. Trace an update inside it to
+    price a learner."""
+    counter = [0]
+    token = _counter.set(counter)
     try:
-        yield result
+        yield counter
     finally:
-        result[0] = _counting.pop()
+        _counter.reset(token)
 
 
 class Learner:

@@ -1,10 +1,13 @@
 """Encounters: lanes, tiles, chunks, sweeps and precisions change nothing but speed."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
 
 from algorithms.adjustments import Consensus
+from algorithms.base import counting_evaluations
 from algorithms.lola import LOLA, LookAhead
 from algorithms.naive import Naive
 from algorithms.sos import SOS
@@ -151,6 +154,14 @@ def test_gradient_evaluations_price_a_rule():
     assert gradient_evaluations(IPD, [Naive(), LOLA()]) == (1, 3)
     lookahead, sos = gradient_evaluations(IPD, [LookAhead(), SOS()])
     assert 1 < lookahead < sos
+
+
+def test_pricing_a_rule_does_not_count_what_other_threads_trace():
+    with counting_evaluations() as count:
+        other = threading.Thread(target=gradient_evaluations, args=(IPD, [SOS(), SOS()]))
+        other.start()
+        other.join()
+    assert count == [0]
 
 
 def test_seeds_are_spread_over_all_devices():
