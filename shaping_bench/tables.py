@@ -260,7 +260,7 @@ def tabulated(
         tables.append(
             _table(
                 title + (" (league)" if kind == "league" else ""),
-                _note(kind, part, rows, cols, statistic, spread),
+                f"{_note(kind, part, rows, cols, statistic, spread)}; {_access(results, part['learner'].unique())}",
                 (rows, cols),
                 row_labels,
                 col_labels,
@@ -323,6 +323,16 @@ def _note(kind: str, part: pd.DataFrame, rows: str, cols: str, statistic: str, s
     num_seeds = part["seed"].nunique()
     per = "per cell" if set(part["metric"]) <= set(COSTS) else f"over {num_seeds} seed{'s' * (num_seeds != 1)}"
     return f"{what}, {statistic}{how} {per}{averaged}{where}"
+
+
+def _access(results: Results, learners: Iterable[str]) -> str:
+    """What the learners of a table may see of the others, e.g. ``access: gradients (lola), actions (tft)``."""
+    by_level: dict[str, list[str]] = {}
+    for label in sorted(learners, key=lambda x: results.rank("learner", x)):
+        by_level.setdefault(str(results.played[label].get("access", ABSENT)), []).append(label)
+    if len(by_level) == 1:
+        return f"access: {next(iter(by_level))}"
+    return "access: " + ", ".join(f"{level} ({', '.join(labels)})" for level, labels in by_level.items())
 
 
 def _decimals(values: Iterable[float]) -> int:

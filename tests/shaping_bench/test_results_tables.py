@@ -280,6 +280,11 @@ def test_costs_are_metrics_of_a_cell(loaded):
     assert "per cell" in table.note
 
 
+def test_every_table_says_what_its_learners_may_see(loaded):
+    table = tables.build(loaded, "return", game="ipd")[0]
+    assert table.note.endswith("; access: gradients (naive, lola), actions (all-d)")
+
+
 def test_summary(loaded):
     table = tables.summary(loaded, ["return", "cooperation"])
     assert set(table.row_labels) == {"naive", "lola"}
