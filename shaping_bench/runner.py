@@ -138,12 +138,11 @@ def _made(learners: Sequence[Labelled]) -> tuple[Learner, ...]:
 
 def _run_group(group: Sequence[Cell]) -> list[Outcome]:
     first = group[0]
-    stacked = jax.tree.map(
+    game, learners = jax.tree.map(
         lambda *x: np.array(x, np.float64), *((cell.game.named.made, _made(cell.learners)) for cell in group)
     )
-    game, learners = stacked
     outcome = run_encounter(
-        game if isinstance(game, Game) else first.game.named.made,
+        game,
         learners,
         num_seeds=first.seeds,
         num_updates=first.steps,
@@ -151,7 +150,7 @@ def _run_group(group: Sequence[Cell]) -> list[Outcome]:
         record_every=first.record_every,
         precision=first.precision,
     )
-    if not jax.tree.leaves(stacked):
+    if not jax.tree.leaves((game, learners)):  # no numbers, so no sweep: the group is one cell
         return [outcome]
     return [_point(outcome, k, len(group)) for k in range(len(group))]
 
