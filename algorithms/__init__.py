@@ -8,6 +8,7 @@ from algorithms.base import Learner
 from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
 from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from algorithms.naive import Naive
+from algorithms.policy_gradient import NaivePG
 from algorithms.sos import SOS
 
 __all__ = ["ALGORITHMS", "Learner"]
@@ -25,6 +26,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "cgd": CGD,
     "lss": LSS,
     "extragradient": Extragradient,
+    "naive-pg": NaivePG,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,

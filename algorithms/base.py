@@ -11,19 +11,22 @@ exact shaping rule is made of::
 
 so that LookAhead is ``g + eta A``, LOLA ``g + eta S``, and LOLA with the full Taylor
 expansion is LookAhead plus the shaping term.
+
+In a sampled game ``view.play(batch_size)`` are episodes of the current policies against one
+another; learners that ask for equally many see the same ones.
 """
 
-import contextlib
-import contextvars
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 from jax import Array
 from jax.extend.core import get_opaque_trace_state
 
-from algorithms import trees
+from algorithms import costs, rollouts, trees
+from algorithms.policies import Policy, Tabular
+from algorithms.rollouts import Trajectory
 from algorithms.trees import Tree
 from games.base import Game
 from games.fields import field, pytree_dataclass
@@ -52,6 +55,39 @@ class AccessError(Exception):
     """A learner asked for more than its declared access."""
 
 
+class Play:
+    """Episodes that one player took part in, as far as its access shows them.
+
+    Observations and actions of everybody are public: what a policy does, where it does it.
+    """
+
+    def __init__(self, view: "View", trajectory: Trajectory) -> None:
+        self._view, self._trajectory = view, trajectory
+
+    def _seat(self, player: int | None) -> int:
+        return self._view.player if player is None else player
+
+    def observations(self, player: int | None = None) -> Array:
+        """What a player (default: the own) saw, ``(T + 1, B, *observation_shape)``, the end included."""
+        return rollouts.observations(self._view.game, self._trajectory, self._seat(player))
+
+    def actions(self, player: int | None = None) -> Array:
+        """``(T, B)``, integers."""
+        return self._trajectory.actions[..., self._seat(player)]
+
+    def rewards(self, player: int | None = None) -> Array:
+        """``(T, B)``. Those of others need access ``rewards``."""
+        if self._seat(player) != self._view.player:
+            self._view._require(Access.REWARDS, "another player's rewards")
+        return self._trajectory.rewards[..., self._seat(player)]
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """Everything, as ``rollouts.rollout`` returns it."""
+        self._view._require(Access.REWARDS, "the whole trajectory")
+        return self._trajectory
+
+
 class View:
     """What one player sees of a game at the current joint policy.
 
@@ -63,6 +99,9 @@ class View:
       learners: everybody's learning rule, for ``simulator`` access.
       memory: what views of this joint policy have derived so far; the harness shares one
         among all seats, so that what two learners need is traced and compiled once.
+      key: randomness of the play of this update, the same for all seats.
+      states: everybody's learner state, for learners that learn while they play.
+      shown: the policy parameters that others see where those differ from the ones played.
     """
 
     def __init__(
@@ -73,9 +112,16 @@ class View:
         access: Access,
         learners: Sequence["Learner"] = (),
         memory: "Memory | None" = None,
+        key: Array | None = None,
+        states: Sequence[Tree] = (),
+        shown: Sequence[Tree] | None = None,
     ) -> None:
-        self._game, self._params, self._access, self._learners = game, tuple(params), access, tuple(learners)
+        self._game, self._access, self._learners = game, access, tuple(learners)
+        self._played = tuple(params)
+        others = tuple(params if shown is None else shown)
+        self._params = tuple(x if j == player else others[j] for j, x in enumerate(params))
         self._memory: Memory = {} if memory is None else memory
+        self._key, self._states = key, tuple(states)
         self.player = player
 
     def _remembered(self, key: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
@@ -116,7 +162,42 @@ class View:
         """The player's own policy parameters."""
         return self._params[self.player]
 
+    def play(self, batch_size: int) -> Play:
+        """Episodes of the current policies, ``batch_size`` of them; a reset each."""
+
+        def derive() -> Trajectory:
+            assert self._key is not None, "this view has no key to play with"
+            policies = self._policies()
+            key = jax.random.fold_in(self._key, batch_size)
+            return rollouts.rollout(key, self._game, policies, self._played, batch_size)
+
+        return Play(self, self._remembered(("play", batch_size), derive))
+
+    def live(self) -> tuple[Play, Tree]:
+        """One episode in which online learners learn as they play: the play, and the own new state."""
+
+        def derive() -> Any:
+            assert self._key is not None, "this view has no key to play with"
+            return rollouts.live(self._key, self._game, self._learners, self._played, self._states)
+
+        trajectory, states = self._remembered(("live",), derive)
+        return Play(self, trajectory), states[self.player]
+
+    @property
+    def policy(self) -> Policy:
+        """The player's own policy."""
+        return self._learners[self.player].policy(self._game, self.player)
+
+    def _policies(self) -> tuple[Policy, ...]:
+        return tuple(rule.policy(self._game, j) for j, rule in enumerate(self._learners))
+
     # Access 'gradients': everybody's policy parameters and exact derivatives.
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Everybody's policy, for which ``params`` are the parameters."""
+        self._require(Access.GRADIENTS, "the others' policies")
+        return self._policies()
 
     @property
     def params(self) -> tuple[Tree, ...]:
@@ -143,7 +224,7 @@ class View:
     def value(self, player: int | None = None) -> Array:
         """Unnormalised value V of ``player`` (default: own), a scalar."""
         self._require(Access.GRADIENTS, "exact values")
-        _count()
+        costs.charge(evaluations=1)
         return self._game.value(self._params, self.player if player is None else player)
 
     def gradient(self, of: int | None = None, wrt: int | None = None) -> Tree:
@@ -153,7 +234,7 @@ class View:
         j = self.player if wrt is None else wrt
 
         def derive() -> Tree:
-            _count()
+            costs.charge(evaluations=1)
             return jax.grad(lambda theta: self._game.value(self._replaced({j: theta}), i))(self._params[j])
 
         return self._remembered(("gradient", i, j), derive)
@@ -209,28 +290,6 @@ class View:
         return tuple(changes.get(j, theta) for j, theta in enumerate(self._params))
 
 
-_counter: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("evaluations", default=None)
-
-
-def _count() -> None:
-    counter = _counter.get()
-    if counter is not None:
-        counter[0] += 1
-
-
-@contextlib.contextmanager
-def counting_evaluations() -> Iterator[list[int]]:
-    """Counts the values and gradients that views are asked for inside the block, in this
-    thread; the count is the one entry of the yielded list. Trace an update inside it to
-    price a learner."""
-    counter = [0]
-    token = _counter.set(counter)
-    try:
-        yield counter
-    finally:
-        _counter.reset(token)
-
-
 class Learner:
     """A learning rule: hyperparameters, and pure ``init`` and ``update``.
 
@@ -241,7 +300,41 @@ class Learner:
     views: ClassVar[frozenset[str]] = frozenset({"exact"})
     needs_preparation: ClassVar[bool] = False
     learns: ClassVar[bool] = True
+    online: ClassVar[bool] = False
+    """Learns after every step of play; see ``rollouts.live``."""
     source: ClassVar[str] = ""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Hyperparameters published for a game, by the game's registered name; they are the
+    defaults there."""
+
+    @property
+    def width(self) -> int:
+        """Environments that one update keeps in memory at once; how many seeds run side by
+        side depends on it."""
+        return int(getattr(self, "batch_size", 1))
+
+    def policy(self, game: Game, player: int) -> Policy:
+        """What plays: by default a memory-one policy whose logits are the parameters.
+
+        Raises:
+          ValueError: the game has no memory-one policies.
+        """
+        if not game.memory_one:
+            raise ValueError("plays memory-one policies, which this game does not have")
+        return Tabular(game.sizes[player])
+
+    def shown(self, params: Tree, state: Tree) -> Tree:
+        """The policy parameters that others see, where those are not the ones played."""
+        del state
+        return params
+
+    def act(self, key: Array, state: Tree, observation: Array) -> Array:
+        """Online learners: the action in one environment."""
+        raise NotImplementedError
+
+    def react(self, state: Tree, observation: Array, actions: Array, reward: Array, then: Array) -> Tree:
+        """Online learners: the new state after a step; ``then`` is the next observation."""
+        raise NotImplementedError
 
     def check_game(self, game: Game, player: int) -> None:
         """Raises ``ValueError`` if this learner cannot play that seat of that game."""

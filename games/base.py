@@ -25,7 +25,9 @@ Params = Any
 class Game:
     """Base of all games. Subclasses are frozen pytree dataclasses.
 
-    An exact game defines ``n_players``, ``sizes`` and ``value``. The rest has defaults.
+    An exact game defines ``n_players``, ``sizes`` and ``value``. A sampled game defines
+    ``n_players``, ``n_actions``, ``observation_shape``, ``num_steps``, ``gamma``, ``reset``,
+    ``step`` and ``observe``. The rest has defaults.
     """
 
     views: ClassVar[frozenset[str]] = frozenset({"exact"})
@@ -34,8 +36,57 @@ class Game:
     init_mean: Any = 0.0
     init_std: Any = 1.0
 
+    gamma: Any
+    """Discount."""
+
     @property
     def n_players(self) -> int:
+        raise NotImplementedError
+
+    # sampled view, in the manner of gymnax: pure, for one environment
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions of each player."""
+        raise NotImplementedError
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one player's observation; ``()`` for the index of a memory-one state."""
+        raise NotImplementedError
+
+    @property
+    def num_steps(self) -> int:
+        """Steps from ``reset`` to the end."""
+        raise NotImplementedError
+
+    @property
+    def num_moves(self) -> int:
+        """Steps that count where a reward per step is reported."""
+        return self.num_steps
+
+    def reset(self, key: Array) -> tuple[Array, Any]:
+        """Returns observations ``(n_players, *observation_shape)`` and state."""
+        raise NotImplementedError
+
+    def step(self, key: Array, state: Any, actions: Array) -> tuple[Array, Any, Array, Array, dict[str, Array]]:
+        """Returns observations, state, rewards ``(n_players,)``, done, and counts ``(n_players,)`` by name."""
+        raise NotImplementedError
+
+    def observe(self, state: Any) -> Array:
+        """Observations of a state, ``(n_players, *observation_shape)``."""
+        raise NotImplementedError
+
+    def paid(self, observations: Array, actions: Array) -> Array:
+        """Rewards that the rules pay for joint actions, as anybody who saw them can tell.
+
+        Args:
+          observations: what player 1 saw before, ``(..., *observation_shape)``.
+          actions: ``(..., n_players)``.
+
+        Returns:
+          ``(..., n_players)``.
+        """
         raise NotImplementedError
 
     @property

@@ -224,10 +224,7 @@ class CoinGame(Game):
         players = (self._moved(state.players[0], actions[0]), self._moved(state.players[1], actions[1]))
         own, other = self._pick_ups(players, state)
         coins, owners = self._respawned(bits[0], players, state)
-        rewards = (
-            self.reward_own * own[0] + self.reward_other * other[0] + self.penalty * other[1],
-            self.reward_own * own[1] + self.reward_other * other[1] + self.penalty * other[0],
-        )
+        rewards = self._paid(own, other)
         if rules.boundary != "none":
             last = state.time % rules.horizon == rules.horizon - 1
             rewards = _where(last, _zeros(rewards), rewards)
@@ -256,6 +253,41 @@ class CoinGame(Game):
             constants = jnp.stack([jnp.stack([state.rewards[i], state.rewards[1 - i], ended]) for i in seats])
             planes = jnp.concatenate([planes, jnp.broadcast_to(constants[..., None], (2, 3, n * n))], axis=1)
         return planes.reshape(2, -1, n, n)
+
+    def paid(self, observations: Array, actions: Array) -> Array:
+        """Reads the board off the planes; a fresh coin's cell does not matter to what is paid.
+
+        Raises:
+          ValueError: the planes are centred on the player, which hides where the board ends.
+        """
+        if self.rules.observation == "egocentric":
+            raise ValueError("rewards cannot be read from egocentric observations")
+        cells = observations[..., :4, :, :].reshape(*observations.shape[:-3], 4, -1)
+        where = jnp.argmax(cells, axis=-1).astype(jnp.int32)
+        present = jnp.max(cells, axis=-1) > 0.5
+
+        def one(where: Array, present: Array, actions: Array) -> Array:
+            if self.rules.num_coins == 1:
+                coins: tuple[Array, ...] = (jnp.where(present[2], where[2], where[3]),)
+                owners: tuple[Any, ...] = (jnp.where(present[2], RED, BLUE).astype(jnp.int32),)
+            else:
+                coins, owners = (where[2], where[3]), (jnp.int32(RED), jnp.int32(BLUE))
+            nothing = jnp.zeros(())
+            state = State(jnp.int32(0), (where[0], where[1]), coins, owners, (nothing, nothing))
+            players = (self._moved(where[0], actions[0]), self._moved(where[1], actions[1]))
+            return jnp.stack(self._paid(*self._pick_ups(players, state)))
+
+        flat = one
+        for _ in range(actions.ndim - 1):
+            flat = jax.vmap(flat)
+        return flat(where, present, actions)
+
+    def _paid(self, own: Pair, other: Pair) -> Pair:
+        """Rewards of the pick-ups."""
+        return (
+            self.reward_own * own[0] + self.reward_other * other[0] + self.penalty * other[1],
+            self.reward_own * own[1] + self.reward_other * other[1] + self.penalty * other[0],
+        )
 
     def _pieces(self, state: State, seat: int) -> list[Array]:
         """The cell to mark in each of the four planes that a seat sees; -1 for none."""

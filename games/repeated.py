@@ -381,6 +381,46 @@ class MemoryOneGame(TableGame):
         del key
         return jnp.zeros((self.n_players,), jnp.int32), EnvState(jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Scalars: the index of the state in the own frame, 0 at the start."""
+        return ()
+
+    @property
+    def n_actions(self) -> int:
+        return 2
+
+    @property
+    def num_steps(self) -> int:
+        return self.horizon
+
+    def observe(self, state: EnvState) -> Array:
+        """The last joint action as each player reads it, ``(n_players,)``."""
+        n = self.n_players
+        own = []
+        for i in range(n):
+            frame: Any = jnp.zeros((), jnp.int32)
+            for joint, index in enumerate(seat_states(n, i)):
+                # Sums of comparisons instead of a table: gathers do not vectorise.
+                frame = frame + jnp.where(state.joint_action == joint, 1 + index, 0)
+            own.append(frame)
+        return jnp.stack(own)
+
+    def paid(self, observations: Array, actions: Array) -> Array:
+        del observations
+        return jnp.moveaxis(jnp.stack(self._rewards(self._joint(actions))), 0, -1)
+
+    def _joint(self, actions: Array) -> Array:
+        """Index of joint actions ``(..., n_players)``; the first player's is the highest bit."""
+        n = self.n_players
+        return sum(actions[..., i].astype(jnp.int32) << (n - 1 - i) for i in range(n))  # type: ignore[return-value]
+
+    def _rewards(self, joint: Array) -> list[Array]:
+        return [
+            sum(jnp.where(joint == k, jnp.asarray(r), 0.0) for k, r in enumerate(row))  # type: ignore[misc]
+            for row in self.payoffs
+        ]
+
     def step(
         self, key: Array, state: EnvState, actions: Array
     ) -> tuple[Array, EnvState, Array, Array, dict[str, Array]]:
@@ -392,18 +432,15 @@ class MemoryOneGame(TableGame):
           actions: ``(n_players,)`` integers, 0 or 1.
 
         Returns:
-          Observations ``(n_players,)``, state, rewards ``(n_players,)``, done, info.
+          Observations ``(n_players,)``, state, rewards ``(n_players,)``, done, and as info
+          ``cooperation``, 1 for those who played action 0.
         """
         del key
-        n = self.n_players
-        weights = jnp.array([2 ** (n - 1 - i) for i in range(n)], jnp.int32)
-        joint = jnp.sum(jnp.asarray(actions, jnp.int32) * weights, dtype=jnp.int32)
-        rewards = jnp.asarray(self.payoffs)[:, joint]
-        frames = jnp.array([seat_states(n, i) for i in range(n)], jnp.int32)
-        time = state.time + 1
-        return 1 + frames[:, joint], EnvState(time, joint), rewards, time >= self.horizon, {}
-
-    n_actions: ClassVar[int] = 2
+        joint = self._joint(actions)
+        rewards = jnp.stack(self._rewards(joint))
+        after = EnvState(state.time + 1, joint)
+        info = {"cooperation": (actions == 0).astype(rewards.dtype)}
+        return self.observe(after), after, rewards, after.time >= self.horizon, info
 
 
 @pytree_dataclass

@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from shaping_bench.errors import BadInput
+
 RECORDED = ("shaping-bench", "jax", "jaxlib", "numpy", "scipy", "wandb")
 """Packages whose versions go into every record."""
 
@@ -135,3 +137,48 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that a program may still take: of the first accelerator, or of this machine; None if unknown."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    found = []
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit; "max" where there is none
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(found) if found else None
+
+
+def needed_memory_bytes(compiled: Any) -> int:
+    """What a compiled program will take when it runs: arguments, results and scratch, on all
+    devices where those share the machine's memory."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return 0
+    size = (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+    first = jax.local_devices()[0]
+    return int(size) * (len(jax.local_devices()) if first.platform == "cpu" else 1)
+
+
+def check_memory(compiled: Any) -> None:
+    """Refuses a program that cannot fit, before it runs.
+
+    Raises:
+      BadInput: it needs more memory than there is.
+    """
+    needed, free = needed_memory_bytes(compiled), free_memory_bytes()
+    if free is not None and needed > free:
+        raise BadInput(
+            f"the encounter needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
+            "allowed: what fits, with fewer seeds, a smaller batch_size or a shorter horizon"
+        )

@@ -5,6 +5,11 @@ is one scan over recorded points with a loop over updates inside. Lanes are cut 
 small enough to stay in cache and spread over all local devices. Hyperparameters and
 payoffs enter as data, so encounters that differ only in numbers share one compiled
 program.
+
+Where every learner is exact, a policy is a tuple of scalars (see ``games.base``). Where one
+plays, a policy is whatever its learner initialises: a vector of logits, a network's
+parameters. Policies that the exact game can value are recorded as they are; others are
+valued by play, in the compiled program, at every recorded point.
 """
 
 import dataclasses
@@ -19,8 +24,12 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from algorithms.base import Learner, Memory, View, counting_evaluations
+from algorithms import costs
+from algorithms.base import Learner, Memory, View
+from algorithms.policies import Tabular
+from algorithms.rollouts import rollout
 from games.base import Game
+from shaping_bench import devices
 
 TILE = 2048
 """Most lanes per tile on a CPU: the working set of one update then stays in a core's cache."""
@@ -28,11 +37,21 @@ TILE = 2048
 WIDE_TILE = 2**20
 """The same on accelerators, which want all lanes at once."""
 
+ENVIRONMENTS = 256
+"""Most environments per tile on a CPU, where a lane plays in several: vectors long enough,
+and matrix products whose weights are one seed's."""
+
 VECTOR = 16
 """Lanes per vector register, at most: float32 in 512 bits."""
 
 RECORDS_PER_CALL = 64
 """Recorded points per call of the compiled program; progress is reported in between."""
+
+RECORDS_PER_CALL_OF_PLAY = 4
+"""The same where a learner plays: its updates take long enough for people to wonder."""
+
+EPISODES = 32
+"""Episodes that value policies by play, as LOQA's league plays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +60,14 @@ class Outcome:
 
     Attributes:
       updates: number of updates done at each recorded point, ``(R,)``; starts with 0.
-      params: per player the policy parameters at the recorded points, ``(R, [K,] S, d_i)``.
+      params: per player the policy parameters at the recorded points, ``(R, [K,] S, d_i)``;
+        empty where the exact game cannot value them.
       infos: per player the learner's info of the update before each point, ``(R, [K,] S)``.
       diverged: whether the final parameters are not all finite, ``([K,] S)``.
       compile_seconds, run_seconds: wall time, separately.
+      final: per player the final policy parameters, a tree with leaves ``([K,] S, ...)``.
+      played: values of the policies by play where ``params`` is empty, by name,
+        ``(R, [K,] S, n_players)``; see :func:`played_values`.
     """
 
     updates: np.ndarray
@@ -53,6 +76,8 @@ class Outcome:
     diverged: np.ndarray
     compile_seconds: float
     run_seconds: float
+    final: tuple[Any, ...]
+    played: dict[str, np.ndarray]
 
 
 def recorded_updates(num_updates: int, record_every: int | None) -> np.ndarray:
@@ -72,6 +97,7 @@ def run_encounter(
     record_every: int | None = None,
     init: Sequence[np.ndarray] | None = None,
     precision: str = "float32",
+    episodes: int = EPISODES,
     on_progress: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Runs one encounter, or a sweep of them.
@@ -80,21 +106,65 @@ def run_encounter(
     all K settings run as lanes of the same program, each with the same seeds.
 
     Args:
-      game: an exact game.
+      game: the game.
       learners: one per player.
       num_seeds: number of seeds S; seed s does not depend on S.
       num_updates: simultaneous updates.
       seed: base of the random keys.
       record_every: updates between recorded points; None records start and end only.
       init: initial policy parameters instead of the learners' own, one array per player,
-        ``(d_i,)`` for all seeds or ``(S, d_i)``.
+        ``(d_i,)`` for all seeds or ``(S, d_i)``; only for policies that are vectors.
       precision: ``"float32"`` or ``"float64"``.
+      episodes: episodes per recorded point where policies are valued by play.
       on_progress: called with the number of updates done.
+
+    Raises:
+      BadInput: it would not fit into memory; says how much it needs, and of what.
     """
     with jax.enable_x64(precision == "float64"):
         return _run(
-            game, tuple(learners), num_seeds, num_updates, seed, record_every, init, jnp.dtype(precision), on_progress
+            game,
+            tuple(learners),
+            num_seeds,
+            num_updates,
+            seed,
+            record_every,
+            init,
+            jnp.dtype(precision),
+            episodes,
+            on_progress,
         )
+
+
+def plays(learners: Sequence[Learner]) -> bool:
+    """Whether any of the learners has to play to learn."""
+    return any("exact" not in rule.views for rule in learners)
+
+
+def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
+    """Whether the exact game can value all policies."""
+    if "exact" not in game.views:
+        return False
+    return not plays(learners) or all(isinstance(rule.policy(game, i), Tabular) for i, rule in enumerate(learners))
+
+
+def played_values(
+    key: Array, game: Game, learners: Sequence[Learner], params: Sequence[Any], episodes: int
+) -> dict[str, Array]:
+    """Values of a joint policy by play, each ``(n_players,)``.
+
+    ``return`` is the mean reward per step, undiscounted; ``discounted_return`` is
+    ``(1 - gamma) sum_t gamma^t r_t``; what the game counts is per step too.
+    """
+    play = rollout(key, game, [rule.policy(game, i) for i, rule in enumerate(learners)], params, episodes)
+
+    def per_step(x: Array) -> Array:
+        return jnp.sum(jnp.mean(x, axis=1), axis=0) / game.num_moves
+
+    weights = (1.0 - game.gamma) * jnp.asarray(game.gamma) ** jnp.arange(play.rewards.shape[0])
+    discounted = jnp.tensordot(weights, jnp.mean(play.rewards, axis=1), axes=1)
+    counts = {name: per_step(x) for name, x in play.info.items()}
+    return {"return": per_step(play.rewards), "discounted_return": discounted, **counts}
 
 
 def _run(
@@ -106,6 +176,7 @@ def _run(
     record_every: int | None,
     init: Sequence[np.ndarray] | None,
     dtype: Any,
+    episodes: int,
     on_progress: Callable[[int], None] | None,
 ) -> Outcome:
     # Host arrays: nothing here may trigger a small compilation of its own.
@@ -115,45 +186,47 @@ def _run(
     if any(x.ndim > 1 or (x.ndim and x.shape[0] != num_points) for x in leaves):
         raise ValueError("swept fields must be 1-d arrays of one common length")
     swept = any(x.ndim for x in leaves)
-    lanes = _Lanes(num_points * num_seeds)
+    playing = plays(learners)
+    exactly = valued_exactly(game, learners)
+    lanes = _Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)
     is_laned = tuple(bool(x.ndim) for x in leaves)
     shared = [x for x in leaves if not x.ndim]
     laned = [lanes.split(np.repeat(x, num_seeds)) for x in leaves if x.ndim]
     seeds = lanes.split(np.tile(np.arange(num_seeds, dtype=np.uint32), num_points))
-    program = _Program(treedef, is_laned, lanes.mesh)
+    program = _Program(treedef, is_laned, lanes.mesh, playing, 0 if exactly else episodes)
     base = np.uint32(seed)
 
     begin, compile_seconds = program.compiled("begin", (shared, laned, base, seeds))
     started = time.perf_counter()
     params, states = begin(shared, laned, base, seeds)
     if init is not None:
-        params = tuple(
-            tuple(
-                lanes.split(np.tile(column, num_points))
-                for column in np.broadcast_to(x, (num_seeds, d)).T.astype(dtype)
-            )
-            for x, d in zip(init, game.sizes, strict=True)
-        )
+        starts = [
+            np.tile(np.broadcast_to(np.asarray(x, dtype), (num_seeds, np.shape(x)[-1])), (num_points, 1)) for x in init
+        ]
+        params = tuple(lanes.split(x) if playing else tuple(lanes.split(column) for column in x.T) for x in starts)
     carry = lanes.place((params, states))
     run_seconds = time.perf_counter() - started
 
     updates = recorded_updates(num_updates, record_every)
-    intervals = np.diff(updates).astype(np.int32)
-    per_call = min(RECORDS_PER_CALL, max(1, len(intervals)))
-    snapshots, infos = [jax.device_get(carry[0])], []
+    # The first point is recorded after no update at all.
+    intervals = np.diff(updates, prepend=0).astype(np.int32)
+    per_call = min(RECORDS_PER_CALL_OF_PLAY if playing else RECORDS_PER_CALL, len(intervals))
+    points: list[Any] = []
+    infos: list[Any] = []
     done = 0
     for first in range(0, len(intervals), per_call):
         chunk = intervals[first : first + per_call]
         padded = np.pad(chunk, (0, per_call - len(chunk)))
-        arguments = (shared, laned, base, seeds, np.int32(done), padded, carry)
+        real = np.arange(per_call) < len(chunk)
+        arguments = (shared, laned, base, seeds, np.int32(done), padded, real, carry)
         advance, seconds = program.compiled("advance", arguments)
         compile_seconds += seconds
         started = time.perf_counter()
-        carry, (points, info) = advance(*arguments)
-        points, info = jax.device_get((points, info))
+        carry, (point, info) = advance(*arguments)
+        point, info = jax.device_get((point, info))
         run_seconds += time.perf_counter() - started
         for r in range(len(chunk)):
-            snapshots.append(jax.tree.map(lambda x, r=r: x[:, r], points))
+            points.append(jax.tree.map(lambda x, r=r: x[:, r], point))
             infos.append(jax.tree.map(lambda x, r=r: x[:, r], info))
         done += int(chunk.sum())
         if on_progress is not None:
@@ -161,63 +234,86 @@ def _run(
 
     shape = (num_points, num_seeds) if swept else (num_seeds,)
 
-    def joined(column: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack([lanes.join(x).reshape(shape) for x in column])
+    def joined(x: np.ndarray) -> np.ndarray:
+        x = lanes.join(np.asarray(x))
+        return x.reshape(*shape, *x.shape[1:])
 
-    params_out = tuple(
-        np.stack([joined([snap[i][k] for snap in snapshots]) for k in range(len(snapshots[0][i]))], axis=-1)
-        for i in range(game.n_players)
-    )
-    nothing = np.full(shape, np.nan, dtype)
+    def vector(theta: Any) -> np.ndarray:
+        return np.stack([joined(x) for x in theta], axis=-1) if isinstance(theta, tuple) else joined(theta)
+
+    players = range(game.n_players)
+    params_out: tuple[np.ndarray, ...] = ()
+    if exactly:
+        params_out = tuple(np.stack([vector(point[0][i]) for point in points]) for i in players)
+    played = {name: np.stack([joined(point[1][name]) for point in points]) for name in points[0][1]}
     infos_out = tuple(
-        {
-            name: np.concatenate([nothing[None], joined([x[i][name] for x in infos])])
-            for name in (infos[0][i] if infos else {})
-        }
-        for i in range(game.n_players)
+        {name: np.stack([joined(info[i][name]) for info in infos]) for name in infos[0][i]} for i in players
     )
-    finite = np.all([np.isfinite(x[-1]).all(axis=-1) for x in params_out], axis=0)
-    return Outcome(updates, params_out, infos_out, ~finite, compile_seconds, run_seconds)
+    final = tuple(x[-1] for x in params_out) if exactly else jax.tree.map(joined, jax.device_get(carry[0]))
+    finite = np.ones(shape, bool)
+    for leaf in jax.tree.leaves(final):
+        finite &= np.isfinite(leaf).reshape(*shape, -1).all(axis=-1)
+    return Outcome(updates, params_out, infos_out, ~finite, compile_seconds, run_seconds, final, played)
 
 
-def gradient_evaluations(game: Game, learners: Sequence[Learner]) -> tuple[int, ...]:
-    """Values and gradients of the game that each learner asks for in one update."""
-    params = tuple(tuple(np.float32(0.0) for _ in range(d)) for d in game.sizes)
-
-    def one_update(i: int, rule: Learner) -> Any:
-        key = jax.random.key(0)
-        _, state = rule.init(key, game, i)
-        return rule.update(key, state, View(game, params, i, rule.access, learners))
-
+def costs_per_update(game: Game, learners: Sequence[Learner]) -> tuple[costs.Costs, ...]:
+    """What each learner's update of one seed costs alone."""
     counts = []
-    for i, rule in enumerate(learners):
-        with counting_evaluations() as count:
-            jax.eval_shape(lambda i=i, rule=rule: one_update(i, rule)[0])
-        counts.append(count[0])
+    for i in range(len(learners)):
+        with costs.counting() as count:
+            jax.eval_shape(lambda i=i: _one_update(game, learners, [i]))
+        counts.append(count)
     return tuple(counts)
+
+
+def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
+    """Environment steps of one update of everybody, play that several share counted once."""
+    with costs.counting() as count:
+        jax.eval_shape(lambda: _one_update(game, learners, range(len(learners))))
+    return count.steps
+
+
+def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int]) -> Any:
+    key = jax.random.key(0)
+    pairs = [rule.init(key, game, j) for j, rule in enumerate(learners)]
+    params = [theta if plays(learners) else tuple(jnp.asarray(x) for x in theta) for theta, _ in pairs]
+    states = [state for _, state in pairs]
+    memory: Memory = {}
+    return [
+        learners[i].update(
+            key, states[i], View(game, params, i, learners[i].access, learners, memory, key=key, states=states)
+        )[0]
+        for i in players
+    ]
 
 
 class _Lanes:
     """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices."""
 
-    def __init__(self, count: int) -> None:
-        devices = jax.local_devices()
+    def __init__(self, count: int, width: int = 1) -> None:
+        devices = jax.local_devices()[:count]
         per_device = -(-count // len(devices))
         self.count = count
+        # A lane that plays in many environments at once is as wide as they are many.
         most = TILE if devices[0].platform == "cpu" else WIDE_TILE
+        if width > 1:
+            most = max(1, (ENVIRONMENTS if devices[0].platform == "cpu" else WIDE_TILE) // width)
         tiles = max(1, -(-per_device // most))
         # Equal tiles, for the last one's padding is work too; whole vector registers, so that
         # no lane falls to the scalar code of a remainder, whatever the number of lanes.
-        self.tile = VECTOR * -(-per_device // (tiles * VECTOR))
+        self.tile = -(-per_device // tiles)
+        if width == 1:
+            self.tile = VECTOR * -(-self.tile // VECTOR)
         self.tiles = len(devices) * tiles
         self.mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
 
     def split(self, x: np.ndarray) -> np.ndarray:
-        """``(N,)`` to ``(tiles, tile)``; the padding repeats the last lane."""
-        return np.pad(x, (0, self.tiles * self.tile - self.count), mode="edge").reshape(self.tiles, self.tile)
+        """``(N, ...)`` to ``(tiles, tile, ...)``; the padding repeats the last lane."""
+        padding = [(0, self.tiles * self.tile - self.count)] + [(0, 0)] * (x.ndim - 1)
+        return np.pad(x, padding, mode="edge").reshape(self.tiles, self.tile, *x.shape[1:])
 
     def join(self, x: np.ndarray) -> np.ndarray:
-        return x.reshape(-1)[: self.count]
+        return x.reshape(-1, *x.shape[2:])[: self.count]
 
     def place(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, P("lanes")))
@@ -229,8 +325,9 @@ _COMPILED: dict[Any, Any] = {}
 class _Program:
     """The two compiled functions of an encounter shape, kept for the life of the process."""
 
-    def __init__(self, treedef: Any, is_laned: tuple[bool, ...], mesh: Mesh) -> None:
+    def __init__(self, treedef: Any, is_laned: tuple[bool, ...], mesh: Mesh, playing: bool, episodes: int) -> None:
         self.treedef, self.is_laned, self.mesh = treedef, is_laned, mesh
+        self.playing, self.episodes = playing, episodes
 
     def compiled(self, name: str, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], float]:
         """The compiled function for these shapes, and the seconds spent compiling it."""
@@ -238,7 +335,7 @@ class _Program:
         flat, structure = jax.tree.flatten(
             avals, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], str)
         )
-        key = (name, self.treedef, self.is_laned, self.mesh, structure, tuple(flat))
+        key = (name, self.treedef, self.is_laned, self.mesh, self.episodes, structure, tuple(flat))
         if key in _COMPILED:
             return _COMPILED[key], 0.0
         started = time.perf_counter()
@@ -248,11 +345,13 @@ class _Program:
             specs: tuple[Any, ...] = (everywhere, lanes, everywhere, lanes)
             donate: tuple[int, ...] = ()
         else:
-            specs = (everywhere, lanes, everywhere, lanes, everywhere, everywhere, lanes)
-            function, donate = self._advance, (6,)
+            specs = (everywhere, lanes, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
+            function, donate = self._advance, (7,)
         sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=lanes, check_vma=False)
-        _COMPILED[key] = jax.jit(sharded, donate_argnums=donate).lower(*arguments).compile()
-        return _COMPILED[key], time.perf_counter() - started
+        compiled = jax.jit(sharded, donate_argnums=donate).lower(*arguments).compile()
+        devices.check_memory(compiled)
+        _COMPILED[key] = compiled
+        return compiled, time.perf_counter() - started
 
     def _rebuild(self, shared: list[Array], laned: list[Array]) -> tuple[Game, tuple[Learner, ...]]:
         shared_, laned_ = iter(shared), iter(laned)
@@ -264,7 +363,10 @@ class _Program:
             key = jax.random.fold_in(_lane_key(base, seed), 0)
             pairs = [rule.init(jax.random.fold_in(key, i), game, i) for i, rule in enumerate(learners)]
             dtype = jnp.result_type(float)
-            params = tuple(tuple(jnp.asarray(x, dtype) for x in theta) for theta, _ in pairs)
+            params = tuple(
+                jax.tree.map(lambda x: jnp.asarray(x, dtype), theta if self.playing else tuple(theta))
+                for theta, _ in pairs
+            )
             return params, tuple(state for _, state in pairs)
 
         return jax.vmap(jax.vmap(one_lane))(laned, seeds)
@@ -277,19 +379,32 @@ class _Program:
         seeds: Array,
         done: Array,
         intervals: Array,
+        real: Array,
         carry: Any,
     ) -> Any:
         def one_update(laned: list[Array], seed: Array, t: Array, params: Any, states: Any) -> Any:
             game, learners = self._rebuild(shared, laned)
             key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 1), t)
             memory: Memory = {}
-            new = [
-                rule.update(jax.random.fold_in(key, i), states[i], View(game, params, i, rule.access, learners, memory))
+            n = len(learners)
+            shown = tuple(rule.shown(theta, state) for rule, theta, state in zip(learners, params, states, strict=True))
+            play_key = jax.random.fold_in(key, n) if self.playing else None
+            views = [
+                View(game, params, i, rule.access, learners, memory, play_key, states, shown)
                 for i, rule in enumerate(learners)
             ]
+            new = [rule.update(jax.random.fold_in(key, i), states[i], views[i]) for i, rule in enumerate(learners)]
             moved = tuple(theta for theta, _, _ in new)
             moved = jax.tree.map(lambda x, old: x.astype(old.dtype), moved, params)
             return moved, tuple(state for _, state, _ in new), tuple(dict(info) for _, _, info in new)
+
+        def one_point(laned: list[Array], seed: Array, t: Array, params: Any) -> Any:
+            """What is recorded of a joint policy: itself, or its values by play."""
+            if not self.episodes:
+                return params, {}
+            game, learners = self._rebuild(shared, laned)
+            key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 2), t)
+            return (), played_values(key, game, learners, params, self.episodes)
 
         def one_tile(tile: Any) -> Any:
             laned, seeds, (params, states) = tile
@@ -298,17 +413,28 @@ class _Program:
             shapes = jax.eval_shape(update, laned, seeds, done, params, states)[2]
             unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
 
-            def until_next_record(carry: Any, interval: Array) -> Any:
-                t, params, states = carry
+            valued = jax.vmap(one_point, in_axes=(0, 0, None, 0))
+            skipped = jax.eval_shape(valued, laned, seeds, done, params)
+
+            def until_next_record(carry: Any, record: Any) -> Any:
+                (t, params, states), (interval, wanted) = carry, record
 
                 def body(k: Array, loop: Any) -> Any:
                     params, states, _ = loop
                     return update(laned, seeds, t + k, params, states)
 
                 params, states, info = jax.lax.fori_loop(0, interval, body, (params, states, unknown))
-                return (t + interval, params, states), (params, info)
+                t = t + interval
+                if not self.episodes:
+                    return (t, params, states), ((params, {}), info)
+                point = jax.lax.cond(
+                    wanted,
+                    lambda: valued(laned, seeds, t, params),
+                    lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), skipped),
+                )
+                return (t, params, states), (point, info)
 
-            (_, params, states), records = jax.lax.scan(until_next_record, (done, params, states), intervals)
+            (_, params, states), records = jax.lax.scan(until_next_record, (done, params, states), (intervals, real))
             return (params, states), records
 
         return jax.lax.map(one_tile, (laned, seeds, carry))

@@ -19,7 +19,7 @@ import pandas as pd
 from algorithms.base import Learner
 from games.base import Game
 from shaping_bench import devices, metrics
-from shaping_bench.encounter import Outcome, gradient_evaluations, run_encounter
+from shaping_bench.encounter import Outcome, costs_per_update, run_encounter, steps_per_update
 from shaping_bench.errors import StoreError
 from shaping_bench.store import SCHEMA, Store
 from shaping_bench.suite import Cell, Labelled, Suite
@@ -164,6 +164,8 @@ def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
         outcome.diverged[k],
         outcome.compile_seconds / num_points,
         outcome.run_seconds / num_points,
+        jax.tree.map(lambda x: x[k], outcome.final),
+        {name: x[:, k] for name, x in outcome.played.items()},
     )
 
 
@@ -228,11 +230,11 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store) -
         "run": outcome.run_seconds,
         "metrics": time.perf_counter() - started,
     }
-    per_update = gradient_evaluations(game, learners)
+    per_update = costs_per_update(game, learners)
     costs = {
         "updates": cell.seeds * cell.steps,
-        "gradient_evaluations": [n * cell.seeds * cell.steps for n in per_update],
-        "environment_steps": 0,
+        "gradient_evaluations": [x.evaluations * cell.seeds * cell.steps for x in per_update],
+        "environment_steps": steps_per_update(game, learners) * cell.seeds * cell.steps,
     }
     record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()))
     policies = {f"player_{i + 1}": x[-1] for i, x in enumerate(outcome.params)} if suite.matches else None
