@@ -9,6 +9,8 @@ from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Ra
 from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from algorithms.naive import Naive
 from algorithms.policy_gradient import NaivePG
+from algorithms.ppo import PPO
+from algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
 from algorithms.sos import SOS
 
 __all__ = ["ALGORITHMS", "Learner"]
@@ -27,6 +29,11 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "lss": LSS,
     "extragradient": Extragradient,
     "naive-pg": NaivePG,
+    "naive-q": NaiveQ,
+    "jal-q": JointActionQ,
+    "phc": PHC,
+    "wolf-phc": WoLFPHC,
+    "ppo": PPO,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,

@@ -1,0 +1,199 @@
+"""Independent PPO: proximal policy optimisation that ignores that the others learn.
+
+Schulman et al. 2017 (arXiv 1707.06347), in the setting in which pax and M-FOS train the
+learners that shapers meet: several epochs of minibatches over one batch of play, generalised
+advantages, normalised in each minibatch, a clipped value loss, an entropy bonus.
+
+Minibatches are whole episodes, so that recurrent policies are differentiated through time
+from the start of the episode; pax feeds the hidden states it stored while playing as inputs.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
+from algorithms.estimators import gae
+from algorithms.policies import NETWORKS, Critic, Net, NetworkPolicy, Policy, Tabular, critic, net, resolved
+from algorithms.policy_gradient import initial_policy
+from algorithms.rollouts import entropy, taken
+from algorithms.trees import Tree
+from games.base import Game
+
+
+class PPOState(NamedTuple):
+    """What PPO remembers beside its policy.
+
+    Attributes:
+      critic: parameters of the value function; empty where the policy's network has that head.
+      optimiser: state of the one optimiser of both.
+    """
+
+    critic: Tree
+    optimiser: Tree
+
+
+class Batch(NamedTuple):
+    """What the epochs of one update learn from; every leaf ``(T, B, ...)``.
+
+    Attributes:
+      observations: before each step.
+      actions: taken there, integers.
+      log_probs: of these actions under the policy that played.
+      values: of the critic before the update.
+      advantages: generalised, of the actions.
+      targets: of the critic, ``advantages + values``.
+    """
+
+    observations: Array
+    actions: Array
+    log_probs: Array
+    values: Array
+    advantages: Array
+    targets: Array
+
+
+def clipped_surrogate(log_ratios: Array, advantages: Array, clip: Any) -> Array:
+    """``min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)``, elementwise (eq. 7).
+
+    A pessimistic bound on what the change of policy gains: an action is neither made more
+    likely beyond ``1 + clip`` for its advantage, nor less likely than ``1 - clip`` against it.
+
+    Args:
+      log_ratios: log-probability now minus log-probability when played.
+      advantages: of the actions, same shape.
+      clip: half width of the interval of ratios, in (0, 1).
+    """
+    ratios = jnp.exp(log_ratios)
+    return jnp.minimum(ratios * advantages, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * advantages)
+
+
+def clipped_error(values: Array, old_values: Array, targets: Array, clip: Any) -> Array:
+    """Squared error of the values, or of what they are within ``clip`` of the old ones if that is worse."""
+    near = old_values + jnp.clip(values - old_values, -clip, clip)
+    return jnp.maximum(jnp.square(values - targets), jnp.square(near - targets))
+
+
+@pytree_dataclass
+class PPO(Learner):
+    """Ascends ``E[clipped surrogate] + entropy_bonus * entropy - value_coefficient * clipped squared
+    error`` by Adam; means are over steps and episodes, without the weights ``gamma^t``."""
+
+    access: ClassVar[Access] = Access.ACTIONS
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    source = "Schulman et al. 2017, arXiv 1707.06347; settings of pax (Shaper's co-players)"
+    # pax trains its tables with Adam's step 1 and its networks with 0.005.
+    published: ClassVar = {
+        "ipd": {"lr": 1.0, "minibatches": 4, "entropy_bonus": 0.02},
+        "imp": {"lr": 1.0, "minibatches": 4, "entropy_bonus": 0.02},
+        "coin-game": {"lr": 0.005, "minibatches": 8, "entropy_bonus": 0.1},
+    }
+
+    lr: float = field(0.005, "step size of Adam, policy and critic", low=0.0)
+    clip: float = field(0.2, "most that a probability ratio, or a value, may move for gain", low=0.0)
+    lam: float = field(0.95, "lambda of the generalised advantages", low=0.0, high=1.0)
+    entropy_bonus: float = field(0.01, "weight of the policy's entropy, in nats", low=0.0)
+    value_coefficient: float = field(0.5, "weight of the critic's squared error", low=0.0)
+    max_grad_norm: float = field(0.5, "longer gradients are cut to this norm", low=0.0)
+    batch_size: int = field(128, "episodes per update", low=1, static=True)
+    epochs: int = field(2, "passes over the batch", low=1, static=True)
+    minibatches: int = field(4, "parts of the batch, each one step of Adam; divides it", low=1, static=True)
+    normalise: bool = field(True, "advantages to mean 0 and deviation 1 in each minibatch", static=True)
+    separate: bool = field(False, "a network of its own for the critic, instead of one with two heads", static=True)
+    network: str = field("auto", "policy and critic; auto: a table where one does", choices=NETWORKS, static=True)
+    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
+
+    def _network(self, game: Game) -> str:
+        return resolved(game, self.network, "conv-gru")
+
+    def check_game(self, game: Game, player: int) -> None:
+        self._network(game)
+        if self.batch_size % self.minibatches:
+            raise ValueError(
+                f"has batch_size={self.batch_size} and minibatches={self.minibatches}; allowed: a divisor of the batch"
+            )
+
+    def policy(self, game: Game, player: int) -> Policy:
+        network = self._network(game)
+        if network == "tabular":
+            return Tabular(game.sizes[player])
+        heads = (("logits", game.n_actions),) + (() if self.separate else (("value", 1),))
+        return NetworkPolicy(net(game, network, heads, self.hidden))
+
+    def critic(self, game: Game, player: int) -> Critic | None:
+        """The value function, where it is apart from the policy."""
+        network = self._network(game)
+        return critic(game, network, player, self.hidden) if self.separate or network == "tabular" else None
+
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.max_grad_norm), optax.scale(-1.0), optax.adam(self.lr, eps=1e-5)
+        )
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, PPOState]:
+        actor_key, critic_key = jax.random.split(key)
+        params = initial_policy(actor_key, game, player, self.policy(game, player))
+        apart = self.critic(game, player)
+        values = () if apart is None else apart.init(critic_key)
+        return params, PPOState(values, self._optimiser().init((params, values)))
+
+    def _heads(self, view: View, weights: tuple[Tree, Tree], observations: Array) -> tuple[Array, Array]:
+        """Logits ``(T, B, A)`` and values ``(T, B)`` along whole episodes."""
+        params, values = weights
+        apart, policy = self.critic(view.game, view.player), view.policy
+        if apart is not None:
+            return policy.unroll(params, observations), apart.unroll(values, observations)
+        assert isinstance(policy, NetworkPolicy)
+        assert isinstance(policy.net, Net)
+        heads = policy.net.unroll(params, observations)
+        return heads["logits"], heads["value"][..., 0]
+
+    def batch(self, view: View, weights: tuple[Tree, Tree]) -> Batch:
+        """One batch of play with what the current policy and critic say of it."""
+        play = view.play(self.batch_size)
+        observations, actions = play.observations(), play.actions()
+        logits, values = self._heads(view, weights, observations)
+        advantages = gae(play.rewards(), values[:-1], values[-1], view.game.gamma, self.lam)
+        targets = advantages + values[:-1]
+        return Batch(observations[:-1], actions, taken(logits[:-1], actions), values[:-1], advantages, targets)
+
+    def objective(self, weights: tuple[Tree, Tree], view: View, batch: Batch) -> tuple[Array, Info]:
+        """What is ascended, on one minibatch."""
+        logits, values = self._heads(view, weights, batch.observations)
+        advantages = batch.advantages
+        if self.normalise:
+            advantages = (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
+        log_ratios = taken(logits, batch.actions) - batch.log_probs
+        gain = jnp.mean(clipped_surrogate(log_ratios, advantages, self.clip))
+        spread = jnp.mean(entropy(logits))
+        error = jnp.mean(clipped_error(values, batch.values, batch.targets, self.clip))
+        total = gain + self.entropy_bonus * spread - self.value_coefficient * error
+        return total, {"entropy": spread, "critic_loss": error}
+
+    def update(self, key: Array, state: PPOState, view: View) -> tuple[Tree, PPOState, Info]:
+        weights = (view.own, state.critic)
+        batch = self.batch(view, weights)
+        optimiser = self._optimiser()
+        size = self.batch_size // self.minibatches
+
+        def step(carry: Any, part: Batch) -> Any:
+            weights, memory = carry
+            slope, info = jax.grad(self.objective, has_aux=True)(weights, view, part)
+            change, memory = optimiser.update(slope, memory)
+            return (optax.apply_updates(weights, change), memory), info
+
+        def epoch(carry: Any, key: Array) -> Any:
+            order = jax.random.permutation(key, self.batch_size)
+
+            def part(carry: Any, chosen: Array) -> Any:
+                return step(carry, jax.tree.map(lambda x: jnp.take(x, chosen, axis=1), batch))
+
+            return lax.scan(part, carry, order.reshape(self.minibatches, size))
+
+        carry = (weights, state.optimiser)
+        carry, infos = lax.scan(epoch, carry, jax.random.split(key, self.epochs))
+        (params, values), memory = carry
+        return params, PPOState(values, memory), jax.tree.map(lambda x: x[-1, -1], infos)
