@@ -328,11 +328,11 @@ class Learner:
         del state
         return params
 
-    def act(self, key: Array, state: Tree, observation: Array) -> Array:
-        """Online learners: the action in one environment."""
+    def act(self, word: Array, state: Tree, observation: Array) -> Array:
+        """Online learners: the action in one environment, by 32 random bits."""
         raise NotImplementedError
 
-    def react(self, state: Tree, observation: Array, actions: Array, reward: Array, then: Array) -> Tree:
+    def react(self, game: Game, state: Tree, observation: Array, reward: Array, then: Array) -> Tree:
         """Online learners: the new state after a step; ``then`` is the next observation."""
         raise NotImplementedError
 

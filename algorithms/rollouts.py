@@ -118,12 +118,17 @@ def _acting(policy: Policy, groups: int) -> Any:
     return grouped
 
 
+def uniform(words: Array) -> Array:
+    """Random 32-bit words as numbers in [0, 1), of 24 bits each."""
+    return (words >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+
+
 def sample(words: Array, logits: Array) -> Array:
     """Actions from random 32-bit words ``(B,)`` and logits ``(B, A)``, by inversion.
 
     A word is a number in [0, 1), so that an action of probability 0 or 1 is never or always taken.
     """
-    draws = (words >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+    draws = uniform(words)
     if logits.shape[-1] == 2:
         return (draws >= jax.nn.sigmoid(logits[..., 0] - logits[..., 1])).astype(jnp.int32)
     below = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)[..., :-1]
@@ -162,9 +167,9 @@ def live(
 ) -> tuple[Trajectory, tuple[Tree, ...]]:
     """One episode in one environment in which those who learn online learn as they play.
 
-    Learners with ``online`` act by ``act(key, state, observation)`` and learn after every step
-    by ``react(state, observation, actions, reward, next_observation)``, where ``actions`` are
-    the joint action ``(n_players,)``; the others play their policies, unchanged.
+    Learners with ``online`` act by ``act(word, state, observation)`` and learn after every step
+    by ``react(game, state, observation, reward, next_observation)``; the others play their
+    policies, unchanged.
 
     Returns:
       The trajectory, with a batch axis of length 1, and the new states of all learners.
@@ -173,32 +178,35 @@ def live(
     costs.charge(steps=length)
     n = game.n_players
     policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
-    reset_key, play_key = jax.random.split(key)
+    reset_key, action_key, step_key = jax.random.split(key, 3)
     seen, state = game.reset(reset_key)
+    # One word per action, drawn ahead: a key derived at every step costs more than all else in it.
+    words = jax.random.bits(action_key, (length, n), jnp.uint32)
 
-    def step(loop: Any, key: Array) -> Any:
+    def step(loop: Any, now: Any) -> Any:
         seen, state, carries, minds = loop
-        keys = jax.random.split(key, n + 1)
+        draws, key = now
         actions, moved = [], []
         for i, rule in enumerate(learners):
             carry = carries[i]
             if rule.online:
-                action = rule.act(keys[i], minds[i], seen[i])
+                action = rule.act(draws[i], minds[i], seen[i])
             else:
                 carry, logits = policies[i].step(params[i], carry, seen[i], state)
-                action = sample(jax.random.bits(keys[i], (), jnp.uint32), logits)
+                action = sample(draws[i], logits)
             actions.append(action)
             moved.append(carry)
         joint = jnp.stack(actions)
-        then, after, rewards, _, info = game.step(keys[n], state, joint)
+        then, after, rewards, _, info = game.step(key, state, joint)
         minds = tuple(
-            rule.react(minds[i], seen[i], joint, rewards[i], then[i]) if rule.online else minds[i]
+            rule.react(game, minds[i], seen[i], rewards[i], then[i]) if rule.online else minds[i]
             for i, rule in enumerate(learners)
         )
         return (then, after, tuple(moved), minds), (state, joint, rewards, info)
 
     loop = (seen, state, tuple(policy.start() for policy in policies), tuple(states))
-    (_, last, _, minds), (before, actions, rewards, info) = lax.scan(step, loop, jax.random.split(play_key, length))
+    inputs = (words, jax.random.split(step_key, length))
+    (_, last, _, minds), (before, actions, rewards, info) = lax.scan(step, loop, inputs)
     stacked = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
     trajectory = Trajectory(stacked, actions, rewards, info)
     return jax.tree.map(lambda x: x[:, None], trajectory), minds
