@@ -7,6 +7,8 @@ from algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
 from algorithms.base import Learner
 from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
 from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
+from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
+from algorithms.lola_pg import LOLAOM, LOLAPG
 from algorithms.naive import Naive
 from algorithms.policy_gradient import NaivePG
 from algorithms.ppo import PPO
@@ -29,6 +31,10 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "lss": LSS,
     "extragradient": Extragradient,
     "naive-pg": NaivePG,
+    "lola-pg": LOLAPG,
+    "lola-om": LOLAOM,
+    "lola-dice": LOLADiCE,
+    "lola-dice-om": LOLADiCEOM,
     "naive-q": NaiveQ,
     "jal-q": JointActionQ,
     "phc": PHC,

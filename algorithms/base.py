@@ -286,6 +286,12 @@ class View:
         self._require(Access.SIMULATOR, "the others' learning rules")
         return self._learners
 
+    @property
+    def states(self) -> tuple[Tree, ...]:
+        """What everybody's learning rule remembers."""
+        self._require(Access.SIMULATOR, "the others' learner states")
+        return self._states
+
     def _replaced(self, changes: Mapping[int, Tree]) -> tuple[Tree, ...]:
         return tuple(changes.get(j, theta) for j, theta in enumerate(self._params))
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
+from algorithms.policies import Policy, Scripted
 from algorithms.trees import Tree
 from games.base import Game
 from games.repeated import SATURATED_LOGIT
@@ -34,19 +35,32 @@ class FixedStrategy(Learner):
     views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
     learns: ClassVar[bool] = False
     two_players_only: ClassVar[bool] = True
+    script: ClassVar[str] = ""
+    """Its name among the scripts of games without memory-one policies, if they define it."""
+
+    def _scripted(self, game: Game) -> bool:
+        return not game.memory_one and self.script in game.scripts
+
+    def policy(self, game: Game, player: int) -> Policy:
+        return Scripted(game, self.script, player) if self._scripted(game) else super().policy(game, player)
 
     def probabilities(self, game: Game, player: int) -> Any:
         """Probability of action 0 in each state, ``(d_i,)``."""
         raise NotImplementedError
 
     def check_game(self, game: Game, player: int) -> None:
+        if self._scripted(game):
+            return
         if not game.memory_one:
-            raise ValueError("needs a repeated two-action game with memory-one policies")
+            scripts = f", or a strategy this game defines: {', '.join(game.scripts)}" if game.scripts else ""
+            raise ValueError(f"needs a repeated two-action game with memory-one policies{scripts}")
         if self.two_players_only and game.n_players != 2:
             raise ValueError(f"is defined for 2 players, the game has {game.n_players}")
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
         del key
+        if self._scripted(game):
+            return (), ()
         return logits_of(
             jnp.stack([jnp.asarray(p, jnp.result_type(float)) for p in self.probabilities(game, player)])
         ), ()
@@ -56,7 +70,7 @@ class FixedStrategy(Learner):
         return view.own, state, {}
 
 
-def _strategy(name: str, source: str, *probabilities: float) -> type[FixedStrategy]:
+def _strategy(name: str, source: str, *probabilities: float, script: str = "") -> type[FixedStrategy]:
     """A strategy without hyperparameters; a single probability is played in every state."""
     unconditional = len(probabilities) == 1
 
@@ -66,15 +80,26 @@ def _strategy(name: str, source: str, *probabilities: float) -> type[FixedStrate
     cls = type(
         name,
         (FixedStrategy,),
-        {"__doc__": source, "source": source, "probabilities": table, "two_players_only": not unconditional},
+        {
+            "__doc__": source,
+            "source": source,
+            "probabilities": table,
+            "two_players_only": not unconditional,
+            "script": script,
+        },
     )
     return pytree_dataclass(cls)
 
 
-AllC = _strategy("AllC", "Always action 0 (cooperate).", 1.0)
-AllD = _strategy("AllD", "Always action 1 (defect).", 0.0)
-Random = _strategy("Random", "Both actions with probability one half.", 0.5)
-TFT = _strategy("TFT", "Tit for tat (Axelrod 1984): start with C, then repeat the opponent.", 1.0, 1.0, 0.0, 1.0, 0.0)
+AllC = _strategy("AllC", "Always action 0 (cooperate).", 1.0, script="all-c")
+AllD = _strategy("AllD", "Always action 1 (defect).", 0.0, script="all-d")
+Random = _strategy("Random", "All actions with equal probability.", 0.5, script="random")
+TFT = _strategy(
+    "TFT",
+    "Tit for tat (Axelrod 1984): start with C, then repeat the opponent.",
+    *(1.0, 1.0, 0.0, 1.0, 0.0),
+    script="tft",
+)
 WSLS = _strategy("WSLS", "Win-stay, lose-shift (Nowak & Sigmund 1993).", 1.0, 1.0, 0.0, 0.0, 1.0)
 Grim = _strategy("Grim", "Cooperate until the first defection of either player.", 1.0, 1.0, 0.0, 0.0, 0.0)
 
@@ -141,3 +166,26 @@ class BestResponse(Learner):
     def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
         del key
         return view.best_response(), state, {}
+
+
+@pytree_dataclass
+class Frozen(Learner):
+    """Plays the policy of another rule and never changes it: who meets others in a league."""
+
+    access: ClassVar[Access] = Access.ACTIONS
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    learns: ClassVar[bool] = False
+    source = "the rule it plays for"
+
+    rule: Learner = field(doc="whose policy is played")
+    batch_size: int = field(32, "episodes it plays at once", static=True)
+
+    def policy(self, game: Game, player: int) -> Policy:
+        return self.rule.policy(game, player)
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        return self.rule.init(key, game, player)[0], ()
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        del key
+        return view.own, state, {}

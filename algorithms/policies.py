@@ -6,7 +6,7 @@ environment (``step``); learning looks at whole trajectories (``unroll``).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -78,19 +78,21 @@ def select(table: Array, index: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Scripted(Policy):
-    """A rule of the environment's state, with its own logits and no parameters.
+    """A fixed strategy that the game defines by a rule of its state; no parameters."""
 
-    ``rule(state)`` gives logits ``(n_actions,)``; minus infinity is allowed.
-    """
-
-    rule: Callable[[Tree], Array]
+    game: Game
+    name: str
+    player: int
 
     def init(self, key: Array) -> Tree:
         del key
         return ()
 
+    def start(self) -> Tree:
+        return jnp.zeros(())
+
     def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
-        return carry, self.rule(state)
+        return self.game.script(self.name, carry, state, self.player)
 
 
 @dataclasses.dataclass(frozen=True)

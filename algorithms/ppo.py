@@ -189,7 +189,7 @@ class PPO(Learner):
             order = jax.random.permutation(key, self.batch_size)
 
             def part(carry: Any, chosen: Array) -> Any:
-                return step(carry, jax.tree.map(lambda x: jnp.take(x, chosen, axis=1), batch))
+                return step(carry, jax.tree.map(lambda x: jnp.take(x, chosen, axis=1, mode="clip"), batch))
 
             return lax.scan(part, carry, order.reshape(self.minibatches, size))
 

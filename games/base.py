@@ -77,6 +77,14 @@ class Game:
         """Observations of a state, ``(n_players, *observation_shape)``."""
         raise NotImplementedError
 
+    scripts: ClassVar[tuple[str, ...]] = ()
+    """Fixed strategies that the sampled view defines by a rule of its state."""
+
+    def script(self, name: str, memory: Array, state: Any, player: int) -> tuple[Array, Array]:
+        """One of ``scripts``: its memory, 0 at the start, and logits ``(n_actions,)``; minus
+        infinity rules an action out."""
+        raise NotImplementedError
+
     def paid(self, observations: Array, actions: Array) -> Array:
         """Rewards that the rules pay for joint actions, as anybody who saw them can tell.
 

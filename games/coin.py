@@ -282,6 +282,20 @@ class CoinGame(Game):
             flat = jax.vmap(flat)
         return flat(where, present, actions)
 
+    scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "tft", "random")
+
+    def script(self, name: str, memory: Array, state: State, player: int) -> tuple[Array, Array]:
+        """``all-c`` and ``all-d`` are LOQA's always-cooperate and always-defect, see below;
+        ``tft`` (POLA's evaluation) cooperates, defects after a step that cost it something and
+        cooperates again after one that paid."""
+        if name == "random":
+            return memory, jnp.zeros((self.n_actions,))
+        reward = state.rewards[player]
+        memory = jnp.where(reward < 0, 1.0, jnp.where(reward > 0, 0.0, memory))
+        defects = jnp.asarray({"all-c": False, "all-d": True, "tft": memory > 0.5}[name])
+        cost = jnp.where(defects, _greed(self, state, player), _restraint(self, state, player))
+        return memory, jnp.where(cost == jnp.min(cost), 0.0, -jnp.inf)
+
     def _paid(self, own: Pair, other: Pair) -> Pair:
         """Rewards of the pick-ups."""
         return (
@@ -423,12 +437,7 @@ def always_cooperate(game: CoinGame, key: Array, state: State, player: int) -> A
     As LOQA's league defines it for one coin. With one coin of each colour: towards the own
     coin, but never onto the other's.
     """
-    distances = _distances(game, state, player)
-    if game.rules.num_coins == 1:
-        mine = state.owners[0] == player
-        return _least(key, jnp.where(mine, distances[0], -distances[0]))
-    own, other = distances[player], distances[1 - player]
-    return _least(key, jnp.where(other == 0, 2 * game.size, own))
+    return _least(key, _restraint(game, state, player))
 
 
 def uniformly_random(game: CoinGame, key: Array, state: State, player: int) -> Array:
@@ -447,6 +456,15 @@ def _distances(game: CoinGame, state: State, player: int) -> list[Array]:
         apart = [jnp.abs(a - b) for a, b in zip(after, game._place(coin), strict=True)]
         out.append(jnp.minimum(apart[0], n - apart[0]) + jnp.minimum(apart[1], n - apart[1]))
     return out
+
+
+def _restraint(game: CoinGame, state: State, player: int) -> Array:
+    distances = _distances(game, state, player)
+    if game.rules.num_coins == 1:
+        mine = state.owners[0] == player
+        return jnp.where(mine, distances[0], -distances[0])
+    own, other = distances[player], distances[1 - player]
+    return jnp.where(other == 0, 2 * game.size, own)
 
 
 def _greed(game: CoinGame, state: State, player: int) -> Array:

@@ -8,9 +8,13 @@ A tolerance is argued, never fitted. Where the published number is a statistic o
 sample it is ``rounding + 3 sqrt(se_published^2 + se_ours^2)``; the published standard error
 is either stated by the source or that of a sample of the published size drawn from ours.
 Numbers without sampling error (closed forms, counts over a grid) state their tolerance.
+
+Where the published budget is beyond two cores, a protocol states a smaller one and, under
+``full``, what differs at the published one; every verdict names the budget that was spent.
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +26,19 @@ import pydantic
 from rich.console import Console
 from rich.table import Table
 
+from algorithms.fixed import Frozen
 from games.base import Game
 from shaping_bench import metrics, registry
-from shaping_bench.encounter import recorded_updates, run_encounter
+from shaping_bench.encounter import (
+    EPISODES,
+    Outcome,
+    info_names,
+    played_names,
+    recorded_updates,
+    run_encounter,
+    steps_per_update,
+    valued_exactly,
+)
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.registry import Named
 from shaping_bench.suite import configs_folder, read_yaml
@@ -68,8 +82,20 @@ class Init(_Strict):
         return self
 
 
+class Budget(_Strict):
+    """What the published budget changes of a protocol."""
+
+    game: str | None = None
+    learners: list[str] | None = pydantic.Field(None, min_length=1)
+    steps: int | None = pydantic.Field(None, ge=0)
+    seeds: int | None = pydantic.Field(None, ge=1)
+    record_every: int | None = pydantic.Field(None, ge=1)
+    episodes: int | None = pydantic.Field(None, ge=1)
+
+
 class Protocol(_Strict):
-    """One encounter. ``learners`` has one entry for self-play."""
+    """One encounter. ``learners`` has one entry for self-play; ``episodes`` are those that value
+    policies by play."""
 
     game: str
     learners: list[str] = pydantic.Field(min_length=1)
@@ -78,7 +104,19 @@ class Protocol(_Strict):
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     record_every: int | None = pydantic.Field(None, ge=1)
     precision: Literal["float32", "float64"] = "float32"
+    episodes: int = pydantic.Field(EPISODES, ge=1)
     init: Init | None = None
+    full: Budget | None = None
+
+    def at_full_budget(self) -> "Protocol":
+        """The published budget, where this one is smaller."""
+        changes = self.full.model_dump(exclude_none=True) if self.full else {}
+        return Protocol(**{**self.model_dump(), **changes, "full": None})
+
+    @property
+    def text(self) -> str:
+        """The budget in words."""
+        return f"{self.num_seeds} seeds x {self.steps} updates of {' vs '.join(self.learners)} in {self.game}"
 
     @pydantic.model_validator(mode="after")
     def _counted(self) -> "Protocol":
@@ -100,12 +138,14 @@ class Quantity(_Strict):
 
     Per seed the metric is taken ``at`` a number of updates done (default: all; a pair is the
     mean over the recorded ones from first to last, both included), for a ``player`` (``both``
-    is the lesser of the two) and times ``scale``. Seeds are aggregated by ``mean``, by ``std``
+    is the lesser of the two) and times ``scale``. With ``against`` the final policies of player
+    1 first meet that fixed strategy as player 2, without learning. Seeds are aggregated by ``mean``, by ``std``
     (mean over blocks of ``runs`` seeds of the standard deviation within a block) or by
     ``fraction`` or ``count`` of those above ``threshold``.
     """
 
     metric: str
+    against: str | None = None
     player: Literal[1, 2, "mean", "sum", "both"] = "mean"
     at: Annotated[list[int], pydantic.Field(min_length=2, max_length=2)] | int | None = None
     aggregate: Literal["mean", "std", "fraction", "count"] = "mean"
@@ -126,6 +166,8 @@ class Quantity(_Strict):
             self.tolerance is None and self.standard_error is None and self.runs is None
         ):
             raise ValueError("a tolerance, or the published standard_error, or the published number of runs")
+        if self.against is not None and self.at is not None:
+            raise ValueError("either against, which is about final policies, or at")
         if self.aggregate == "std" and self.runs is None:
             raise ValueError("with aggregate 'std', the published number of runs")
         return self
@@ -141,7 +183,8 @@ class Quantity(_Strict):
         if self.aggregate in ("fraction", "count") and self.threshold != 0.5:  # 0.5 is for flags
             how += f" above {self.threshold:g}"
         scaled = "" if self.scale == 1.0 else f"{self.scale:g} * "
-        return f"{scaled}{self.metric}{who}{when}{how}"
+        met = "" if self.against is None else f" against {self.against}"
+        return f"{scaled}{self.metric}{met}{who}{when}{how}"
 
 
 class Claim(_Strict):
@@ -155,8 +198,8 @@ class Claim(_Strict):
 
     @pydantic.model_validator(mode="after")
     def _recorded(self) -> "Claim":
-        recorded = set(recorded_updates(self.protocol.steps, self.protocol.record_every).tolist())
-        for q in self.quantities:
+        for protocol, q in itertools.product((self.protocol, self.protocol.at_full_budget()), self.quantities):
+            recorded = set(recorded_updates(protocol.steps, protocol.record_every).tolist())
             asked = [] if q.at is None else [q.at] if isinstance(q.at, int) else q.at
             if any(t not in recorded for t in asked) or asked != sorted(asked):
                 raise ValueError(f"{q.metric} at recorded updates (steps and record_every decide), not at {q.at}")
@@ -174,6 +217,7 @@ class ClaimFile(_Strict):
 _MODELS: Mapping[str, type[_Strict]] = {
     "claims": Claim,
     "protocol": Protocol,
+    "full": Budget,
     "init": Init,
     "grid": Grid,
     "uniform": Uniform,
@@ -237,6 +281,9 @@ class Verdict:
       verdict: ``reproduced`` or ``missed``.
       note: what is known about a miss.
       seconds: wall time of the claim's encounter and metrics, shared by its quantities.
+      budget: seeds, updates, learners and game of the encounter that was run.
+      full: the same at the published budget, where that is another; else empty.
+      environment_steps: joint actions played, all seeds.
     """
 
     claim: str
@@ -255,11 +302,15 @@ class Verdict:
     verdict: str
     note: str
     seconds: float
+    budget: str = ""
+    full: str = ""
+    environment_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
     claim: Claim
+    protocol: Protocol
     game: Named
     learners: tuple[Named, ...]
 
@@ -269,6 +320,7 @@ def verify(
     on_progress: Callable[[str], None] | None = None,
     *,
     claims: Mapping[str, Claim] | None = None,
+    full: bool = False,
 ) -> list[Verdict]:
     """Re-runs the protocols of claims.
 
@@ -276,6 +328,7 @@ def verify(
       ids: which claims; None for all.
       on_progress: called with a line of text before each encounter.
       claims: the claims to choose from; those of ``configs/claims`` by default.
+      full: run published budgets where the protocols state smaller ones.
 
     Returns:
       One verdict per quantity, in the order of the claims.
@@ -288,7 +341,7 @@ def verify(
     for name in chosen:
         if name not in known:
             raise unknown("claim", name, known)
-    prepared = [_prepare(known[name]) for name in chosen]
+    prepared = [_prepare(known[name], full) for name in chosen]
     verdicts: list[Verdict] = []
     for k, entry in enumerate(prepared):
         if on_progress is not None:
@@ -297,47 +350,88 @@ def verify(
     return verdicts
 
 
-def _prepare(claim: Claim) -> _Prepared:
-    where, protocol = f"claim {claim.id!r}", claim.protocol
+def _prepare(claim: Claim, full: bool = False) -> _Prepared:
+    where, protocol = f"claim {claim.id!r}", claim.protocol.at_full_budget() if full else claim.protocol
     game = registry.make_game(protocol.game, f"game of {where}")
-    learners = tuple(registry.make_learner(text, f"learner of {where}") for text in protocol.learners)
+    learners = tuple(registry.make_learner(text, f"learner of {where}", game.name) for text in protocol.learners)
     if len(learners) == 1:
         learners *= game.made.n_players
     registry.check_encounter(game, learners)
-    observed = metrics.observable_names(game.made)
+    entry = _Prepared(claim, protocol, game, learners)
+    observed = _observed(entry)
     for q in claim.quantities:
         definition = metrics.METRICS.get(q.metric)
         applies = definition is not None and definition.level in ("policy", "rule") and definition.applies(game.made)
-        if not applies and q.metric not in observed:
+        if not (applies and valued_exactly(game.made, [x.made for x in learners])) and q.metric not in observed:
             allowed = [m.name for m in metrics.METRICS.values() if m.level in ("policy", "rule")]
             raise unknown(f"metric of {where} in game {game.text!r}", q.metric, [*allowed, *observed])
-    return _Prepared(claim, game, learners)
+        if q.against is not None:
+            opponent = registry.make_learner(q.against, f"against of {where}")
+            registry.check_encounter(game, [learners[0], opponent])
+    return entry
+
+
+def _observed(entry: _Prepared) -> list[str]:
+    """What the game and the learners of an encounter observe beside the benchmark's metrics."""
+    game, rules = entry.game.made, [x.made for x in entry.learners]
+    names = list(info_names(game, rules))
+    if valued_exactly(game, rules):
+        return [*metrics.observable_names(game), *names]
+    n = game.n_players
+    played = {name: np.zeros((1, n)) for name in played_names(game, rules)}
+    return [*metrics.from_play(game, played), *names]
 
 
 def _verify(entry: _Prepared) -> list[Verdict]:
     started = time.perf_counter()
-    claim, protocol, game = entry.claim, entry.claim.protocol, entry.game.made
+    claim, protocol, game = entry.claim, entry.protocol, entry.game.made
+    rules = [learner.made for learner in entry.learners]
     outcome = run_encounter(
         game,
-        [learner.made for learner in entry.learners],
+        rules,
         num_seeds=protocol.num_seeds,
         num_updates=protocol.steps,
         seed=protocol.seed,
         record_every=protocol.record_every,
         init=_starts(protocol, game),
         precision=protocol.precision,
+        episodes=protocol.episodes,
     )
-    names = sorted({q.metric for q in claim.quantities})
-    found: dict[tuple[int, str], np.ndarray] = {}  # (record, metric) -> (S, n_players)
-    for record in sorted({r for q in claim.quantities for r in _records(q, outcome.updates)}):
-        found |= {(record, name): x for name, x in _metrics(entry, names, [p[record] for p in outcome.params]).items()}
+    found: dict[tuple[str | None, int, str], np.ndarray] = {}  # (against, record, metric) -> (S, n_players)
+    for against in dict.fromkeys(q.against for q in claim.quantities):
+        names = sorted({q.metric for q in claim.quantities if q.against == against})
+        at = {r for q in claim.quantities if q.against == against for r in _records(q, outcome.updates)}
+        met = outcome if against is None else _met(entry, outcome, against)
+        for record in sorted(at):
+            here = record if against is None else 0
+            found |= {(against, record, name): x for name, x in _metrics(entry, names, met, here).items()}
     seconds = time.perf_counter() - started
     diverged = int(np.sum(outcome.diverged))
+    steps = steps_per_update(game, rules) * protocol.num_seeds * protocol.steps
     verdicts = []
     for q in claim.quantities:
-        values = np.mean([found[record, q.metric] for record in _records(q, outcome.updates)], axis=0)
-        verdicts.append(_judge(claim, q, q.scale * _per_seed(q, values), diverged, seconds))
+        records = _records(q, outcome.updates)
+        values = np.mean([found[q.against, record, q.metric] for record in records], axis=0)
+        values = np.where(outcome.diverged[:, None], np.nan, values)
+        verdicts.append(_judge(entry, q, q.scale * _per_seed(q, values), diverged, seconds, steps))
     return verdicts
+
+
+def _met(entry: _Prepared, outcome: Outcome, against: str) -> Outcome:
+    """The final policies of player 1 against a fixed strategy."""
+    game, protocol = entry.game.made, entry.protocol
+    opponent = registry.make_learner(against, game=entry.game.name).made
+    mine = Frozen(rule=entry.learners[0].made)  # type: ignore[call-arg]
+    return run_encounter(
+        game,
+        [mine, opponent],
+        num_seeds=protocol.num_seeds,
+        num_updates=0,
+        seed=protocol.seed,
+        init=[outcome.final[0], None],
+        precision=protocol.precision,
+        episodes=max(protocol.episodes, EPISODES),
+    )
 
 
 def _starts(protocol: Protocol, game: Game) -> tuple[np.ndarray, ...] | None:
@@ -361,14 +455,25 @@ def _records(q: Quantity, updates: np.ndarray) -> list[int]:
     return np.flatnonzero((updates >= first) & (updates <= last)).tolist()
 
 
-def _metrics(entry: _Prepared, names: Sequence[str], params: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Metrics of the policies ``(S, d_i)`` or, for ``consistency``, of the rules there: ``(S, n_players)``."""
+def _metrics(entry: _Prepared, names: Sequence[str], outcome: Outcome, record: int) -> dict[str, np.ndarray]:
+    """Metrics of the policies, of the rules (``consistency``) or of what the learners observed at a
+    recorded point: ``(S, n_players)``."""
     game = entry.game.made
     out: dict[str, np.ndarray] = {}
-    if "consistency" in names:
-        out["consistency"] = metrics.consistency(game, [x.made for x in entry.learners], params)
-    policy = [name for name in names if name != "consistency"]
-    return out | (metrics.evaluate(game, params, policy) if policy else {})
+    for name in names:
+        if name == "consistency":
+            params = [p[record] for p in outcome.params]
+            out[name] = metrics.consistency(game, [x.made for x in entry.learners], params)
+        elif any(name in info for info in outcome.infos):
+            missing = np.full(outcome.diverged.shape, np.nan)
+            out[name] = np.stack([info[name][record] if name in info else missing for info in outcome.infos], -1)
+    rest = [name for name in names if name not in out]
+    if not rest:
+        return out
+    if outcome.params:
+        return out | metrics.evaluate(game, [p[record] for p in outcome.params], rest)
+    played = metrics.from_play(game, {name: x[record] for name, x in outcome.played.items()})
+    return out | {name: played[name] for name in rest}
 
 
 def _per_seed(q: Quantity, values: np.ndarray) -> np.ndarray:
@@ -419,9 +524,12 @@ def _estimate(q: Quantity, values: np.ndarray) -> _Estimate:
     return _Estimate(float(finite.mean()), std, std / math.sqrt(len(finite)), published)
 
 
-def _judge(claim: Claim, q: Quantity, values: np.ndarray, diverged: int, seconds: float) -> Verdict:
+def _judge(
+    entry: _Prepared, q: Quantity, values: np.ndarray, diverged: int, seconds: float, environment_steps: int = 0
+) -> Verdict:
+    claim, protocol = entry.claim, entry.protocol
     ours = _estimate(q, values)
-    if claim.protocol.init is not None and claim.protocol.init.grid is not None:
+    if protocol.init is not None and protocol.init.grid is not None:
         ours = dataclasses.replace(ours, standard_error=0.0)
     if q.tolerance is not None:
         tolerance = q.tolerance
@@ -447,6 +555,9 @@ def _judge(claim: Claim, q: Quantity, values: np.ndarray, diverged: int, seconds
         verdict="reproduced" if abs(difference) <= tolerance else "missed",
         note=q.note,
         seconds=seconds,
+        budget=protocol.text,
+        full="" if protocol.full is None else protocol.at_full_budget().text,
+        environment_steps=environment_steps,
     )
 
 
@@ -494,6 +605,8 @@ def to_text(verdicts: Sequence[Verdict]) -> str:
         for v in verdicts:
             if v.verdict == "missed":
                 text = f"\nmissed: {v.claim}, {v.quantity} ({v.source}). Tolerance: {v.why}. {v.note}"
+                if v.full:
+                    text += f" Budget: {v.budget}; published budget, by --full: {v.full}."
                 console.print(text.rstrip(), markup=False, highlight=False)
     totals = _totals(verdicts)
     summary = f"{totals['reproduced']} reproduced, {totals['missed']} missed, {totals['seconds']:.1f} s"

@@ -168,7 +168,7 @@ def encounter(
     if not 0 <= seed < 2**32:
         raise BadInput(f"--seed is {seed}; allowed: a whole number from 0 to {2**32 - 1}")
     named = registry.make_game(game)
-    learners = [registry.make_learner(text) for text in (learner, *more)]
+    learners = [registry.make_learner(text, game=named.name) for text in (learner, *more)]
     if len(learners) == 1:
         learners *= named.made.n_players
     registry.check_encounter(named, learners)
@@ -235,7 +235,7 @@ def report(directory: Path, /, *, output: Annotated[Path | None, Parameter(name=
 
 
 @app.command
-def verify(*claims: str, json: Annotated[bool, Flag] = False) -> int:
+def verify(*claims: str, full: Annotated[bool, Flag] = False, json: Annotated[bool, Flag] = False) -> int:
     """Re-run published protocols: published number, ours, spread, verdict.
 
     Exit code 1 if a number is missed.
@@ -244,6 +244,8 @@ def verify(*claims: str, json: Annotated[bool, Flag] = False) -> int:
     ----------
     claims:
         Claims to check (see `shaping-bench list claims`); all by default.
+    full:
+        Run the published budgets where the protocols state smaller ones, made for two cores.
     json:
         Print JSON.
     """
@@ -257,7 +259,7 @@ def verify(*claims: str, json: Annotated[bool, Flag] = False) -> int:
             raise unknown("claim", claim, known)
     devices.configure()
     with progress_line() as say:
-        verdicts = published.verify(list(claims) or None, on_progress=say)
+        verdicts = published.verify(list(claims) or None, on_progress=say, full=full)
     if json:
         _print_json(published.to_json(verdicts))
     else:

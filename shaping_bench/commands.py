@@ -113,6 +113,8 @@ def read_init(path: Path, game: Game) -> list[np.ndarray]:
     except ValueError as error:
         raise BadInput(f"--init {str(path)!r} is not JSON ({error})") from None
     sizes = list(game.sizes)
+    if not sizes:
+        raise BadInput(f"--init {str(path)!r}: policies of this game are networks; allowed: games with exact values")
     allowed = f"allowed: one list of numbers per player, of lengths {sizes}"
     if not isinstance(content, list) or len(content) != len(sizes):
         shape = len(content) if isinstance(content, list) else type(content).__name__
@@ -141,8 +143,12 @@ def encounter_result(
     outcome = run_encounter(
         game.made, rules, num_seeds=seeds, num_updates=steps, seed=seed, init=init, precision=precision
     )
-    final = [x[-1] for x in outcome.params]
-    values = metrics.evaluate(game.made, final)
+    if outcome.params:
+        values = metrics.evaluate(game.made, outcome.final)
+    else:
+        values = metrics.from_play(game.made, {name: x[-1] for name, x in outcome.played.items()})
+        lost = np.repeat(outcome.diverged[:, None], game.made.n_players, axis=1)
+        values = {name: np.where(lost, np.nan, x) for name, x in values.items()} | {"diverged": lost.astype(float)}
     result: dict[str, Any] = {
         "game": game.text,
         "learners": [x.text for x in learners],
@@ -154,8 +160,8 @@ def encounter_result(
         "diverged": int(outcome.diverged.sum()),
         "seconds": {"compile": outcome.compile_seconds, "run": outcome.run_seconds},
     }
-    if seeds <= MAX_SEEDS_WITH_PARAMS:
-        result["params"] = [[_numbers(x[s]) for x in final] for s in range(seeds)]
+    if outcome.params and seeds <= MAX_SEEDS_WITH_PARAMS:
+        result["params"] = [[_numbers(x[s]) for x in outcome.final] for s in range(seeds)]
     return result
 
 

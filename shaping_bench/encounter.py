@@ -95,7 +95,7 @@ def run_encounter(
     num_updates: int,
     seed: int = 0,
     record_every: int | None = None,
-    init: Sequence[np.ndarray] | None = None,
+    init: Sequence[Any] | None = None,
     precision: str = "float32",
     episodes: int = EPISODES,
     on_progress: Callable[[int], None] | None = None,
@@ -112,8 +112,9 @@ def run_encounter(
       num_updates: simultaneous updates.
       seed: base of the random keys.
       record_every: updates between recorded points; None records start and end only.
-      init: initial policy parameters instead of the learners' own, one array per player,
-        ``(d_i,)`` for all seeds or ``(S, d_i)``; only for policies that are vectors.
+      init: initial policy parameters instead of the learners' own, one entry per player: an
+        array ``(d_i,)`` for all seeds or ``(S, d_i)``, a network's parameters with leaves
+        ``(S, ...)``, or None for the learner's own after all.
       precision: ``"float32"`` or ``"float64"``.
       episodes: episodes per recorded point where policies are valued by play.
       on_progress: called with the number of updates done.
@@ -174,7 +175,7 @@ def _run(
     num_updates: int,
     seed: int,
     record_every: int | None,
-    init: Sequence[np.ndarray] | None,
+    init: Sequence[Any] | None,
     dtype: Any,
     episodes: int,
     on_progress: Callable[[int], None] | None,
@@ -200,10 +201,20 @@ def _run(
     started = time.perf_counter()
     params, states = begin(shared, laned, base, seeds)
     if init is not None:
-        starts = [
-            np.tile(np.broadcast_to(np.asarray(x, dtype), (num_seeds, np.shape(x)[-1])), (num_points, 1)) for x in init
-        ]
-        params = tuple(lanes.split(x) if playing else tuple(lanes.split(column) for column in x.T) for x in starts)
+
+        def laid(x: Any) -> np.ndarray:
+            return lanes.split(np.tile(x, (num_points, *[1] * (np.ndim(x) - 1))).astype(dtype))
+
+        given = []
+        for own, start in zip(params, init, strict=True):
+            if start is None:
+                given.append(own)
+            elif isinstance(start, np.ndarray | list):
+                rows = np.broadcast_to(np.asarray(start), (num_seeds, np.shape(start)[-1]))
+                given.append(laid(rows) if playing else tuple(laid(column) for column in rows.T))
+            else:
+                given.append(jax.tree.map(laid, start))
+        params = tuple(given)
     carry = lanes.place((params, states))
     run_seconds = time.perf_counter() - started
 
@@ -261,7 +272,7 @@ def costs_per_update(game: Game, learners: Sequence[Learner]) -> tuple[costs.Cos
     counts = []
     for i in range(len(learners)):
         with costs.counting() as count:
-            jax.eval_shape(lambda i=i: _one_update(game, learners, [i]))
+            jax.eval_shape(lambda i=i: _one_update(game, learners, [i])[0])
         counts.append(count)
     return tuple(counts)
 
@@ -269,8 +280,25 @@ def costs_per_update(game: Game, learners: Sequence[Learner]) -> tuple[costs.Cos
 def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
     """Environment steps of one update of everybody, play that several share counted once."""
     with costs.counting() as count:
-        jax.eval_shape(lambda: _one_update(game, learners, range(len(learners))))
+        jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[0])
     return count.steps
+
+
+def info_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
+    """What the learners report of an update."""
+    infos = jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[1])
+    return tuple(dict.fromkeys(name for info in infos for name in info))
+
+
+def played_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
+    """What :func:`played_values` yields."""
+
+    def values() -> dict[str, Array]:
+        key = jax.random.key(0)
+        params = [rule.init(key, game, i)[0] for i, rule in enumerate(learners)]
+        return played_values(key, game, learners, params, 2)
+
+    return tuple(jax.eval_shape(values))
 
 
 def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int]) -> Any:
@@ -279,12 +307,13 @@ def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int])
     params = [theta if plays(learners) else tuple(jnp.asarray(x) for x in theta) for theta, _ in pairs]
     states = [state for _, state in pairs]
     memory: Memory = {}
-    return [
+    new = [
         learners[i].update(
             key, states[i], View(game, params, i, learners[i].access, learners, memory, key=key, states=states)
-        )[0]
+        )
         for i in players
     ]
+    return [params for params, _, _ in new], [dict(info) for _, _, info in new]
 
 
 class _Lanes:

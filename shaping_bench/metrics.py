@@ -20,6 +20,7 @@ from jax import Array
 
 from algorithms.base import Learner, View, with_info
 from games.base import Game
+from games.coin import CoinGame
 from games.memory_one import (
     STRATEGIES,
     TEMPLATES,
@@ -52,6 +53,7 @@ class Metric:
       source: where the definition comes from.
       applies: whether a game has it.
       level: what it is computed from: ``"policy"`` (a joint policy, :func:`evaluate`),
+        ``"play"`` (episodes, :func:`from_play`),
         ``"curve"`` (:func:`convergence`), ``"rule"`` (:func:`consistency`), ``"suite"`` (several
         cells) or ``"cost"`` (bookkeeping of a cell).
     """
@@ -76,6 +78,14 @@ def _always(game: Game) -> bool:
 
 def _exact(game: Game) -> bool:
     return "exact" in game.views
+
+
+def _sampled(game: Game) -> bool:
+    return "sampled" in game.views
+
+
+def _coins(game: Game) -> bool:
+    return isinstance(game, CoinGame)
 
 
 def _two_memory_one(game: Game) -> bool:
@@ -179,8 +189,21 @@ def _cooperation(state: str) -> Metric:
 
 
 _DEFINITIONS: tuple[Metric, ...] = (
-    _metric("return", "(1 - gamma) V_i", _REWARD, "higher", applies=_exact),
-    _metric("welfare", "sum_j return_j, the same for each player", _REWARD, "higher", applies=_exact),
+    _metric(
+        "return",
+        "(1 - gamma) V_i; where policies are valued by play, the mean reward per step, undiscounted",
+        _REWARD,
+        "higher",
+    ),
+    _metric(
+        "discounted_return",
+        "(1 - gamma) sum_t gamma^t r_t over an episode, by play",
+        _REWARD,
+        "higher",
+        applies=_sampled,
+        level="play",
+    ),
+    _metric("welfare", "sum_j return_j, the same for each player", _REWARD, "higher"),
     _metric(
         "fairness",
         "1 - mean over pairs of |return_i - return_j| / (largest - smallest reward of the game)",
@@ -190,7 +213,47 @@ _DEFINITIONS: tuple[Metric, ...] = (
         1.0,
         applies=_ranged,
     ),
-    _metric("exploitation_gap", "return_i - mean over j != i of return_j", _REWARD, applies=_exact),
+    _metric("exploitation_gap", "return_i - mean over j != i of return_j", _REWARD),
+    _metric(
+        "episode_return",
+        "mean reward per step that was earned while learning, in the last update's play",
+        _REWARD,
+        "higher",
+        source="Foerster et al., AAMAS 2018, section 6.3 (tournament)",
+        applies=_sampled,
+        level="play",
+    ),
+    _metric(
+        "own_coins",
+        "coins of the own colour taken, per step",
+        "coins per step",
+        "higher",
+        0.0,
+        source="Foerster et al., AAMAS 2018, Figure 5",
+        applies=_coins,
+        level="play",
+    ),
+    _metric(
+        "other_coins",
+        "coins of the other's colour taken, per step",
+        "coins per step",
+        "lower",
+        0.0,
+        source="Aghajohari et al., ICLR 2024 (adversity)",
+        applies=_coins,
+        level="play",
+    ),
+    _metric(
+        "own_coin_share",
+        "own_coins / (own_coins + other_coins)",
+        _SHARE,
+        "none",
+        0.0,
+        1.0,
+        source="Foerster et al., AAMAS 2018, Figure 5; Zhao et al., NeurIPS 2022",
+        applies=_coins,
+        level="play",
+    ),
     _metric("diverged", "1 if any policy parameter of any player is not finite", _FLAG, "lower", 0.0, 1.0),
     _metric(
         "cooperation",
@@ -670,6 +733,27 @@ def _combine(game: Game, quantities: Mapping[str, np.ndarray]) -> dict[str, np.n
             out["held_value"] = quantities["left"][:, ::-1]
     if "nearest" in quantities:
         out |= {f"nearest_{name}": quantities["nearest"] == k for k, name in enumerate(STRATEGIES)}
+    return out
+
+
+def from_play(game: Game, played: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Metrics of joint policies that were valued by play.
+
+    Args:
+      game: any game.
+      played: ``Outcome.played``, each ``(..., n_players)``; ``return`` is among them.
+
+    Returns:
+      The same and what follows from them, each ``(..., n_players)``, in float64.
+    """
+    given = {name: np.asarray(x, np.float64) for name, x in played.items()}
+    shape = given["return"].shape
+    out = dict(given)
+    combined = _combine(game, {"return": given["return"].reshape(-1, shape[-1])})
+    out |= {name: x.reshape(shape) for name, x in combined.items()}
+    if "own_coins" in given:
+        taken = given["own_coins"] + given["other_coins"]
+        out["own_coin_share"] = np.divide(given["own_coins"], taken, out=np.full(shape, np.nan), where=taken > 0)
     return out
 
 

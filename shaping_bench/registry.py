@@ -15,6 +15,7 @@ from typing import Any
 
 from algorithms import ALGORITHMS
 from algorithms.base import Learner
+from algorithms.policies import Tabular
 from games import GAMES, Entry
 from games.base import Game
 from games.fields import check_field
@@ -104,8 +105,14 @@ def _literal(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def make_learner(spec: str | Mapping[str, Any], field: str = "learner") -> Named:
+def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: str | None = None) -> Named:
     """Builds a learner from ``"lola(lr=0.5)"`` or ``{"lola": {"lr": 0.5}}``.
+
+    Args:
+      spec: name and hyperparameters.
+      field: what it is called in complaints.
+      game: registered name of the game to be played; hyperparameters that the learner's paper
+        published for it are the defaults there.
 
     Raises:
       BadInput: unknown name or hyperparameter, or a value out of range.
@@ -113,7 +120,8 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner") -> Named
     name, given = split_call(spec, field)
     if name not in algorithms():
         raise unknown(field, name, algorithms())
-    return _build(name, algorithms()[name], {}, given, field)
+    cls = algorithms()[name]
+    return _build(name, cls, cls.published.get(game or "", {}), given, field)
 
 
 def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
@@ -194,6 +202,7 @@ def check_encounter(game: Named, learners: Sequence[Named]) -> None:
     n = game.made.n_players
     if len(learners) != n:
         raise BadInput(f"learners: {len(learners)} given, but game {game.name!r} has {n} players; allowed: 1 or {n}")
+    playing = [x for x in learners if "exact" not in x.made.views]
     for player, learner in enumerate(learners):
         where = f"learner {learner.text!r} in seat {player + 1} of game {game.name!r}"
         if not learner.made.views & game.made.views:
@@ -202,5 +211,13 @@ def check_encounter(game: Named, learners: Sequence[Named]) -> None:
             )
         try:
             learner.made.check_game(game.made, player)
+            policy = learner.made.policy(game.made, player) if playing else None
         except ValueError as error:
             raise BadInput(f"{where} {error}") from None
+        if policy is not None and not isinstance(policy, Tabular):
+            exact = [x.text for x in learners if "sampled" not in x.made.views]
+            if exact:
+                raise BadInput(
+                    f"{where} plays a network's policy, but learner {exact[0]!r} needs policies that the exact game "
+                    "can value; allowed: network='tabular', or opponents that play"
+                )

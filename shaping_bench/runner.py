@@ -17,9 +17,17 @@ import numpy as np
 import pandas as pd
 
 from algorithms.base import Learner
+from algorithms.fixed import Frozen
 from games.base import Game
 from shaping_bench import devices, metrics
-from shaping_bench.encounter import Outcome, costs_per_update, run_encounter, steps_per_update
+from shaping_bench.encounter import (
+    Outcome,
+    costs_per_update,
+    plays,
+    run_encounter,
+    steps_per_update,
+    valued_exactly,
+)
 from shaping_bench.errors import StoreError
 from shaping_bench.store import SCHEMA, Store
 from shaping_bench.suite import Cell, Labelled, Suite
@@ -33,8 +41,8 @@ MAX_MET = 128
 LEAGUE_METRICS = ("return", "welfare", "exploitation_gap", "cooperation")
 """Measured in league match-ups, where the game has them."""
 
-RESPONSE_UPDATES = 300
-"""Naive updates of a freshly trained responder where no exact best response exists."""
+MAX_MET_BY_PLAY = 16
+"""The same where policies are valued by play."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +133,12 @@ def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     by_program: dict[Any, list[Cell]] = {}
     for cell in cells:
         structure = jax.tree.structure((cell.game.named.made, _made(cell.learners)))
-        key = (structure, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision)
+        key = (structure, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
         by_program.setdefault(key, []).append(cell)
     for group in by_program.values():
-        size = max(1, MAX_LANES // group[0].seeds)
+        learners = _made(group[0].learners)
+        width = max(rule.width for rule in learners) if plays(learners) else 1
+        size = max(1, MAX_LANES // (group[0].seeds * width))
         yield from (group[k : k + size] for k in range(0, len(group), size))
 
 
@@ -149,6 +159,7 @@ def _run_group(group: Sequence[Cell]) -> list[Outcome]:
         seed=first.seed,
         record_every=first.record_every,
         precision=first.precision,
+        episodes=first.episodes,
     )
     if not jax.tree.leaves((game, learners)):  # no numbers, so no sweep: the group is one cell
         return [outcome]
@@ -171,9 +182,12 @@ def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
 
 def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Final metrics and curves of an encounter as tidy frames (see the store's contract)."""
-    last = [x[-1] for x in outcome.params]
-    finals = metrics.evaluate(game, last)
-    over_time = metrics.evaluate(game, outcome.params, names=metrics.CURVE_METRICS)
+    if outcome.params:
+        finals = metrics.evaluate(game, outcome.final)
+        over_time = metrics.evaluate(game, outcome.params, names=metrics.CURVE_METRICS)
+    else:
+        over_time = metrics.from_play(game, outcome.played)
+        finals = {name: x[-1] for name, x in over_time.items()}
     if "return" in over_time:
         finals |= metrics.convergence(outcome.updates, over_time["return"], metrics.reward_range(game) or 1.0)
     for name in sorted({name for info in outcome.infos for name in info}):
@@ -184,6 +198,8 @@ def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[
                 for r in range(len(outcome.updates))
             ]
         )
+        if name in metrics.METRICS:
+            finals[name] = over_time[name][-1]
     diverged = outcome.diverged
     finals = {name: np.where(diverged[:, None], np.nan, x) for name, x in finals.items()}
     finals["diverged"] = np.broadcast_to(diverged[:, None], (len(diverged), game.n_players)).astype(float)
@@ -237,7 +253,7 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store) -
         "environment_steps": steps_per_update(game, learners) * cell.seeds * cell.steps,
     }
     record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()))
-    policies = {f"player_{i + 1}": x[-1] for i, x in enumerate(outcome.params)} if suite.matches else None
+    policies = _flattened(outcome.final) if suite.matches else None
     store.write(cell.hash, record, finals, curves, policies)
 
 
@@ -287,70 +303,117 @@ def _store_match(cell: Cell, suite: Suite, store: Store) -> None:
     game = cell.game.named.made
     first, second = cell.learners[0], cell.learners[1]
     own = _population(first, cell, suite, store)
+    costs: dict[str, Any] = {"updates": 0, "gradient_evaluations": [0] * game.n_players, "environment_steps": 0}
     if second.label == "best-response":
-        joint = _responses(cell, own)
-        values = metrics.evaluate(game, joint, names=LEAGUE_METRICS)
+        exactly = valued_exactly(game, [first.named.made])
+        values, costs["environment_steps"] = _against_response(cell, own, exactly)
     else:
         other = _population(second, cell, suite, store)
-        values = _all_against_all(game, own, other, same=first.label == second.label)
+        values = _all_against_all(cell, own, other, same=first.label == second.label)
     finite = np.isfinite(values["return"]).all(axis=-1)
     values["diverged"] = np.broadcast_to(~finite[:, None], values["return"].shape).astype(float)
     curves = tidy_curves(np.zeros(0, int), {})
     seconds = {"compile": 0.0, "run": 0.0, "metrics": time.perf_counter() - started}
-    costs = {"updates": 0, "gradient_evaluations": [0] * game.n_players, "environment_steps": 0}
-    store.write(cell.hash, _record(cell, suite, seconds, costs, int((~finite).sum())), tidy_finals(values), curves)
+    record = _record(cell, suite, seconds, costs, int((~finite).sum()))
+    if cell.responder is not None:
+        record["responder"] = {"learner": cell.responder.named.text, "steps": cell.steps}
+    store.write(cell.hash, record, tidy_finals(values), curves)
 
 
-def _population(learner: Labelled, cell: Cell, suite: Suite, store: Store) -> list[np.ndarray]:
-    """Final policies of a learner's self-play, per seat ``(S, d_i)``; a fixed strategy is alike in all seeds."""
+def _frozen(x: Labelled) -> Learner:
+    return Frozen(rule=x.named.made)  # type: ignore[call-arg]
+
+
+def _flattened(final: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Final policies as named arrays: ``player_1`` if it is one, ``player_1.0``, ... if they are several."""
+    out: dict[str, np.ndarray] = {}
+    for i, theta in enumerate(final):
+        leaves = jax.tree.leaves(theta)
+        alone = isinstance(theta, np.ndarray)
+        out |= {f"player_{i + 1}" if alone else f"player_{i + 1}.{k}": np.asarray(x) for k, x in enumerate(leaves)}
+    return out
+
+
+def _population(learner: Labelled, cell: Cell, suite: Suite, store: Store) -> list[Any]:
+    """Final policies of a learner's self-play, per seat a tree with leaves ``(S, ...)``; a fixed
+    strategy is alike in all seeds."""
     game, rule = cell.game.named.made, learner.named.made
+    key = jax.random.key(0)
     if not rule.learns:
-        key = jax.random.key(0)
-        rows = [np.asarray(rule.init(key, game, i)[0]) for i in range(game.n_players)]
-        return [np.tile(x, (cell.seeds, 1)) for x in rows]
-    source = dataclasses.replace(cell, kind="encounter", learners=(learner,) * game.n_players)
+        rows = [rule.init(key, game, i)[0] for i in range(game.n_players)]
+        return [jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], cell.seeds, axis=0), x) for x in rows]
+    steps = next(x.steps for x in suite.encounters if x.game == cell.game)
+    source = dataclasses.replace(
+        cell, kind="encounter", learners=(learner,) * game.n_players, responder=None, steps=steps
+    )
     stored = store.policies(source.hash)
-    return [stored[f"player_{i + 1}"] for i in range(game.n_players)]
+    found = []
+    for i in range(game.n_players):
+        if f"player_{i + 1}" in stored:
+            found.append(stored[f"player_{i + 1}"])
+            continue
+        template = jax.eval_shape(lambda i=i: rule.init(key, game, i)[0])
+        leaves = [stored[f"player_{i + 1}.{k}"] for k in range(len(jax.tree.leaves(template)))]
+        found.append(jax.tree.unflatten(jax.tree.structure(template), leaves))
+    return found
 
 
-def _responses(cell: Cell, own: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The policies of seat 1, and of the last seat a best response to all others."""
+def _against_response(cell: Cell, own: Sequence[Any], exactly: bool) -> tuple[dict[str, np.ndarray], int]:
+    """The policies of seat 1, and of the last seat a best response to all others: values, and
+    environment steps spent on it."""
     game = cell.game.named.made
     seat = game.n_players - 1
-    if game.has_best_response:
+    if cell.responder is None:
         with jax.enable_x64(True):
             joint = [np.asarray(x, np.float64) for x in own]
             answer = jax.jit(jax.vmap(lambda *theta: game.best_response(theta, seat)))(*joint)
-        return [*joint[:-1], np.stack([np.asarray(x) for x in answer], axis=-1)]
-    from shaping_bench.registry import make_learner
-
-    frozen, responder = make_learner("naive(lr=0)").made, make_learner("naive").made
-    fresh = np.asarray(
-        jax.vmap(lambda s: game.init_params(jax.random.fold_in(jax.random.key(cell.seed), s), seat))(
-            np.arange(cell.seeds)
-        )
-    )
+        joint = [*joint[:-1], np.stack([np.asarray(x) for x in answer], axis=-1)]
+        return metrics.evaluate(game, joint, names=LEAGUE_METRICS), 0
+    responder = cell.responder.named.made
+    frozen = [_frozen(cell.learners[0])] * seat
+    learners = [*frozen, responder]
     trained = run_encounter(
         game,
-        [*([frozen] * seat), responder],
+        learners,
         num_seeds=cell.seeds,
-        num_updates=RESPONSE_UPDATES,
-        init=[*own[:-1], fresh],
+        num_updates=cell.steps,
+        seed=cell.seed,
+        init=[*own[:-1], None],
         precision=cell.precision,
+        episodes=cell.episodes,
     )
-    return [x[-1] for x in trained.params]
+    if exactly:
+        return metrics.evaluate(game, trained.final, names=LEAGUE_METRICS), 0
+    values = metrics.from_play(game, {name: x[-1] for name, x in trained.played.items()})
+    return values, steps_per_update(game, learners) * cell.seeds * cell.steps
 
 
-def _all_against_all(
-    game: Game, own: Sequence[np.ndarray], other: Sequence[np.ndarray], same: bool
-) -> dict[str, np.ndarray]:
-    seeds = len(own[0])
+def _all_against_all(cell: Cell, own: Sequence[Any], other: Sequence[Any], same: bool) -> dict[str, np.ndarray]:
+    game, seeds = cell.game.named.made, cell.seeds
+    rules = [x.named.made for x in cell.learners]
+    exactly = valued_exactly(game, rules)
     shifts = range(1, seeds) if same and seeds > 1 else range(seeds)
-    chosen = np.array(list(shifts))[: min(MAX_MET, len(shifts))]
+    chosen = np.array(list(shifts))[: min(MAX_MET if exactly else MAX_MET_BY_PLAY, len(shifts))]
     met = (np.arange(seeds)[:, None] + chosen[None, :]) % seeds  # (S, M): each shift is a permutation
-    repeated = np.repeat(own[0][:, None], met.shape[1], axis=1)
-    joint = [repeated, *(x[met] for x in other[1:])]
-    values = metrics.evaluate(game, joint, names=LEAGUE_METRICS)
+    count = met.shape[1]
+    if exactly:
+        joint = [np.repeat(own[0][:, None], count, axis=1), *(x[met] for x in other[1:])]
+        values = metrics.evaluate(game, joint, names=LEAGUE_METRICS)
+    else:
+        played = run_encounter(
+            game,
+            [_frozen(x) for x in cell.learners],
+            num_seeds=seeds * count,
+            num_updates=0,
+            seed=cell.seed,
+            init=[
+                jax.tree.map(lambda x: np.repeat(x, count, axis=0), own[0]),
+                *(jax.tree.map(lambda x: x[met.ravel()], theta) for theta in other[1:]),
+            ],
+            precision=cell.precision,
+            episodes=cell.episodes,
+        ).played
+        values = metrics.from_play(game, {name: x[0].reshape(seeds, count, -1) for name, x in played.items()})
     out = {}
     for name, x in values.items():
         per_seed = np.empty((seeds, game.n_players))
@@ -358,6 +421,6 @@ def _all_against_all(
         for i in range(1, game.n_players):  # seed s of the others: mean over the policies that met it
             sums = np.zeros(seeds)
             np.add.at(sums, met, x[..., i])
-            per_seed[:, i] = sums / met.shape[1]
+            per_seed[:, i] = sums / count
         out[name] = per_seed
     return out

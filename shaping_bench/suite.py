@@ -10,13 +10,14 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
 from games.base import Game
 from shaping_bench import registry
+from shaping_bench.encounter import EPISODES, valued_exactly
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.registry import Named
 from shaping_bench.store import SCHEMA
@@ -51,6 +52,10 @@ class League(_Strict):
 
     opponents: list[Call] = []
     best_response: bool = True
+    responder: Call = "ppo"
+    """Who is trained from scratch as the best response where none is exact: in games without
+    exact values; in exact ones a naive learner is."""
+    responder_steps: Annotated[int, pydantic.Field(ge=1)] = 300
 
 
 class SuiteFile(_Strict):
@@ -68,6 +73,8 @@ class SuiteFile(_Strict):
     steps: int = pydantic.Field(200, ge=1)
     record_every: int = pydantic.Field(10, ge=1)
     precision: Literal["float32", "float64"] = "float32"
+    episodes: int = pydantic.Field(EPISODES, ge=1)
+    """Played per recorded point where policies cannot be valued exactly."""
     league: League | bool = False
     metrics: list[str] = ["return"]
     skip_incompatible: bool = False
@@ -94,16 +101,23 @@ class Cell:
     steps: int
     record_every: int
     precision: str
+    episodes: int = EPISODES
+    responder: Labelled | None = None
+    """Of a league cell against a trained best response: who is trained, for ``steps`` updates."""
 
     @property
     def hash(self) -> str:
-        identity = {
+        identity: dict[str, Any] = {
             "schema": SCHEMA,
             "kind": self.kind,
             "game": self.game.named.identity(),
             "learners": [x.named.identity() for x in self.learners],
             "protocol": [self.seeds, self.seed, self.steps, self.record_every, self.precision],
         }
+        if not valued_exactly(self.game.named.made, [x.named.made for x in self.learners]):
+            identity["episodes"] = self.episodes
+        if self.responder is not None:
+            identity["responder"] = self.responder.named.identity()
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
 
     @property
@@ -265,8 +279,8 @@ def expand(file: SuiteFile) -> Suite:
         if game.label in game_labels:
             raise BadInput(f"suite.games.{g} has the label {game.label!r} of another game; allowed: one label each")
         game_labels.add(game.label)
-        learners = _learners(file.learners, "suite.learners", entry.set)
-        opponents = _learners(file.opponents, "suite.opponents", entry.set)
+        learners = _learners(file.learners, "suite.learners", entry.set, named.name)
+        opponents = _learners(file.opponents, "suite.opponents", entry.set, named.name)
         labels = [x.label for x in (*learners, *opponents)]
         for k, label in enumerate(labels):
             if label in labels[:k]:
@@ -280,7 +294,9 @@ def expand(file: SuiteFile) -> Suite:
         ) -> Cell:
             seats = (pair[0], *([pair[1]] * (game.named.made.n_players - 1)))
             steps = entry.steps or file.steps
-            return Cell(kind, game, seats, file.seeds, file.seed, steps, file.record_every, file.precision)
+            return Cell(
+                kind, game, seats, file.seeds, file.seed, steps, file.record_every, file.precision, file.episodes
+            )
 
         pairs = _pairs(learners, opponents, file.pairs, game.named.made)
         for pair in pairs:
@@ -295,13 +311,17 @@ def expand(file: SuiteFile) -> Suite:
             encounters[candidate.hash] = candidate
         for pair in _league_pairs(file, learners, game):
             candidate = cell("league", pair)
+            if pair[1].label == "best-response":
+                candidate = dataclasses.replace(candidate, **_response(file, game, pair[0]))
             needed = [cell("encounter", (x, x)) for x in pair if x.named.made.learns and x.label != "best-response"]
             if all(x.hash in encounters for x in needed):
                 matches[candidate.hash] = candidate
     return Suite(file, tuple(encounters.values()), tuple(matches.values()), tuple(skipped))
 
 
-def _learners(entries: Sequence[LearnerEntry | Call], field: str, given: Mapping[str, float]) -> list[Labelled]:
+def _learners(
+    entries: Sequence[LearnerEntry | Call], field: str, given: Mapping[str, float], game: str
+) -> list[Labelled]:
     out = []
     for k, raw in enumerate(entries):
         entry = raw if isinstance(raw, LearnerEntry) else LearnerEntry(learner=raw)
@@ -309,7 +329,7 @@ def _learners(entries: Sequence[LearnerEntry | Call], field: str, given: Mapping
             plain = registry.make_learner(point, f"{field}.{k}")
             ((name, own),) = point.items()
             applicable = {key: v for key, v in given.items() if key in plain.hyperparameters and key not in own}
-            named = registry.make_learner({name: {**applicable, **own}}, f"{field}.{k}")
+            named = registry.make_learner({name: {**applicable, **own}}, f"{field}.{k}", game)
             # The label does not change from game to game: what a game sets for all is its own affair.
             label = entry.label if entry.label and len(_sweep(entry.learner, field)) == 1 else None
             out.append(Labelled(named, label or f"{entry.label or ''}{' ' if entry.label else ''}{plain.text}"))
@@ -365,6 +385,26 @@ def _league_pairs(file: SuiteFile, learners: Sequence[Labelled], game: Labelled)
     others = [Labelled(*x) for x in fixed]
     if league.best_response:
         others.append(Labelled(registry.make_learner("best-response"), "best-response"))
-    playable = [x for x in others if x.label == "best-response" or game.named.made.memory_one]
+    playable = [x for x in others if x.label == "best-response" or _can_play(x, game)]
     own = list(itertools.combinations_with_replacement(learners, 2)) + list(itertools.product(learners, playable))
     return _orders(own, game.named.made)
+
+
+def _can_play(x: Labelled, game: Labelled) -> bool:
+    try:
+        for player in range(game.named.made.n_players):
+            x.named.made.check_game(game.named.made, player)
+    except ValueError:
+        return False
+    return bool(x.named.made.views & game.named.made.views)
+
+
+def _response(file: SuiteFile, game: Labelled, met: Labelled) -> dict[str, Any]:
+    """Who is trained against frozen policies, and for how long, where no best response is exact."""
+    made = game.named.made
+    exactly = valued_exactly(made, [met.named.made] * made.n_players)
+    if exactly and made.has_best_response:
+        return {}
+    league = file.league if isinstance(file.league, League) else League()
+    named = registry.make_learner("naive" if exactly else league.responder, "suite.league.responder", game.named.name)
+    return {"responder": Labelled(named, named.text), "steps": league.responder_steps}

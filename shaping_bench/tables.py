@@ -634,9 +634,13 @@ WRITERS: dict[str, Callable[[Sequence[Table]], str]] = {
 
 
 def suite_metrics(results: Results, kind: str) -> list[str]:
-    """The suite's metrics that are stored; the return where it names none."""
+    """The suite's metrics that are stored, the return where it names none; of Coin Games the
+    pick-ups too, without which a return says little."""
     known = metric_names(results, kind)
     asked = [name for name in results.suite.get("metrics", []) if name in known]
+    coins = [name for name in ("own_coins", "other_coins") if name in known and name not in asked]
+    if coins and "return" in known:
+        return [*(asked or ["return"]), *coins]
     return asked or [name for name in ("return",) if name in known] or known[:1]
 
 

@@ -291,7 +291,7 @@ def test_tolerance_adds_rounding_and_three_standard_errors():
     claim = claims.Claim.model_validate(TANDEM_LOLA)
     values = np.array([-1.0, 1.0] * 50)
     ours = values.std(ddof=1) / 10
-    v = claims._judge(claim, quantity(rounding=0.005, standard_error=0.04), values, 0, 1.0)
+    v = claims._judge(claims._prepare(claim), quantity(rounding=0.005, standard_error=0.04), values, 0, 1.0)
     assert v.tolerance == pytest.approx(0.005 + 3 * math.hypot(0.04, ours))
     outside = quantity(rounding=0.005, standard_error=0.04, published=v.tolerance * 1.01)
-    assert claims._judge(claim, outside, values, 0, 1.0).verdict == "missed"
+    assert claims._judge(claims._prepare(claim), outside, values, 0, 1.0).verdict == "missed"
