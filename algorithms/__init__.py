@@ -9,6 +9,7 @@ from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Ra
 from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from algorithms.lola_pg import LOLAOM, LOLAPG
+from algorithms.loqa import LOQA, PairedLOQA
 from algorithms.naive import Naive
 from algorithms.policy_gradient import NaivePG
 from algorithms.ppo import PPO
@@ -40,6 +41,8 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "phc": PHC,
     "wolf-phc": WoLFPHC,
     "ppo": PPO,
+    "loqa": LOQA,
+    "loqa-paired": PairedLOQA,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,

@@ -484,9 +484,9 @@ def _floats(tree: Tree) -> Tree:
 
 def _alike(past: Tree, agent: Agent) -> bool:
     """Whether the buffer can hold the agent: it was made for parameters of these shapes."""
-    if jax.tree.structure(past) != jax.tree.structure(agent):
-        return False
-    return all(x.shape[1:] == y.shape for x, y in zip(jax.tree.leaves(past), jax.tree.leaves(agent), strict=True))
+    kept, structure = jax.tree.flatten(past)
+    new, other = jax.tree.flatten(agent)
+    return bool(structure == other and all(x.shape[1:] == y.shape for x, y in zip(kept, new, strict=True)))
 
 
 def _grouped(unroll: Any, groups: int) -> Any:
