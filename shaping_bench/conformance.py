@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from algorithms import costs
 from algorithms.base import AccessError, Learner, View
 from games import make
 from games.base import Game
@@ -22,6 +23,12 @@ from shaping_bench.errors import BadInput
 
 TRIAL_GAMES = ("ipd", "imp", "tandem", "public-goods")
 """Symmetric, zero-sum, unbounded and three-player: what a rule may meet."""
+
+TRIAL_PLAYGROUNDS = (("ipd", {"horizon": 6}), ("coin-game", {"horizon": 6}))
+"""Where a rule that plays is tried: a memory-one game and one that needs a network."""
+
+TRIAL_SIZES = {"batch_size": 8, "hidden": 8}
+"""Static fields of a rule that are made small for the trial, where it has them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +111,7 @@ def check_learner(cls: type[Learner]) -> list[Finding]:
         return findings
     rule = cls()
     if "exact" not in rule.views:
-        return findings
+        return findings + _check_playing(cls)
     played = 0
     with jax.enable_x64(True):
         for name in TRIAL_GAMES:
@@ -216,6 +223,100 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
         "hyperparameters can be swept": swept,
         "a step size of zero is a no-op": still,
         "symmetric seats": fair,
+    }
+    return [_attempt(f"{name}: {what}", check) for what, check in checks.items()]
+
+
+def _check_playing(cls: type[Learner]) -> list[Finding]:
+    """Checks a rule that learns from play on every playground that it can enter."""
+    findings: list[Finding] = []
+    entered = 0
+    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name, changes in TRIAL_PLAYGROUNDS:
+        game = make(name, **changes)
+        given = {**cls.published.get(name, {}), **{k: v for k, v in TRIAL_SIZES.items() if k in own}}
+        rule = cls(**given)
+        try:
+            for player in range(game.n_players):
+                rule.check_game(game, player)
+                rule.policy(game, player)
+        except ValueError:
+            continue
+        entered += 1
+        findings += _check_play_in(rule, game, name)
+    names = ", ".join(name for name, _ in TRIAL_PLAYGROUNDS)
+    return [*findings, Finding("plays at least one trial game", entered > 0, "" if entered else names)]
+
+
+def _check_play_in(rule: Learner, game: Game, name: str) -> list[Finding]:
+    rules = (rule,) * game.n_players
+
+    def update(rule: Learner, seed: Any) -> Any:
+        key = jax.random.fold_in(jax.random.key(0), seed)
+        pairs = [r.init(jax.random.fold_in(key, i), game, i) for i, r in enumerate((rule, *rules[1:]))]
+        params, states = [x for x, _ in pairs], [x for _, x in pairs]
+        shown = [r.shown(x, state) for r, (x, state) in zip(rules, pairs, strict=True)]
+        view = View(game, params, 0, rule.access, (rule, *rules[1:]), key=key, states=states, shown=shown)
+        new, state, info = rule.update(key, states[0], view)
+        return params[0], new, (states[0], state), dict(info)
+
+    seeds = jnp.arange(3)
+    together = jax.jit(jax.vmap(update, in_axes=(None, 0)))
+    alone = jax.jit(update)
+
+    def contract() -> str | None:
+        before, after, (old, new), info = jax.eval_shape(update, rule, 0)
+        for what, x, y in (("own parameters", before, after), ("state", old, new)):
+            if str(jax.tree.structure(x)) != str(jax.tree.structure(y)):
+                return f"update changes the structure of the {what}"
+            changed = [a for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True) if a != b]
+            if changed:
+                return f"update changes the shape or dtype of the {what}"
+        return "an info is not a scalar" if any(x.shape for x in info.values()) else None
+
+    def same(x: Any, y: Any, exactly: bool = True) -> bool:
+        near = np.array_equal if exactly else lambda a, b: np.allclose(a, b, rtol=1e-3, atol=1e-4)
+        return all(near(a, b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
+
+    def finite() -> str | None:
+        _, new, _, _ = together(rule, seeds)
+        good = all(np.isfinite(x).all() for x in jax.tree.leaves(new))
+        return None if good else "not finite after one update"
+
+    def deterministic() -> str | None:
+        return None if same(together(rule, seeds)[1], together(rule, seeds)[1]) else "two equal calls differ"
+
+    def batched() -> str | None:
+        first = jax.tree.map(lambda x: x[1], together(rule, seeds)[1])
+        return (
+            None if same(first, alone(rule, 1)[1], exactly=False) else "a seed's update depends on the batch it is in"
+        )
+
+    def random() -> str | None:
+        a, b = (jax.tree.map(lambda x, k=k: x[k], together(rule, seeds)[1]) for k in (0, 1))
+        return "two seeds give the same policy" if rule.learns and same(a, b) else None
+
+    def still() -> str | None:
+        steps = [f.name for f in dataclasses.fields(rule) if f.name.endswith("lr")]  # type: ignore[arg-type]
+        if not steps or rule.online:  # a learner that learns while it plays shows what it played last
+            return None
+        frozen = dataclasses.replace(rule, **dict.fromkeys(steps, 0.0))  # type: ignore[type-var]
+        before, after, _, _ = together(frozen, seeds)
+        return None if same(before, after) else f"{', '.join(steps)} = 0 moves the policy"
+
+    def priced() -> str | None:
+        with costs.counting() as count:
+            jax.eval_shape(lambda: update(rule, 0))  # a new function: what was traced before is not traced again
+        return "an update is charged no environment steps" if rule.learns and not count.steps else None
+
+    checks = {
+        "init and update keep shapes, structure and dtype": contract,
+        "sees only what its access allows; finite updates": finite,
+        "deterministic under a key": deterministic,
+        "different under different keys": random,
+        "independent of the batch": batched,
+        "step sizes of zero are a no-op": still,
+        "play is priced": priced,
     }
     return [_attempt(f"{name}: {what}", check) for what, check in checks.items()]
 
@@ -336,6 +437,10 @@ def _sampled_view(env: Any) -> str | None:
     described = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in ((seen, state), (seen_next, state_next))]
     if described[0] != described[1]:
         return "reset and step differ in the structure, shapes or dtypes of observations or states"
+    if not np.allclose(env.observe(state_next), seen_next):
+        return "observe gives other observations of a state than step"
+    if seen.shape[1:] != tuple(env.observation_shape):
+        return f"observations have shape {seen.shape[1:]} per player; observation_shape says {env.observation_shape}"
     together = jax.vmap(first_step)(keys)
     apart = [first_step(key) for key in keys]
     same = jax.tree.map(lambda x, *rows: np.allclose(x, np.stack(rows)), together, *apart)
