@@ -21,6 +21,7 @@ actor-critic with another advantage::
 which is what this file computes. With 1 in place of 1 - p it is Advantage Alignment.
 """
 
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -164,6 +165,32 @@ class Stream(NamedTuple):
     seen: Array
     actions: Array
     rewards: Array
+
+
+class Lesson(NamedTuple):
+    """What episodes have to teach that the own parameters do not enter.
+
+    Attributes:
+      mine, theirs: the two sides.
+      logits: the opponent's, ``(T + 1, B, A)``.
+      modelled: log-probability of the modelled opponent's actions, ``(T, B)``.
+      surprise: ``R2_t - V2(s_t)``, ``(T, B)``.
+      averaged: the moving average's own action values, ``(T + 1, B, A)``.
+    """
+
+    mine: Stream
+    theirs: Stream
+    logits: Array
+    modelled: Array
+    surprise: Array
+    averaged: Array
+
+
+def critic_error(q: Array, last: Array, lesson: Lesson, gamma: Any) -> Array:
+    """Mean Huber error of action values ``(T + 1, B, A)``; ``last`` are the logits at the end, ``(B, A)``."""
+    stream, averaged = lesson.mine, lesson.averaged
+    targets = sarsa_targets(stream.rewards, averaged[:-1], values(last, averaged[-1]), stream.actions, gamma)
+    return jnp.mean(huber(at(q[:-1], stream.actions) - targets))
 
 
 # --- action values ------------------------------------------------------------------------
@@ -347,7 +374,6 @@ class LOQA(Learner):
 
     def update(self, key: Array, state: LOQAState, view: View) -> tuple[Tree, LOQAState, Info]:
         game, me, you = view.game, view.player, view.others[0]
-        gamma = game.gamma
         draw_key, play_key = jax.random.split(key)
         present, policy, behaviour = self.opponent(state, view)
         draws = self._draws() if _alike(state.past, present) else 0
@@ -361,51 +387,20 @@ class LOQA(Learner):
         seats = {me: (view.own, self.behaviour(game, me), 0), you: (against.policy, behaviour, draws)}
         params, policies, groups = zip(*(seats[i] for i in range(2)), strict=True)
         play = rollouts.rollout(play_key, game, policies, params, self.batch_size, groups=groups)
-        mine, theirs = self._stream(game, play, me), self._stream(game, play, you)
+        lesson = self.lesson(game, me, you, play, policy, against, draws, state.target)
 
-        logits = _opponent_logits(policy, against.policy, draws, game, play, you, theirs.seen)
-        other_q = _grouped(self.action_values(game, you).unroll, draws)(against.q, theirs.seen)[:-1]
-        returns = discounted_returns(theirs.rewards, gamma)
-        modelled = opponent_model(other_q, returns, theirs.actions, self.temperature)
-        surprise = returns - values(logits, other_q)
-
-        unroll, action_values = self.policy(game, me).unroll, self.action_values(game, me).unroll
-        averaged = action_values(state.target.q, mine.seen)
-
-        def error(q: Array, last: Array) -> Array:
-            """Of action values, where ``last`` are the logits in the state after the last step."""
-            end = values(last, averaged[-1])
-            targets = sarsa_targets(mine.rewards, averaged[:-1], end, mine.actions, gamma)
-            return jnp.mean(huber(at(q[:-1], mine.actions) - targets))
-
-        def objective(own: Agent) -> tuple[Array, Info]:
-            logits, q = unroll(own.policy, mine.seen), action_values(own.q, mine.seen)
-            log_probs, entropy = taken(logits[:-1], mine.actions), jnp.mean(rollouts.entropy(logits[:-1]))
-            worth = values(logits, q)
-            advantages = mine.rewards + gamma * worth[1:] - worth[:-1]
-            held = lax.stop_gradient(advantages)
-            answers = credit(held, 1.0 - jnp.exp(modelled), gamma * self.shaping_discount)
-            shaped = held + (self.shaping * gamma / self.temperature) * surprise * answers
-            total = jnp.mean(log_probs * shaped) + self.entropy * entropy
-            # The code asks the averaged policy instead, another pass of the network for one step in T.
-            loss = error(q, logits[-1])
-            if self.preset == "official":
-                # What the code's gradient holds beside this: log-probabilities times the advantages' own gradients.
-                total += jnp.mean(lax.stop_gradient(log_probs + self.shaping * modelled) * advantages)
-            else:
-                total -= loss  # of other parameters: one backward pass for both
-            return total, {"critic_loss": loss, "entropy": entropy}
-
+        objective = functools.partial(self.objective, game, me, lesson)
         gradient, info = jax.grad(objective, has_aux=True)(own)
-        if self.preset == "official":
-            slope, step = None, gradient
-        else:
-            slope, step = gradient.q, Agent(gradient.policy, trees.scale(0.0, gradient.q))
+        official = self.preset == "official"
+        step = gradient if official else gradient._replace(q=trees.scale(0.0, gradient.q))
         moves, actor_state = self._actor_optimiser().update(cut(step, self.max_grad_norm), state.optimiser)
         own = optax.apply_updates(own, moves)
-        if slope is None:
-            last = unroll(state.target.policy, mine.seen)[-1]
-            slope = jax.grad(lambda q: -error(action_values(q, mine.seen), last))(own.q)
+        slope = gradient.q
+        if official:
+            # The step has moved the action values too, and their error is that of the new ones.
+            q_of = self.action_values(game, me).unroll
+            last = self.policy(game, me).unroll(state.target.policy, lesson.mine.seen)[-1]
+            slope = jax.grad(lambda q: -critic_error(q_of(q, lesson.mine.seen), last, lesson, game.gamma))(own.q)
         moves, critic_state = self._critic_optimiser().update(slope, state.critic_optimiser)
         own = own._replace(q=optax.apply_updates(own.q, moves))
         state = state._replace(
@@ -414,17 +409,72 @@ class LOQA(Learner):
             optimiser=actor_state,
             critic_optimiser=critic_state,
             updates=state.updates + 1,
-            rival=self._learn_rival(state.rival, view, theirs, logits),
+            rival=self._learn_rival(state.rival, view, lesson),
         )
-        info = {**info, "training_return": jnp.mean(mine.rewards) - self.reward_shift}
+        info = {**info, "training_return": jnp.mean(lesson.mine.rewards) - self.reward_shift}
         return own.policy, state, info
+
+    def lesson(
+        self,
+        game: Game,
+        me: int,
+        you: int,
+        play: Trajectory,
+        policy: Policy,
+        against: Agent,
+        draws: int,
+        target: Agent,
+    ) -> Lesson:
+        """What episodes have to teach that the own parameters do not enter.
+
+        Args:
+          game: the game.
+          me, you: seats.
+          play: episodes of both.
+          policy: of the opponent, without exploration.
+          against: its parameters, every leaf with a leading axis of ``draws``, if that is not 0.
+          draws: parameter sets of the opponent, each in an equal share of the episodes.
+          target: moving average of the own parameters.
+        """
+        mine, theirs = self._stream(game, play, me), self._stream(game, play, you)
+        logits = _opponent_logits(policy, against.policy, draws, play, theirs.seen)
+        q = _grouped(self.action_values(game, you).unroll, draws)(against.q, theirs.seen)[:-1]
+        returns = discounted_returns(theirs.rewards, game.gamma)
+        modelled = opponent_model(q, returns, theirs.actions, self.temperature)
+        averaged = self.action_values(game, me).unroll(target.q, mine.seen)
+        return Lesson(mine, theirs, logits, modelled, returns - values(logits[:-1], q), averaged)
+
+    def objective(self, game: Game, me: int, lesson: Lesson, own: Agent) -> tuple[Array, Info]:
+        """What the policy ascends, less what the action values descend.
+
+        The two concern different parameters, so that one backward pass gives both gradients.
+        With preset ``official`` the policy's part alone, whose gradient in the code concerns both.
+        """
+        mine, modelled = lesson.mine, lesson.modelled
+        logits = self.policy(game, me).unroll(own.policy, mine.seen)
+        q = self.action_values(game, me).unroll(own.q, mine.seen)
+        log_probs, entropy = taken(logits[:-1], mine.actions), jnp.mean(rollouts.entropy(logits[:-1]))
+        worth = values(logits, q)
+        advantages = mine.rewards + game.gamma * worth[1:] - worth[:-1]
+        held = lax.stop_gradient(advantages)
+        answers = credit(held, 1.0 - jnp.exp(modelled), game.gamma * self.shaping_discount)
+        shaped = held + (self.shaping * game.gamma / self.temperature) * lesson.surprise * answers
+        total = jnp.mean(log_probs * shaped) + self.entropy * entropy
+        # The code asks the averaged policy instead, another pass of the network for one step in T.
+        error = critic_error(q, logits[-1], lesson, game.gamma)
+        if self.preset == "official":
+            # What the code's gradient holds beside this: log-probabilities times the advantages' own gradients.
+            total += jnp.mean(lax.stop_gradient(log_probs + self.shaping * modelled) * advantages)
+        else:
+            total -= error
+        return total, {"critic_loss": error, "entropy": entropy}
 
     def _stream(self, game: Game, play: Trajectory, player: int) -> Stream:
         rewards = play.rewards[..., player] + self.reward_shift
         return Stream(rollouts.observations(game, play, player), play.actions[..., player], rewards)
 
-    def _learn_rival(self, rival: Tree, view: View, theirs: Stream, logits: Array) -> Tree:
-        del view, theirs, logits
+    def _learn_rival(self, rival: Tree, view: View, lesson: Lesson) -> Tree:
+        del view, lesson
         return rival
 
 
@@ -441,22 +491,26 @@ class PairedLOQA(LOQA):
     def _new_rival(self, q: Tree) -> Rival:
         return Rival(q, q, self._critic_optimiser().init(q))
 
+    def _knows_critic(self, view: View) -> bool:
+        other = view.others[0]
+        rule = view.learners[other]
+        return isinstance(rule, LOQA) and rule.hidden == self.hidden
+
     def opponent(self, state: LOQAState, view: View) -> tuple[Agent, Policy, Policy]:
         other = view.others[0]
         rule, params, policy = view.learners[other], view.params[other], view.policies[other]
-        if isinstance(rule, LOQA) and rule.action_values(view.game, other) == self.action_values(view.game, other):
-            return Agent(params, view.states[other].q), policy, rule.behaviour(view.game, other)
-        return Agent(params, state.rival.q), policy, policy
+        q = view.states[other].q if self._knows_critic(view) else state.rival.q
+        return Agent(params, q), policy, rule.behaviour(view.game, other) if isinstance(rule, LOQA) else policy
 
-    def _learn_rival(self, rival: Rival, view: View, theirs: Stream, logits: Array) -> Rival:
+    def _learn_rival(self, rival: Rival, view: View, lesson: Lesson) -> Rival:
         """SARSA on the opponent's stream, as for the own action values."""
-        action_values = self.action_values(view.game, view.others[0]).unroll
-        averaged = action_values(rival.target, theirs.seen)
-        last = values(logits[-1], averaged[-1])
-        targets = sarsa_targets(theirs.rewards, averaged[:-1], last, theirs.actions, view.game.gamma)
+        if self._knows_critic(view):
+            return rival
+        theirs, unroll = lesson.theirs, self.action_values(view.game, view.others[0]).unroll
+        stream = lesson._replace(mine=theirs, averaged=unroll(rival.target, theirs.seen))
 
         def fit(q: Tree) -> Array:
-            return -jnp.mean(huber(at(action_values(q, theirs.seen)[:-1], theirs.actions) - targets))
+            return -critic_error(unroll(q, theirs.seen), lesson.logits[-1], stream, view.game.gamma)
 
         moves, optimiser_state = self._critic_optimiser().update(jax.grad(fit)(rival.q), rival.optimiser)
         q = optax.apply_updates(rival.q, moves)
@@ -484,9 +538,9 @@ def _floats(tree: Tree) -> Tree:
 
 def _alike(past: Tree, agent: Agent) -> bool:
     """Whether the buffer can hold the agent: it was made for parameters of these shapes."""
-    kept, structure = jax.tree.flatten(past)
-    new, other = jax.tree.flatten(agent)
-    return bool(structure == other and all(x.shape[1:] == y.shape for x, y in zip(kept, new, strict=True)))
+    if jax.tree.structure(past) != jax.tree.structure(agent):  # type: ignore[operator]
+        return False
+    return all(x.shape[1:] == y.shape for x, y in zip(jax.tree.leaves(past), jax.tree.leaves(agent), strict=True))
 
 
 def _grouped(unroll: Any, groups: int) -> Any:
@@ -503,13 +557,10 @@ def _grouped(unroll: Any, groups: int) -> Any:
     return grouped
 
 
-def _opponent_logits(
-    policy: Policy, params: Tree, groups: int, game: Game, play: Trajectory, player: int, seen: Array
-) -> Array:
-    """The opponent's logits before each step, ``(T, B, A)``."""
+def _opponent_logits(policy: Policy, params: Tree, groups: int, play: Trajectory, seen: Array) -> Array:
+    """The opponent's logits in all states, the end included, ``(T + 1, B, A)``."""
     if not isinstance(policy, Scripted):
-        return _grouped(policy.unroll, groups)(params, seen[:-1])
-    before = jax.tree.map(lambda x: x[:-1], play.states)
+        return _grouped(policy.unroll, groups)(params, seen)
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, (seen.shape[1], *x.shape)), policy.start())
     step = jax.vmap(policy.step, in_axes=(None, 0, 0, 0))
-    return lax.scan(lambda carry, now: step(params, carry, *now), start, (seen[:-1], before))[1]
+    return lax.scan(lambda carry, now: step(params, carry, *now), start, (seen, play.states))[1]
