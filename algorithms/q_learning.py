@@ -52,8 +52,17 @@ def read(table: Table, index: Array) -> Any:
     return jax.tree.map(pick, *table)
 
 
+def settled(entry: Any) -> Any:
+    """The same numbers, computed once: behind a barrier, or the compiler would compute them
+    again for each place in a table that they may go to."""
+    leaves, treedef = jax.tree.flatten(entry)
+    stacked = jax.lax.optimization_barrier(jnp.stack(leaves))  # in one array, or it is no barrier
+    return jax.tree.unflatten(treedef, [stacked[k] for k in range(len(leaves))])
+
+
 def write(table: Table, index: Array, entry: Any) -> Table:
     """The table with ``entry`` at ``index``."""
+    entry = settled(entry)
     return tuple(
         jax.tree.map(lambda new, old, k=k: jnp.where(index == k, new, old), entry, old) for k, old in enumerate(table)
     )

@@ -197,7 +197,9 @@ def live(
             actions.append(action)
             moved.append(carry)
         joint = jnp.stack(actions)
-        then, after, rewards, _, info = game.step(key, state, joint)
+        # What a step brings is computed once. Without barriers the compiler derives it anew for
+        # every number that depends on it, several times the work of the step itself.
+        then, after, rewards, _, info = lax.optimization_barrier(game.step(key, state, lax.optimization_barrier(joint)))
         minds = tuple(
             rule.react(game, minds[i], seen[i], rewards[i], then[i]) if rule.online else minds[i]
             for i, rule in enumerate(learners)
