@@ -155,7 +155,7 @@ def free_memory_bytes() -> int | None:
 
 
 def needed_memory_bytes(compiled: Any) -> int:
-    """What a compiled program will take when it runs: arguments, results and scratch, on all
+    """What a compiled program will take when it runs: arguments, results and scratch; of all its
     devices where those share the machine's memory."""
     analysis = compiled.memory_analysis()
     if analysis is None:
@@ -166,8 +166,9 @@ def needed_memory_bytes(compiled: Any) -> int:
         + analysis.temp_size_in_bytes
         - analysis.alias_size_in_bytes
     )
-    first = jax.local_devices()[0]
-    return int(size) * (len(jax.local_devices()) if first.platform == "cpu" else 1)
+    sharings = jax.tree.leaves(compiled.input_shardings)
+    count = max((len(x.device_set) for x in sharings), default=1)
+    return int(size) * (count if jax.local_devices()[0].platform == "cpu" else 1)
 
 
 def check_memory(compiled: Any) -> None:

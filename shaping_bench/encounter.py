@@ -284,6 +284,21 @@ def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
     return count.steps
 
 
+def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int = 1) -> int:
+    """Memory that an encounter will take while it runs, from its compiled program; nothing is run."""
+    leaves, treedef = jax.tree.flatten((game, tuple(learners)))
+    playing = plays(learners)
+    lanes = _Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
+    episodes = 0 if valued_exactly(game, learners) else EPISODES
+    program = _Program(treedef, (False,) * len(leaves), lanes.mesh, playing, episodes)
+    shared, base = [np.asarray(x, np.float32) for x in leaves], np.uint32(0)
+    seeds = lanes.split(np.arange(num_seeds, dtype=np.uint32))
+    carry = jax.eval_shape(program.function("begin"), shared, [], base, seeds)
+    records = (np.zeros(1, np.int32), np.ones(1, bool))
+    arguments: tuple[Any, ...] = (shared, [], base, seeds, np.int32(0), *records, carry)
+    return devices.needed_memory_bytes(program.function("advance").lower(*arguments).compile())
+
+
 def info_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
     """What the learners report of an update."""
     infos = jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[1])
@@ -368,6 +383,13 @@ class _Program:
         if key in _COMPILED:
             return _COMPILED[key], 0.0
         started = time.perf_counter()
+        compiled = self.function(name).lower(*arguments).compile()
+        devices.check_memory(compiled)
+        _COMPILED[key] = compiled
+        return compiled, time.perf_counter() - started
+
+    def function(self, name: str) -> Any:
+        """``begin`` or ``advance``, spread over the devices, not yet compiled."""
         lanes, everywhere = P("lanes"), P()
         if name == "begin":
             function: Callable[..., Any] = self._begin
@@ -377,10 +399,7 @@ class _Program:
             specs = (everywhere, lanes, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
             function, donate = self._advance, (7,)
         sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=lanes, check_vma=False)
-        compiled = jax.jit(sharded, donate_argnums=donate).lower(*arguments).compile()
-        devices.check_memory(compiled)
-        _COMPILED[key] = compiled
-        return compiled, time.perf_counter() - started
+        return jax.jit(sharded, donate_argnums=donate)
 
     def _rebuild(self, shared: list[Array], laned: list[Array]) -> tuple[Game, tuple[Learner, ...]]:
         shared_, laned_ = iter(shared), iter(laned)

@@ -19,6 +19,8 @@ On stdout one JSON object, on stderr the same as tables::
                      {compile_seconds, run_seconds, first_result_seconds},
                      met compares with startup_limits
     startup_limits   {cold, warm: {...}} seconds
+    play             rows of speed_play.timed: environments, rollouts, learners that sample
+    play_memory      speed_play.memory: what look-ahead through rollouts takes
     peak_memory_bytes   of the throughput process, all its programs together
 """
 
@@ -175,9 +177,14 @@ def startup(learner: str) -> dict[str, Any]:
     return found
 
 
-def measure(works: Sequence[Work] = WORKS, learners: Sequence[str] = STARTUP_LEARNERS, runs: int = 9) -> dict[str, Any]:
-    """The whole benchmark as the object described above."""
-    from shaping_bench import devices
+def measure(
+    works: Sequence[Work] = WORKS,
+    learners: Sequence[str] = STARTUP_LEARNERS,
+    runs: int = 9,
+    play: bool = True,
+) -> dict[str, Any]:
+    """The whole benchmark as the object described above; without ``play`` its exact part."""
+    from shaping_bench import devices, speed_play
 
     # Before this process starts threads and buffers of its own.
     startups = [_said(f"start-up of {learner}", startup, learner) for learner in learners]
@@ -192,6 +199,8 @@ def measure(works: Sequence[Work] = WORKS, learners: Sequence[str] = STARTUP_LEA
         "throughput": rates,
         "startup": startups,
         "startup_limits": STARTUP_LIMITS,
+        "play": [_said(work.name, speed_play.timed, work, min(runs, 3)) for work in speed_play.works()] if play else [],
+        "play_memory": _said("memory of look-ahead through rollouts", speed_play.memory) if play else None,
         "peak_memory_bytes": devices.peak_memory_bytes(),
     }
 
@@ -204,6 +213,8 @@ def _said(what: str, function: Any, *arguments: Any) -> Any:
 def to_text(result: dict[str, Any]) -> str:
     """The result as tables for people."""
     from tabulate import tabulate
+
+    from shaping_bench.speed_play import to_text as play_text
 
     verdict = {True: "met", False: "MISSED", None: ""}
 
@@ -257,6 +268,7 @@ def to_text(result: dict[str, Any]) -> str:
                 colalign=("left", "right", "right", "right", "right", "left"),
             ),
             "",
+            *([play_text(result["play"], result["play_memory"]), ""] if result["play"] else []),
             f"Peak memory: {result['peak_memory_bytes'] / 2**20:.0f} MiB",
         ]
     )
@@ -267,10 +279,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shaping_bench.speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON object here too")
     parser.add_argument("--runs", type=int, default=9, help="timed calls per rule, whose median counts (default: 9)")
+    parser.add_argument("--exact", action="store_true", help="time exact encounters only")
     options = parser.parse_args(arguments)
     if options.runs < 1:
         parser.error(f"--runs is {options.runs}; allowed: a whole number of at least 1")
-    result = measure(runs=options.runs)
+    result = measure(runs=options.runs, play=not options.exact)
     text = json.dumps(result, indent=1)
     print(text)
     if options.json:
