@@ -78,30 +78,33 @@ def rollout(
     costs.charge(steps=batch_size * length)
     params = lax.stop_gradient(tuple(params))
     reset_key, action_key, step_key = jax.random.split(key, 3)
-    seen, states = jax.vmap(game.reset)(jax.random.split(reset_key, batch_size))
+    # Players come first inside the loop: a vector over environments is then contiguous.
+    seen, states = jax.vmap(game.reset, out_axes=(1, 0))(jax.random.split(reset_key, batch_size))
     carries = tuple(
         jax.tree.map(lambda x: jnp.broadcast_to(x, (batch_size, *x.shape)), policy.start()) for policy in policies
     )
-    # Floats in [0, 1) from the upper 24 bits; one word per action.
-    words = jax.random.bits(action_key, (length, n, batch_size), jnp.uint32)
+    words = jax.random.bits(action_key, (length, batch_size), jnp.uint32)
 
     def step(loop: Any, now: Any) -> Any:
         seen, states, carries = loop
-        draws, key = now
+        word, key = now
         actions, moved = [], []
         for i, policy in enumerate(policies):
-            carry, logits = _acting(policy, sizes[i])(params[i], carries[i], seen[:, i], states)
-            actions.append(sample(draws[i], logits))
+            carry, logits = _acting(policy, sizes[i])(params[i], carries[i], seen[i], states)
+            actions.append(sample(word_of(word, i), logits))
             moved.append(carry)
-        joint = jnp.stack(actions, axis=-1)
+        # What a step brings is computed once. Without barriers the compiler derives it anew for
+        # every number that depends on it.
+        joint = lax.optimization_barrier(jnp.stack(actions))
         keys = jax.random.split(key, batch_size)
-        seen, after, rewards, _, info = jax.vmap(game.step)(keys, states, joint)
+        step_all = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(1, 0, 1, 0, 1))
+        seen, after, rewards, _, info = lax.optimization_barrier(step_all(keys, states, joint))
         return (seen, after, tuple(moved)), (states, joint, rewards, info)
 
     loop = (seen, states, carries)
     (_, last, _), (before, actions, rewards, info) = lax.scan(step, loop, (words, jax.random.split(step_key, length)))
     states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
-    return Trajectory(states, actions, rewards, info)
+    return Trajectory(states, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (actions, rewards, info)))
 
 
 def _acting(policy: Policy, groups: int) -> Any:
@@ -116,6 +119,21 @@ def _acting(policy: Policy, groups: int) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
     return grouped
+
+
+def word_of(word: Array, player: int) -> Array:
+    """A player's random word of a step, from the one word drawn for all.
+
+    The first player's is the word itself, the others' are scrambled from it (the finaliser of
+    MurmurHash3): each is uniform, and any two are independent down to about 16 bits. Drawing
+    one word each would cost more than all else in a step of a matrix game.
+    """
+    if player == 0:
+        return word
+    x = word + jnp.uint32((0x9E3779B9 * player) % 2**32)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
 
 
 def uniform(words: Array) -> Array:
