@@ -30,21 +30,25 @@ class _Strict(pydantic.BaseModel):
 Call = str | dict[str, dict[str, Any] | None]
 
 
+class LearnerEntry(_Strict):
+    """A learner of the suite under a label of its own."""
+
+    learner: Call
+    label: str | None = None
+
+
 class GameEntry(_Strict):
     """A game of the suite, with what differs from the suite's protocol there."""
 
     game: Call
     label: str | None = None
     steps: int | None = pydantic.Field(None, ge=1)
+    seeds: int | None = pydantic.Field(None, ge=1)
+    record_every: int | None = pydantic.Field(None, ge=1)
+    learners: list[LearnerEntry | Call] | None = pydantic.Field(None, min_length=1)
+    opponents: list[LearnerEntry | Call] | None = None
     set: dict[str, float] = {}
     """Hyperparameters given to every learner that has them, e.g. step sizes fit for the game."""
-
-
-class LearnerEntry(_Strict):
-    """A learner of the suite under a label of its own."""
-
-    learner: Call
-    label: str | None = None
 
 
 class League(_Strict):
@@ -170,6 +174,9 @@ def load(
         _override(content, override)
     if seeds is not None:
         content["seeds"] = seeds
+        for game in content.get("games") or ():
+            if isinstance(game, dict) and "game" in game:
+                game.pop("seeds", None)
     return expand(validate(content))
 
 
@@ -273,14 +280,22 @@ def expand(file: SuiteFile) -> Suite:
     skipped: list[str] = []
     game_labels: set[str] = set()
     for g, raw in enumerate(file.games):
-        entry = raw if isinstance(raw, GameEntry) else GameEntry(game=raw, steps=None)
+        entry = raw if isinstance(raw, GameEntry) else GameEntry.model_validate({"game": raw})
         named = registry.make_game(entry.game, f"suite.games.{g}")
         game = Labelled(named, entry.label or named.text)
         if game.label in game_labels:
             raise BadInput(f"suite.games.{g} has the label {game.label!r} of another game; allowed: one label each")
         game_labels.add(game.label)
-        learners = _learners(file.learners, "suite.learners", entry.set, named.name)
-        opponents = _learners(file.opponents, "suite.opponents", entry.set, named.name)
+        own, others = (
+            (file.learners, "suite.learners")
+            if entry.learners is None
+            else (entry.learners, f"suite.games.{g}.learners"),
+            (file.opponents, "suite.opponents")
+            if entry.opponents is None
+            else (entry.opponents, f"suite.games.{g}.opponents"),
+        )
+        learners = _learners(*own, entry.set, named.name)
+        opponents = _learners(*others, entry.set, named.name)
         labels = [x.label for x in (*learners, *opponents)]
         for k, label in enumerate(labels):
             if label in labels[:k]:
@@ -293,9 +308,16 @@ def expand(file: SuiteFile) -> Suite:
             entry: GameEntry = entry,
         ) -> Cell:
             seats = (pair[0], *([pair[1]] * (game.named.made.n_players - 1)))
-            steps = entry.steps or file.steps
             return Cell(
-                kind, game, seats, file.seeds, file.seed, steps, file.record_every, file.precision, file.episodes
+                kind,
+                game,
+                seats,
+                entry.seeds or file.seeds,
+                file.seed,
+                entry.steps or file.steps,
+                entry.record_every or file.record_every,
+                file.precision,
+                file.episodes,
             )
 
         pairs = _pairs(learners, opponents, file.pairs, game.named.made)
@@ -335,7 +357,7 @@ def _learners(
             out.append(Labelled(named, label or f"{entry.label or ''}{' ' if entry.label else ''}{plain.text}"))
     known = {key for x in out for key in x.named.hyperparameters}
     for key in given:
-        if known and key not in known and field == "suite.learners":
+        if known and key not in known and field.endswith("learners"):
             raise unknown("key of suite.games.set", key, known)
     return out
 
