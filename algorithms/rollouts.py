@@ -137,15 +137,13 @@ def word_of(word: Array, player: int) -> Array:
 
 
 def uniform(words: Array) -> Array:
-    """Random 32-bit words as numbers in [0, 1), of 24 bits each."""
-    return (words >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+    """Random 32-bit words as numbers strictly between 0 and 1, of 23 bits each, so that an action
+    of probability 0 or 1 to rounding is never or always taken."""
+    return ((words >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
 
 
 def sample(words: Array, logits: Array) -> Array:
-    """Actions from random 32-bit words ``(B,)`` and logits ``(B, A)``, by inversion.
-
-    A word is a number in [0, 1), so that an action of probability 0 or 1 is never or always taken.
-    """
+    """Actions from random 32-bit words ``(B,)`` and logits ``(B, A)``, by inversion."""
     draws = uniform(words)
     if logits.shape[-1] == 2:
         return (draws >= jax.nn.sigmoid(logits[..., 0] - logits[..., 1])).astype(jnp.int32)
