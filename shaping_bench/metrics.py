@@ -216,7 +216,7 @@ _DEFINITIONS: tuple[Metric, ...] = (
     _metric("exploitation_gap", "return_i - mean over j != i of return_j", _REWARD),
     _metric(
         "episode_return",
-        "mean reward per step that was earned while learning, in the last update's play",
+        "(1 - gamma) sum_t gamma^t r_t that was earned while learning, in the last update's play",
         _REWARD,
         "higher",
         source="Foerster et al., AAMAS 2018, section 6.3 (tournament)",

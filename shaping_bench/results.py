@@ -138,13 +138,13 @@ class Results:
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
         """Labels of all who played, the suite's learners first, in the suite's order."""
-        entries = [*self.suite.get("learners", []), *self.suite.get("opponents", [])]
+        entries = [*_listed(self.suite, "learners"), *_listed(self.suite, "opponents")]
         return tuple(sorted(self.played, key=lambda label: (_position(label, self.played[label], entries), label)))
 
     @functools.cached_property
     def learners(self) -> tuple[str, ...]:
         """Labels of the suite's learners; without the opponents that only they meet."""
-        entries = list(self.suite.get("learners", []))
+        entries = _listed(self.suite, "learners")
         return tuple(x for x in self.labels if _position(x, self.played[x], entries) < len(entries))
 
     @functools.cached_property
@@ -224,7 +224,7 @@ def load(directory: Path | str) -> Results:
     if not paths:
         raise BadInput(f"results directory is {str(directory)!r}, which holds no finished cell; {hint}")
     records = [_record(path) for path in paths]
-    games, learners = list(suite.get("games", [])), [*suite.get("learners", []), *suite.get("opponents", [])]
+    games, learners = list(suite.get("games", [])), [*_listed(suite, "learners"), *_listed(suite, "opponents")]
 
     def order(record: Mapping[str, Any]) -> tuple[Any, ...]:
         game = _position(record["game"]["label"], record["game"], games)
@@ -232,6 +232,14 @@ def load(directory: Path | str) -> Results:
         return record["kind"] == "league", game, record["game"]["label"], seats, record["hash"]
 
     return Results(directory, suite, tuple(sorted(records, key=order)))
+
+
+def _listed(suite: Mapping[str, Any], key: str) -> list[Any]:
+    """The suite's ``learners`` or ``opponents``, those of single games included."""
+    entries = list(suite.get(key, []))
+    for game in suite.get("games", []):
+        entries += (game.get(key) or ()) if isinstance(game, dict) else ()
+    return entries
 
 
 def _record(path: Path) -> dict[str, Any]:

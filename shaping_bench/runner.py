@@ -251,6 +251,8 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store) -
         "updates": cell.seeds * cell.steps,
         "gradient_evaluations": [x.evaluations * cell.seeds * cell.steps for x in per_update],
         "environment_steps": steps_per_update(game, learners) * cell.seeds * cell.steps,
+        # What each asked for; play that several share counts for all of them.
+        "environment_steps_asked": [x.steps * cell.seeds * cell.steps for x in per_update],
     }
     record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()))
     policies = _flattened(outcome.final) if suite.matches else None

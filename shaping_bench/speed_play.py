@@ -12,6 +12,7 @@ largest setting that fits.
 """
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -118,7 +119,7 @@ def works() -> tuple[PlayWork, ...]:
             f"LOLA-DiCE, IPD, batch 128 x 150, look-ahead {k}",
             "updates",
             8 * 50,
-            lambda k=k: _encounter("ipd", [f"lola-dice(batch_size=128,lookahead_steps={k})"], 8, 50),
+            functools.partial(_encounter, "ipd", [f"lola-dice(batch_size=128,lookahead_steps={k})"], 8, 50),
             cpu_target=100 * TORCH_DICE[k].per_cpu_second,
             peer=TORCH_DICE[k],
         )
@@ -148,10 +149,13 @@ def works() -> tuple[PlayWork, ...]:
             lambda: _rollouts("coin-game(preset=jaxmarl,episodes=1)", "naive-pg(network='conv-gru')", 1000, 1),
         ),
         PlayWork(
-            "PPO with conv + GRU against the same, Coin Game, 1000 x 16",
+            # The peer's network: a dense layer and a GRU of 16 units.
+            "PPO + GRU against the same, Coin Game, 1000 x 16",
             "env steps",
             2 * 5 * 1000 * 16,
-            lambda: _encounter("coin-game(preset=jaxmarl,episodes=1)", ["ppo(batch_size=1000)"], 2, 5),
+            lambda: _encounter(
+                "coin-game(preset=jaxmarl,episodes=1)", ["ppo(batch_size=1000,network='gru',hidden=16)"], 2, 5
+            ),
             cpu_target=3 * PAX.per_cpu_second,
             peer=PAX,
         ),

@@ -260,7 +260,8 @@ def tabulated(
         tables.append(
             _table(
                 title + (" (league)" if kind == "league" else ""),
-                f"{_note(kind, part, rows, cols, statistic, spread)}; {_access(results, part['learner'].unique())}",
+                f"{_note(kind, part, rows, cols, statistic, spread)}; "
+                f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}",
                 (rows, cols),
                 row_labels,
                 col_labels,
@@ -323,6 +324,16 @@ def _note(kind: str, part: pd.DataFrame, rows: str, cols: str, statistic: str, s
     num_seeds = part["seed"].nunique()
     per = "per cell" if set(part["metric"]) <= set(COSTS) else f"over {num_seeds} seed{'s' * (num_seeds != 1)}"
     return f"{what}, {statistic}{how} {per}{averaged}{where}"
+
+
+def _responders(results: Results, part: pd.DataFrame, kind: str) -> str:
+    """Who was trained as the best response where none is exact, and for how long."""
+    games = set(part["game"])
+    met = [r["responder"] for r in results.records if "responder" in r and r["game"]["label"] in games]
+    if kind != "league" or "best-response" not in set(part["learner"]) or not met:
+        return ""
+    who = dict.fromkeys(f"{x['learner']}, {x['steps']} updates from scratch" for x in met)
+    return f"best-response: {'; '.join(who)}; "
 
 
 def _access(results: Results, learners: Iterable[str]) -> str:
@@ -416,7 +427,7 @@ def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std
     title = f"{results.suite.get('name', 'suite')}: summary"
     note = (
         "robustness over all opponents met, itself included; influence: opponent's return minus its return against "
-        "naive; averaged over games on their own scales; seconds and gradient evaluations per cell"
+        "naive; averaged over games on their own scales; seconds per cell, evaluations and steps per seed"
     )
     cells = tuple(tuple(column[k] for column in numbers.values()) for k in range(len(learners)))
     return Table(title, note, "learner", "", tuple(learners), tuple(numbers), cells)
@@ -438,9 +449,11 @@ def _plain(x: float | None, decimals: int) -> Cell:
 
 
 def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[Cell]]:
-    """Wall seconds per cell, own gradient evaluations per update, access, preparation, diverged."""
+    """Wall seconds per cell, own gradient evaluations and environment steps per update, access,
+    preparation, diverged."""
     seconds: dict[str, list[float]] = {x: [] for x in learners}
     evaluations: dict[str, list[float]] = {x: [] for x in learners}
+    steps: dict[str, list[float]] = {x: [] for x in learners}
     diverged = dict.fromkeys(learners, 0)
     for record in results.records:
         labels = [x["label"] for x in record["learners"]]
@@ -451,11 +464,13 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
             if label in seconds:
                 seconds[label].append(spent)
                 diverged[label] += int(record.get("diverged", 0))
-        counted, updates = record["costs"].get("gradient_evaluations"), record["costs"].get("updates", 0)
-        if isinstance(counted, list) and updates:
-            for label, count in zip(labels, counted, strict=False):
-                if label in evaluations:
-                    evaluations[label].append(count / updates)
+        costs, updates = record["costs"], record["costs"].get("updates", 0)
+        for key, kept in (("gradient_evaluations", evaluations), ("environment_steps_asked", steps)):
+            counted = costs.get(key)
+            if isinstance(counted, list) and updates:
+                for label, count in zip(labels, counted, strict=False):
+                    if label in kept:
+                        kept[label].append(count / updates)
 
     def described(key: str, show: Callable[[Any], str]) -> list[Cell]:
         return [Cell(show(results.played[x].get(key))) for x in learners]
@@ -466,6 +481,7 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
     return {
         "wall seconds": averaged(seconds, 2),
         "gradient evaluations per update": averaged(evaluations, 1),
+        "environment steps per update": averaged(steps, 0),
         "access": described("access", lambda x: str(x or ABSENT)),
         "preparation": described("needs_preparation", lambda x: "needed" if x else "none"),
         "diverged": [Cell(str(diverged[x]), mean=float(diverged[x]), n=1, runs=1) for x in learners],
