@@ -11,7 +11,7 @@ from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from algorithms.lola_pg import LOLAOM, LOLAPG
 from algorithms.loqa import LOQA, PairedLOQA
 from algorithms.naive import Naive
-from algorithms.pola import POLA
+from algorithms.pola import POLA, POLAOM
 from algorithms.policy_gradient import NaivePG
 from algorithms.ppo import PPO
 from algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
@@ -38,6 +38,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "lola-dice": LOLADiCE,
     "lola-dice-om": LOLADiCEOM,
     "pola": POLA,
+    "pola-om": POLAOM,
     "naive-q": NaiveQ,
     "jal-q": JointActionQ,
     "phc": PHC,

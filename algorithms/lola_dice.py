@@ -68,7 +68,7 @@ class LOLADiCE(Learner):
     source = "Foerster et al., ICML 2018, section 4; Farquhar et al., NeurIPS 2019 (Loaded DiCE)"
 
     lr: float = field(0.2, "own step size, on unnormalised values", low=0.0)
-    lookahead_lr: float = field(0.1, "step the opponents are assumed to take, on unnormalised values", low=0.0)
+    lookahead_lr: float = field(0.3, "step the opponents are assumed to take, on unnormalised values", low=0.0)
     lookahead_steps: int = field(1, "number of imagined steps of the opponents", low=0, static=True)
     batch_size: int = field(64, "episodes per imagined step, and for the own step", low=2, static=True)
     loaded: bool = field(True, "Loaded DiCE, whose baseline works for every order; otherwise DiCE", static=True)

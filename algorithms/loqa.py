@@ -522,7 +522,7 @@ class PairedLOQA(LOQA):
 
 def cut(gradient: Tree, longest: Any) -> Tree:
     """The gradient, shortened to the given Euclidean norm if it is longer; 0: as it is."""
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     factor = jnp.where((longest > 0.0) & (norm > longest), longest / jnp.maximum(norm, 1e-30), 1.0)
     return trees.scale(factor, gradient)
 

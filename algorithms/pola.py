@@ -23,7 +23,7 @@ from jax import Array, lax
 from algorithms import costs, trees
 from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
 from algorithms.estimators import discounted_returns, gae, loaded_dice
-from algorithms.policies import NETWORKS, Critic, Policy, actor, critic, resolved
+from algorithms.policies import NETWORKS, Critic, Policy, Tabular, actor, critic, resolved
 from algorithms.policy_gradient import initial_policy, optimiser
 from algorithms.rollouts import Trajectory, observations, rollout, taken
 from algorithms.trees import Tree
@@ -141,8 +141,8 @@ class POLA(Learner):
     }
 
     lr: float = field(0.1, "step size of the outer optimiser", low=0.0)
-    lookahead_lr: float = field(0.3, "step size of the opponent's imagined gradient steps", low=0.0)
-    critic_lr: float = field(0.05, "step size of the critics: Adam's, and of plain gradient while imagining", low=0.0)
+    lookahead_lr: float = field(0.2, "step size of the opponent's imagined gradient steps", low=0.0)
+    critic_lr: float = field(0.01, "step size of the critics: Adam's, and of plain gradient while imagining", low=0.0)
     outer_steps: int = field(20, "own steps per update", low=1, static=True)
     lookahead_steps: int = field(2, "imagined steps of the opponent per own step", low=1, static=True)
     kl_outer: float = field(10.0, "weight of the own divergence from the policy before the update", low=0.0)
@@ -249,3 +249,81 @@ class POLA(Learner):
 
         slopes, (other_slope, info) = jax.grad(outer, argnums=(0, 1), has_aux=True)(x, own)
         return slopes, other_slope, info
+
+
+class ModelledState(NamedTuple):
+    """What POLA-OM remembers beside its policy.
+
+    Attributes:
+      critics: as POLA's.
+      model: parameters of the model of the opponent's policy.
+    """
+
+    critics: POLAState
+    model: Tree
+
+
+@pytree_dataclass
+class POLAOM(POLA):
+    """POLA-DiCE against a model of the opponent, fitted to its actions alone.
+
+    Before each update the model takes ``model_batches`` steps of Adam on the cross-entropy of
+    the opponent's real actions, each on a batch of its own, from where it was. Everything else
+    is imagined: play by the model, paid by the public rules.
+    """
+
+    access: ClassVar[Access] = Access.ACTIONS
+    source = "Zhao et al., NeurIPS 2022, POLA-OM; official code for the fit"
+    # The official code plays 200 batches, one after another; here they are one play, so a tenth.
+    published: ClassVar = {
+        "ipd": {**POLA.published["ipd"], "model_lr": 0.003},
+        "coin-game": {**POLA.published["coin-game"], "lookahead_steps": 6, "kl_inner": 15.0, "model_lr": 0.003},
+    }
+
+    model_lr: float = field(0.1, "step size of Adam on the model", low=0.0)
+    model_batches: int = field(20, "batches of real play per update that the model is fitted to", low=1, static=True)
+
+    @property
+    def width(self) -> int:
+        return self.batch_size * self.model_batches
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, ModelledState]:  # type: ignore[override]
+        own_key, model_key = jax.random.split(key)
+        params, critics = super().init(own_key, game, player)
+        # A table that knows nothing plays both actions alike; a network starts like any other.
+        other = self.policy(game, 1 - player)
+        model = jnp.zeros((other.num_states,)) if isinstance(other, Tabular) else other.init(model_key)
+        return params, ModelledState(critics, model)
+
+    def update(  # type: ignore[override]
+        self, key: Array, state: ModelledState, view: View
+    ) -> tuple[Tree, ModelledState, Info]:
+        model, loss = self._fitted(state.model, view)
+        other = 1 - view.player
+        policies = tuple(self.policy(view.game, i) for i in range(2))
+        references = tuple(model if i == other else view.own for i in range(2))
+        params, critics, info = self._proximal(key, state.critics, view, policies, references)
+        return params, ModelledState(critics, model), {**info, "model_loss": loss}
+
+    def _fitted(self, model: Tree, view: View) -> tuple[Tree, Array]:
+        """The model after this update's fit, and the last cross-entropy per action, in nats."""
+        other = 1 - view.player
+        play = view.play(self.batch_size * self.model_batches)
+        policy, rule = self.policy(view.game, other), optax.adam(self.model_lr)
+
+        def parted(x: Array) -> Array:
+            return jnp.moveaxis(x.reshape(x.shape[0], self.model_batches, self.batch_size, *x.shape[2:]), 1, 0)
+
+        def step(carry: Any, batch: tuple[Array, Array]) -> Any:
+            model, memory = carry
+
+            def surprise(model: Tree) -> Array:
+                return -jnp.mean(taken(policy.unroll(model, batch[0]), batch[1]))
+
+            loss, slope = jax.value_and_grad(surprise)(model)
+            change, memory = rule.update(slope, memory)
+            return (optax.apply_updates(model, change), memory), loss
+
+        seen, actions = play.observations(other)[:-1], play.actions(other)
+        (model, _), losses = lax.scan(step, (model, rule.init(model)), (parted(seen), parted(actions)))
+        return model, losses[-1]

@@ -1,6 +1,5 @@
 """LOQA's closed form against the construction it comes from, and its limits."""
 
-import dataclasses
 import functools
 import itertools
 from typing import NamedTuple
@@ -285,7 +284,7 @@ def test_action_values_of_a_memory_one_game_are_looked_up():
     action_values = rule.action_values(s.game, 0)
     seen = rollouts.observations(s.game, s.play, 0)
     direct = action_values.net.unroll(s.own.q, seen)["q"]
-    np.testing.assert_allclose(action_values.unroll(s.own.q, seen), direct, rtol=1e-6)
+    np.testing.assert_allclose(action_values.unroll(s.own.q, seen), direct, rtol=1e-5, atol=1e-5)
     assert np.ptp(direct[:, 0, 0]) > 0  # the time counts
 
 
@@ -352,7 +351,7 @@ def test_paired_play_uses_the_critic_of_its_kind_and_learns_the_others():
 
 
 @pytest.mark.parametrize(
-    ("game", "other"), [("ipd(horizon=6)", "naive-pg(batch_size=8)"), ("coin-game(horizon=5)", "all-d")]
+    ("game", "other"), [("ipd(horizon=6)", "naive-pg(batch_size=8)"), ("coin-game(horizon=3)", "all-d")]
 )
 def test_paired_play_learns_from_whomever_it_meets(game, other):
     named, rule = make_game(game), PairedLOQA(**SMALL)
@@ -373,7 +372,7 @@ def test_paired_play_learns_from_whomever_it_meets(game, other):
 
 def test_paired_critic_of_the_opponent_descends_its_error():
     """The rival's action values come to predict the returns of a stream of certain rewards."""
-    game = make_game("ipd(horizon=6)").made
+    game = make_game("ipd(horizon=6,gamma=0.5)").made
     rule, fixed = PairedLOQA(**(SMALL | {"buffer_size": 0}), lr=0.0, target_decay=0.0), make_learner("all-d").made
     theta, state = jnp.full((5,), -20.0), rule.init(jax.random.key(0), game, 0)[1]
     other = jnp.full((5,), -20.0)
@@ -425,16 +424,24 @@ def test_the_official_preset_moves_the_critic_with_the_policy():
     np.testing.assert_allclose(moved("official"), 0.01, rtol=1e-3)
 
 
-def test_encounters_are_finite_and_seeds_do_not_depend_on_their_number():
-    named = make_game("coin-game(horizon=5)")
-    rule = dataclasses.replace(make_learner("loqa", game=named.name).made, **SMALL)
-    few, many = (
-        run_encounter(named.made, [rule, make_learner("all-d").made], num_seeds=n, num_updates=12, record_every=12)
-        for n in (2, 3)
-    )
+def test_seeds_do_not_depend_on_their_number():
+    rule, other = LOQA(**SMALL, buffer_every=2), make_learner("all-d").made
+    few, many = (run_encounter(IPD, [rule, other], num_seeds=n, num_updates=6, record_every=6) for n in (2, 3))
     assert not many.diverged.any()
-    assert many.played["return"].shape == (2, 3, 2)
-    np.testing.assert_allclose(few.infos[0]["critic_loss"], many.infos[0]["critic_loss"][:, :2], rtol=1e-3)
+    np.testing.assert_allclose(few.params[0], many.params[0][:, :2], rtol=1e-4, atol=1e-6)
+
+
+def test_past_selves_of_networks_are_met_in_groups():
+    game, rule = make_game("coin-game(horizon=3)").made, LOQA(**SMALL)
+    theta, state = rule.init(jax.random.key(0), game, 0)
+    update = jax.jit(lambda key: rule.update(key, state, view_of((rule, rule), game, (theta, theta))))
+    moved, after, info = update(jax.random.key(1))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((moved, after, info)))
+    # Adam's first step: of its size wherever there is a gradient.
+    step = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), moved, theta)
+    np.testing.assert_allclose(jax.tree.leaves(step), float(rule.lr), rtol=0.01)
+    close(jax.tree.map(lambda x: x[0], after.past), Agent(theta, state.q), rtol=0.0)
+    assert not any(x[1:].any() for x in jax.tree.leaves(after.past))
 
 
 def test_published_settings_and_what_is_refused():

@@ -11,7 +11,7 @@ from jax import Array
 
 from algorithms.base import Access, AccessError, View, pytree_dataclass
 from algorithms.estimators import gae, loaded_dice
-from algorithms.pola import POLA, Imagination, POLAState, divergence
+from algorithms.pola import POLA, POLAOM, Imagination, ModelledState, POLAState, divergence
 from algorithms.policies import Tabular
 from algorithms.rollouts import observations, rollout, taken
 from games.repeated import RepeatedGame
@@ -190,3 +190,22 @@ def test_imagined_steps_are_priced():
     rule = dataclasses.replace(RULE, batch_size=4, outer_steps=3, lookahead_steps=2)
     # Each outer step plays twice for the look-ahead and once itself; both players do.
     assert steps_per_update(CONTRIBUTION, (rule, rule)) == 2 * 3 * (2 + 1) * 4 * CONTRIBUTION.horizon
+
+
+def test_the_model_finds_what_the_opponent_plays():
+    """From its actions alone: the access would not show its parameters."""
+    rule = POLAOM(batch_size=128, model_batches=60, model_lr=0.1, outer_steps=1, lookahead_steps=1)
+    seen = view(rule, access=Access.ACTIONS)
+    with pytest.raises(AccessError):
+        seen.params  # noqa: B018
+    model, loss = jax.jit(lambda: rule._fitted(jnp.zeros(5), view(rule, access=Access.ACTIONS)))()
+    np.testing.assert_allclose(jax.nn.sigmoid(model), jax.nn.sigmoid(THETA[1]), atol=0.08)
+    assert 0.4 < loss < np.log(2.0)
+
+
+def test_with_a_perfect_model_pola_om_is_pola():
+    options = {"batch_size": 64, "outer_steps": 3, "lookahead_steps": 2}
+    exact = POLAOM(**options, model_lr=0.0, model_batches=1)
+    state = ModelledState(POLAState(*CRITICS), THETA[1])
+    got = jax.jit(lambda: exact.update(jax.random.key(2), state, view(exact, access=Access.ACTIONS))[0])()
+    np.testing.assert_allclose(got, updated(POLA(**options), THETA), rtol=1e-4, atol=1e-5)
