@@ -204,8 +204,8 @@ def test_the_model_finds_what_the_opponent_plays():
 
 
 def test_with_a_perfect_model_pola_om_is_pola():
-    options = {"batch_size": 64, "outer_steps": 3, "lookahead_steps": 2}
-    exact = POLAOM(**options, model_lr=0.0, model_batches=1)
+    plain = dataclasses.replace(RULE, outer_steps=5, optimiser="sgd")
+    exact = POLAOM(**{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}, model_lr=0.0, model_batches=1)
     state = ModelledState(POLAState(*CRITICS), THETA[1])
     got = jax.jit(lambda: exact.update(jax.random.key(2), state, view(exact, access=Access.ACTIONS))[0])()
-    np.testing.assert_allclose(got, updated(POLA(**options), THETA), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, updated(plain, THETA), rtol=1e-4, atol=1e-5)
