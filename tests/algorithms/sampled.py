@@ -49,7 +49,9 @@ def directions(rule, player, repetitions, seed=0, state=None):
         return (moved - view.own) / rule.lr
 
     keys = jax.random.split(jax.random.key(seed), repetitions)
-    return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=max(1, 4096 // rule.batch_size)))(keys), np.float64)
+    return np.asarray(
+        jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=max(1, 4096 // rule.batch_size)))(keys), np.float64
+    )
 
 
 def deviation(samples, expected):

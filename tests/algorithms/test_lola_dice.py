@@ -49,10 +49,10 @@ def test_the_direction_is_the_exact_one_as_the_batch_grows(player, steps):
 
 
 def test_the_noise_falls_as_that_of_monte_carlo():
-    assert sampled.slope(dice, 0, (256, 1024, 4096), 24) == pytest.approx(-0.5, abs=0.15)
+    assert sampled.slope(dice, 0, (256, 4096), 32) == pytest.approx(-0.5, abs=0.12)
 
 
-@pytest.mark.parametrize("kwargs", [{"loaded": False, "baseline": "none"}, {"baseline": "critic"}, {"loaded": False}])
+@pytest.mark.parametrize("kwargs", [{"loaded": False, "baseline": "none"}, {"baseline": "critic"}])
 def test_every_form_of_dice_has_the_same_expectation(kwargs):
     samples = sampled.directions(dice(4096, **kwargs), 0, 16)
     sampled.agrees(samples, sampled.exact_direction(LOLAExact(lookahead_lr=ETA), 0))
@@ -130,13 +130,22 @@ def test_without_access_there_is_nothing_to_imagine():
         run_encounter(make("ipd", horizon=5), [rule, rule], num_seeds=1, num_updates=1)
 
 
-SMALL = "batch_size=4,network=mlp,hidden=4,lr=0.01,lookahead_lr=0.01"
+SMALL = "batch_size=4,network=mlp,hidden=4"
 
 
-@pytest.mark.parametrize("opponent", [None, "all-d", f"lola-dice-om({SMALL},model_steps=2)"])
-def test_networks_in_the_coin_game(opponent):
-    outcome = played("coin-game(horizon=5)", f"lola-dice({SMALL},baseline=critic)", opponent, seeds=1)
+def test_networks_look_ahead():
+    outcome = played("ipd(horizon=5)", f"lola-dice({SMALL},lookahead_steps=2,baseline=critic)", seeds=1)
     assert not outcome.diverged.any()
+
+
+@pytest.mark.parametrize("learner", [f"lola-dice({SMALL},baseline=critic)", f"lola-dice-om({SMALL})"])
+@pytest.mark.parametrize("opponent", [f"naive-pg({SMALL})", "naive-pg(batch_size=4,network=gru)", "ppo", "all-d"])
+@pytest.mark.parametrize("game", ["ipd(horizon=4)", "coin-game(horizon=4)"])
+def test_any_policy_can_be_imagined(game, learner, opponent):
+    """Traced only: shapes, access and prices. A model's play is imagined from the first step on."""
+    game = make_game(game)
+    rules = [make_learner(text, game=game.name).made for text in (learner, opponent)]
+    assert costs_per_update(game.made, rules)[0].steps == (3 if "om" in learner else 2) * 4 * 4
 
 
 # --- inferred opponents -------------------------------------------------------------------
@@ -156,16 +165,3 @@ def test_models_stand_in_for_the_opponent_everywhere():
     expected, _ = rule.direction(own_key, policies, (own, other), (), view)
     np.testing.assert_allclose(moved, trees.add(own, expected, 0.5), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(after.models.params[0], other)
-
-
-def test_the_model_becomes_the_opponent():
-    outcome = played("ipd(horizon=50)", "lola-dice-om(batch_size=64,lr=0.0)", seeds=2, updates=40)
-    fit = outcome.infos[0]["model_log_likelihood"][-1]
-    # The entropy of the opponents' choices, which nobody predicts better than.
-    game = make("ipd", horizon=50)
-    rule = make_learner("lola-dice-om(batch_size=64,lr=0.0)").made
-    for seed in range(2):
-        params = tuple(jnp.asarray(theta[seed]) for theta in outcome.final)
-        view = sampled.view_of(rule, jax.random.key(5), 0, game, params)
-        truth = rule.fit_models(Models((params[1],), jnp.ones((), jnp.int32)), view.play(512), view)[1]
-        assert float(fit[seed]) == pytest.approx(float(truth["model_log_likelihood"]), abs=0.02)
