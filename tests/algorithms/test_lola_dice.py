@@ -95,16 +95,12 @@ def test_an_assumed_step_of_zero_shapes_nobody():
     np.testing.assert_allclose(with_box, without, rtol=1e-3, atol=1e-3)
 
 
-def test_without_the_magic_box_learners_defect_with_it_they_cooperate():
-    """The ablation of the released runs, at a batch that cooperates soon."""
-    spec = "lola-dice(batch_size=64,lr=0.15,lookahead_lr=0.2,lookahead_steps=2,magic_box={})"
-    ends = {}
-    for box in ("true", "false"):
-        outcome = played("ipd", spec.format(box), seeds=6, updates=60)
-        values = jax.jit(jax.vmap(lambda a, b: make("ipd").values((a, b))))(*outcome.final)
-        ends[box] = 0.04 * float(np.median(values))
-    assert ends["true"] > -1.5
-    assert ends["false"] < -1.9
+def test_learners_come_to_cooperate():
+    """Naive ones end at -2; what the ablation does to whole runs is a claim, ``lola-dice-ipd-no-magic-box``."""
+    spec = "lola-dice(batch_size=64,lr=0.15,lookahead_lr=0.2,lookahead_steps=2)"
+    outcome = played("ipd", spec, seeds=6, updates=60)
+    values = jax.jit(jax.vmap(lambda a, b: make("ipd").values((a, b))))(*outcome.final)
+    assert 0.04 * float(np.median(values)) > -1.5
 
 
 # --- what it plays, sees and costs --------------------------------------------------------
@@ -133,11 +129,6 @@ def test_without_access_there_is_nothing_to_imagine():
 SMALL = "batch_size=4,network=mlp,hidden=4"
 
 
-def test_networks_look_ahead():
-    outcome = played("ipd(horizon=5)", f"lola-dice({SMALL},lookahead_steps=2,baseline=critic)", seeds=1)
-    assert not outcome.diverged.any()
-
-
 @pytest.mark.parametrize("learner", [f"lola-dice({SMALL},baseline=critic)", f"lola-dice-om({SMALL})"])
 @pytest.mark.parametrize("opponent", [f"naive-pg({SMALL})", "naive-pg(batch_size=4,network=gru)", "ppo", "all-d"])
 @pytest.mark.parametrize("game", ["ipd(horizon=4)", "coin-game(horizon=4)"])
@@ -160,8 +151,9 @@ def test_models_stand_in_for_the_opponent_everywhere():
     play_key, own_key = jax.random.split(jax.random.key(4))
     view = sampled.view_of(rule, play_key, 0)
     assert view._access == Access.ACTIONS
-    moved, after, _ = rule.update(own_key, state, view)
+    moved, after, _ = jax.jit(lambda: rule.update(own_key, state, view))()
+    view = sampled.view_of(rule, play_key, 0)
     policies = [rule.policy(game, j) for j in range(2)]
-    expected, _ = rule.direction(own_key, policies, (own, other), (), view)
+    expected, _ = jax.jit(lambda: rule.direction(own_key, policies, (own, other), (), view))()
     np.testing.assert_allclose(moved, trees.add(own, expected, 0.5), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(after.models.params[0], other)

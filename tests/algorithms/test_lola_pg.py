@@ -51,8 +51,8 @@ def test_the_noise_falls_as_that_of_monte_carlo():
 
 def test_one_batch_for_both_factors_is_a_bias():
     exact, few = sampled.exact_direction(LOLA(lookahead_lr=ETA), 0), 4
-    sampled.agrees(sampled.directions(lola_pg(few), 0, 2500), exact)
-    assert sampled.disagrees(sampled.directions(lola_pg(few, split_batch=False), 0, 2500), exact)
+    sampled.agrees(sampled.directions(lola_pg(few), 0, 2048), exact)
+    assert sampled.disagrees(sampled.directions(lola_pg(few, split_batch=False), 0, 2048), exact)
 
 
 def test_no_assumed_step_is_naive_policy_gradient():
