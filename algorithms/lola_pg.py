@@ -58,11 +58,8 @@ class LOLAPG(NaivePG):
 
     access: ClassVar[Access] = Access.GRADIENTS
     source = f"{FOERSTER}, eq. 4.6 and 4.7"
-    published: ClassVar = {
-        "ipd": {"lr": 1.0, "lookahead_lr": 0.5},
-        "imp": {"lr": 1.0, "lookahead_lr": 0.5},
-        "coin-game": {"lr": 0.0025, "lookahead_lr": 0.125, "critic_lr": 0.1},
-    }
+    # The official code's, with its factors.
+    published: ClassVar = {"coin-game": {"lr": 0.0025, "lookahead_lr": 0.125, "critic_lr": 0.1}}
 
     lookahead_lr: float = field(1.0, "step the opponents are assumed to take, on unnormalised values", low=0.0)
     split_batch: bool = field(
