@@ -26,7 +26,7 @@ bench: $(READY)
 	@echo "Upload to your own W&B: $(BIN)/wandb sync $(RESULTS)/wandb/offline-run-*"
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 speed: $(READY)
 	@$(BIN)/python -m shaping_bench.speed
