@@ -21,15 +21,12 @@ Foerster et al., ICML 2018 (DiCE); Farquhar et al., NeurIPS 2019 (Loaded DiCE); 
 al., ICLR 2016 (GAE); Sutton & Barto 2018, chapter 12 (lambda-returns).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-
-from games.base import Params
-from games.repeated import MemoryOneGame
 
 
 def _check_shapes(**arrays: Array) -> None:
@@ -259,69 +256,3 @@ def cross_product(objective: Callable[[Any, Any], Array], own: Any, other: Any, 
         return jax.jvp(lambda other: objective(own, other), (other,), (vector,))[1]
 
     return jax.grad(slope)(own)
-
-
-# --- sampled play of memory-one policies --------------------------------------------------
-
-
-class Trajectory(NamedTuple):
-    """A batch of episodes, every array ``[T, B, n_players]``.
-
-    Attributes:
-      observations: what each player saw before it moved, in its own frame.
-      actions: integers.
-      rewards: earned by the actions at the same time.
-    """
-
-    observations: Array
-    actions: Array
-    rewards: Array
-
-
-def _logits(params: Sequence[Params], observations: Array) -> Array:
-    """Logits of action 0 of all players: ``[..., n_players] -> [..., n_players]``."""
-    tables = [theta if isinstance(theta, jax.Array) else jnp.stack([jnp.asarray(x) for x in theta]) for theta in params]
-    return jnp.stack([table[observations[..., i]] for i, table in enumerate(tables)], axis=-1)
-
-
-def memory_one_log_probs(params: Sequence[Params], trajectory: Trajectory) -> Array:
-    """Log-probabilities of the actions taken, ``[T, B, n_players]``, differentiable in the params."""
-    logits = _logits(params, trajectory.observations)
-    return jax.nn.log_sigmoid(jnp.where(trajectory.actions == 0, logits, -logits))
-
-
-def rollout(
-    key: Array, game: MemoryOneGame, params: Sequence[Params], batch_size: int, num_steps: int | None = None
-) -> Trajectory:
-    """Plays tabular memory-one policies in a batch of environments.
-
-    Args:
-      key: an episode depends on it and on its own place in the batch, not on the batch size.
-      game: a repeated two-action game.
-      params: logits ``[start, CC.., ..]`` of each player.
-      batch_size: number of environments B (static).
-      num_steps: length T (static); the game's horizon by default.
-
-    Raises:
-      ValueError: another number of policies than of players.
-    """
-    n = game.n_players
-    if len(params) != n:
-        raise ValueError(f"params has {len(params)} policies, the game {n} players")
-    length = game.horizon if num_steps is None else num_steps
-
-    def episode(key: Array) -> Trajectory:
-        reset_key, action_key, step_key = jax.random.split(key, 3)
-        observations, state = game.reset(reset_key)
-        # In (0, 1] and not in [0, 1), so that saturated logits are certain either way.
-        draws = 1.0 - jax.random.uniform(action_key, (length, n))
-
-        def step(carry: tuple[Array, Any], now: tuple[Array, Array]) -> tuple[tuple[Array, Any], Trajectory]:
-            (observations, state), (draw, key) = carry, now
-            actions = (draw > jax.nn.sigmoid(_logits(params, observations))).astype(jnp.int32)
-            seen, state, rewards, _, _ = game.step(key, state, actions)
-            return (seen, state), Trajectory(observations, actions, rewards)
-
-        return lax.scan(step, (observations, state), (draws, jax.random.split(step_key, length)))[1]
-
-    return jax.vmap(episode, out_axes=1)(jax.random.split(key, batch_size))

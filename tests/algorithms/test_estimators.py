@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms import estimators
+from algorithms import estimators, rollouts
 from algorithms.base import Access, View
-from algorithms.estimators import Trajectory, memory_one_log_probs
+from algorithms.policies import Tabular
+from algorithms.rollouts import Trajectory
 from games import make
 
 B = ((0.5, -0.3, 0.8, -1.2, 0.1), (-0.7, 0.4, -0.2, 1.1, -0.9))
@@ -39,16 +40,28 @@ def truncated_value(game, params, player, steps):
     return chain[0] @ (rewards + onward)
 
 
+def log_probs_of(game, params, trajectory):
+    """Log-probabilities of everybody's actions, ``[T, B, n_players]``."""
+    tables = [Tabular(size) for size in game.sizes]
+    each = [rollouts.log_probs(game, tables[i], theta, trajectory, i) for i, theta in enumerate(params)]
+    return jnp.stack(each, axis=-1)
+
+
+def seen_by(game, trajectory, player):
+    """States before each step as a player reads them, ``[T, B]``."""
+    return rollouts.observations(game, trajectory, player)[:-1]
+
+
 def replay(game, actions):
     """Plays given actions ``[T, B, n]`` through the sampled view."""
 
     def episode(actions):
-        def step(carry, actions):
-            observations, state = carry
-            seen, state, rewards, _, _ = game.step(jax.random.key(0), state, actions)
-            return (seen, state), Trajectory(observations, actions, rewards)
+        def step(state, actions):
+            _, after, rewards, _, info = game.step(jax.random.key(0), state, actions)
+            return after, (state, actions, rewards, info)
 
-        return jax.lax.scan(step, game.reset(jax.random.key(0)), actions)[1]
+        last, (before, *rest) = jax.lax.scan(step, game.reset(jax.random.key(0))[1], actions)
+        return Trajectory(jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last), *rest)
 
     return jax.jit(jax.vmap(episode, in_axes=1, out_axes=1))(jnp.asarray(actions, jnp.int32))
 
@@ -59,14 +72,14 @@ def every_trajectory(game, steps):
     return replay(game, np.array(list(itertools.product(joint, repeat=steps))).swapaxes(0, 1))
 
 
-def probabilities(params, trajectory):
+def probabilities(game, params, trajectory):
     """Probability of each trajectory, ``[B]``, constant to the derivatives."""
-    return jax.lax.stop_gradient(jnp.exp(memory_one_log_probs(params, trajectory).sum((0, -1))))
+    return jax.lax.stop_gradient(jnp.exp(log_probs_of(game, params, trajectory).sum((0, -1))))
 
 
-def state_means(trajectory, weights, x):
+def state_means(game, trajectory, weights, x):
     """Mean of ``x`` ``[T, B]`` given the time and the joint state: the perfect state baseline."""
-    states = jax.nn.one_hot(trajectory.observations[..., 0], 1 + 2 ** trajectory.actions.shape[-1], dtype=x.dtype)
+    states = jax.nn.one_hot(seen_by(game, trajectory, 0), game.sizes[0], dtype=x.dtype)
     mass = jnp.einsum("b,tbs->ts", weights, states)
     total = jnp.einsum("b,tb,tbs->ts", weights, x, states)
     return jnp.einsum("ts,tbs->tb", total / jnp.where(mass > 0, mass, 1.0), states)
@@ -103,16 +116,16 @@ class Enumerated:
         self.game, self.params, self.steps, self.player = game, params, steps, player
         self.trajectory = every_trajectory(game, steps)
         self.rewards = self.trajectory.rewards[..., player]
-        self.weights = probabilities(params, self.trajectory)
+        self.weights = probabilities(game, params, self.trajectory)
         self.returns = estimators.discounted_returns(self.rewards, game.gamma)
-        self.state_values = state_means(self.trajectory, self.weights, self.returns)
+        self.state_values = state_means(game, self.trajectory, self.weights, self.returns)
         self.exact = derivatives(lambda params: truncated_value(game, params, player, steps))(params)
 
     def expected(self, objectives):
         """Value, gradient, hessian of the expectation of each objective of the log-probs."""
 
         def expectations(params):
-            log_probs = memory_one_log_probs(params, self.trajectory)
+            log_probs = log_probs_of(self.game, params, self.trajectory)
             return {name: self.weights @ objective(log_probs) for name, objective in objectives.items()}
 
         value, gradient, hessian = derivatives(expectations)(self.params)
@@ -142,7 +155,7 @@ def ipd_at_b(player):
 def dice_at_b(player):
     """Derivatives of every form of DiCE, exactly, at test point B."""
     batch = ipd_at_b(player)
-    critic = jnp.sin(3.0 * batch.trajectory.observations[..., 0]) * 5.0  # far from the values
+    critic = jnp.sin(3.0 * seen_by(batch.game, batch.trajectory, 0)) * 5.0  # far from the values
     return batch.expected(
         {
             "dice": batch.dice(),
@@ -235,7 +248,7 @@ def test_cross_product_is_the_matrix_times_the_vector():
     vector = jnp.array([0.3, -1.0, 2.0, 0.5, -0.7])
 
     def surrogate(own, other):
-        return batch.weights @ batch.lola_pg(0, 1)(memory_one_log_probs((own, other), batch.trajectory))
+        return batch.weights @ batch.lola_pg(0, 1)(log_probs_of(batch.game, (own, other), batch.trajectory))
 
     exactly(estimators.cross_product(surrogate, own, other, vector), batch.exact[2][0][1] @ vector)
     # The vector is a constant, even where it is a function of the own parameters.
@@ -250,7 +263,7 @@ def per_episode(batch, objectives):
     """Gradient by player 2 and cross derivative of each episode's objective, ``[B, ...]``, by name."""
 
     def function(params):
-        log_probs = memory_one_log_probs(params, batch.trajectory)
+        log_probs = log_probs_of(batch.game, params, batch.trajectory)
         return {name: objective(log_probs) for name, objective in objectives.items()}
 
     gradient = jax.jacfwd(function)
@@ -306,7 +319,7 @@ def test_leave_one_out_is_unbiased_and_lowers_the_variance(kind):
 
     # With a derivative per episode and unit of coefficient, a batch's estimate is bilinear.
     def scores(params):
-        log_probs = memory_one_log_probs(params, batch.trajectory)
+        log_probs = log_probs_of(batch.game, params, batch.trajectory)
         if kind == "score":
             return log_probs[..., 1]
         return jnp.cumsum(log_probs[..., 0], 0) * jnp.cumsum(log_probs[..., 1], 0)
@@ -350,6 +363,7 @@ GAMMA, STEPS = 0.8, 50
 """What is cut off, 0.8**50 = 1.4e-5 of the value, is far below the noise of any batch here."""
 SIZES = (64, 512, 4096)
 REPETITIONS = 24
+GAME = make("ipd", gamma=GAMMA)
 SLOPE_BAND = 0.1
 """Over twelve other keys the slope had a mean within 0.006 of -1/2 and a standard deviation of
 0.02 to 0.035, by kind: the band is three of them either way."""
@@ -358,10 +372,10 @@ SLOPE_BAND = 0.1
 @functools.cache
 def sampler(batch_size):
     """Rolls out the IPD at test point B, one batch per key: compiled once for all estimators."""
-    game, params = make("ipd", gamma=GAMMA), policies(B)
+    tables = (Tabular(5), Tabular(5))
 
     def batch(key):
-        return estimators.rollout(key, game, params, batch_size, STEPS)
+        return rollouts.rollout(key, GAME, tables, policies(B), batch_size, num_steps=STEPS)
 
     return jax.jit(lambda keys: jax.lax.map(batch, keys))
 
@@ -377,7 +391,7 @@ def state_values_of_player_2():
 
 def objective_of(kind, params, trajectory):
     """Mean of an objective for player 2's value."""
-    log_probs, rewards = memory_one_log_probs(params, trajectory), trajectory.rewards[..., 1]
+    log_probs, rewards = log_probs_of(GAME, params, trajectory), trajectory.rewards[..., 1]
     returns = estimators.discounted_returns(rewards, GAMMA)
     own, other = log_probs[..., 0], log_probs[..., 1]
     match kind:
@@ -391,7 +405,7 @@ def objective_of(kind, params, trajectory):
             objective = estimators.lola_pg_surrogate(own, other, rewards, GAMMA, estimators.leave_one_out(rewards))
         case "loaded, critic":
             critic = state_values_of_player_2()
-            objective = loaded(log_probs, rewards, GAMMA, critic[trajectory.observations[..., 0]])
+            objective = loaded(log_probs, rewards, GAMMA, critic[seen_by(GAME, trajectory, 0)])
         case "dice":
             objective = estimators.dice_objective(log_probs, rewards, GAMMA)
         case _:
@@ -410,7 +424,7 @@ def sampled_lola_term(kind, trajectory, independent):
     returns = estimators.discounted_returns(independent.rewards[..., 0], GAMMA)
 
     def first_players_value(other):
-        log_probs = memory_one_log_probs((own, other), independent)[..., 1]
+        log_probs = log_probs_of(GAME, (own, other), independent)[..., 1]
         return estimators.score_function(log_probs, returns, GAMMA, estimators.leave_one_out(returns)).mean()
 
     worth = jax.grad(first_players_value)(other)
@@ -434,7 +448,7 @@ def measure(estimator, exact):
 
 
 def exact_view(player):
-    return View(make("ipd", gamma=GAMMA), policies(B), player, Access.GRADIENTS)
+    return View(GAME, policies(B), player, Access.GRADIENTS)
 
 
 # DiCE's gradient and cross derivative are, batch by batch, those of the plain kinds (below).
@@ -476,42 +490,39 @@ def test_a_rollout_is_play_of_the_sampled_view(name):
     game = make(name, horizon=6)
     n = game.n_players
     params = policies(np.random.default_rng(1).normal(size=(n, game.sizes[0])))
-    trajectory = estimators.rollout(jax.random.key(0), game, params, 5)
-    assert all(x.shape == (6, 5, n) for x in trajectory)
-    assert all(np.array_equal(x, y) for x, y in zip(trajectory, replay(game, trajectory.actions), strict=True))
+    tables = [Tabular(size) for size in game.sizes]
+    trajectory = rollouts.rollout(jax.random.key(0), game, tables, params, 5)
+    assert trajectory.actions.shape == trajectory.rewards.shape == (6, 5, n)
+    jax.tree.map(np.testing.assert_array_equal, trajectory, replay(game, trajectory.actions))
     # The log-probabilities are those of a Bernoulli choice in the player's own state.
-    log_probs = memory_one_log_probs(params, trajectory)
+    log_probs = log_probs_of(game, params, trajectory)
     for i, theta in enumerate(params):
-        p = 1.0 / (1.0 + np.exp(-np.asarray(theta)[np.asarray(trajectory.observations[..., i])]))
+        p = 1.0 / (1.0 + np.exp(-np.asarray(theta)[np.asarray(seen_by(game, trajectory, i))]))
         expected = np.log(np.where(np.asarray(trajectory.actions[..., i]) == 0, p, 1.0 - p))
         np.testing.assert_allclose(log_probs[..., i], expected, rtol=1e-5)
     # Coordinates may come one by one, as encounters hold them.
-    assert np.array_equal(memory_one_log_probs([tuple(theta) for theta in params], trajectory), log_probs)
+    assert np.array_equal(log_probs_of(game, [tuple(theta) for theta in params], trajectory), log_probs)
 
 
-def test_an_episode_does_not_depend_on_the_batch_size():
-    def play(key, size):
-        return sampler(size)(jax.random.split(jax.random.key(key), REPETITIONS))
+def test_episodes_and_keys_differ():
+    def play(key):
+        return sampler(64)(jax.random.split(jax.random.key(key), REPETITIONS))
 
-    few, many = play(3, 64), play(3, 512)
-    assert all(np.array_equal(x, y[:, :, :64]) for x, y in zip(few, many, strict=True))
-    assert not np.array_equal(many.actions[0, :, 0], many.actions[0, :, 1])
-    assert not np.array_equal(few.actions, play(4, 64).actions)
+    one = play(3)
+    assert np.array_equal(one.actions, play(3).actions)
+    assert not np.array_equal(one.actions[0, :, 0], one.actions[0, :, 1])
+    assert not np.array_equal(one.actions, play(4).actions)
 
 
 def test_deterministic_policies_play_their_sequence():
     """Tit for tat, which starts with D here, against a player that alternates from C."""
     big = 40.0
     tft, alternate = (-big, big, -big, big, -big), (big, -big, -big, big, big)
-    trajectory = estimators.rollout(jax.random.key(0), make("ipd"), policies((tft, alternate)), 2000, 4)
+    tables = (Tabular(5), Tabular(5))
+    trajectory = rollouts.rollout(jax.random.key(0), GAME, tables, policies((tft, alternate)), 2000, num_steps=4)
     assert np.all(np.asarray(trajectory.actions[..., 0]) == np.array([1, 0, 1, 0])[:, None])
     assert np.all(np.asarray(trajectory.actions[..., 1]) == np.array([0, 1, 0, 1])[:, None])
     assert np.all(np.asarray(trajectory.rewards[..., 0]) == np.array([0.0, -3.0, 0.0, -3.0])[:, None])
-
-
-def test_a_rollout_wants_a_policy_per_player():
-    with pytest.raises(ValueError, match="params has 1 policies, the game 2 players"):
-        estimators.rollout(jax.random.key(0), make("ipd"), policies(B[:1]), 4)
 
 
 # --- returns and advantages ---------------------------------------------------------------
