@@ -31,7 +31,16 @@ from algorithms.trees import Tree
 from games.base import Game
 from games.fields import field, pytree_dataclass
 
-__all__ = ["Access", "AccessError", "GradientLearner", "Learner", "View", "field", "pytree_dataclass"]
+__all__ = [
+    "Access",
+    "AccessError",
+    "GradientLearner",
+    "Learner",
+    "PreparedLearner",
+    "View",
+    "field",
+    "pytree_dataclass",
+]
 
 Info = Mapping[str, Array]
 
@@ -102,6 +111,7 @@ class View:
       key: randomness of the play of this update, the same for all seats.
       states: everybody's learner state, for learners that learn while they play.
       shown: the policy parameters that others see where those differ from the ones played.
+      artifact: what the preparation of the learner that holds this view yielded.
     """
 
     def __init__(
@@ -115,6 +125,7 @@ class View:
         key: Array | None = None,
         states: Sequence[Tree] = (),
         shown: Sequence[Tree] | None = None,
+        artifact: Tree = None,
     ) -> None:
         self._game, self._access, self._learners = game, access, tuple(learners)
         self._played = tuple(params)
@@ -122,7 +133,7 @@ class View:
         self._params = tuple(x if j == player else others[j] for j, x in enumerate(params))
         self._memory: Memory = {} if memory is None else memory
         self._key, self._states = key, tuple(states)
-        self.player = player
+        self.player, self.artifact = player, artifact
 
     def _remembered(self, key: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
         # A tracer must not leave the transformation it belongs to: only what was derived
@@ -361,6 +372,66 @@ class Learner:
           New own parameters, new state, and an info of scalars worth plotting.
         """
         raise NotImplementedError
+
+
+class PreparedLearner(Learner):
+    """A learner that learns something before it meets anyone: its *preparation*.
+
+    The harness starts from ``prepare_init``, takes ``preparation_steps`` steps of
+    ``prepare_step``, stores the ``artifact`` of the end, and hands it to ``init`` and, as
+    ``view.artifact``, to ``update``. All are pure, so a preparation can be interrupted and
+    taken up again after any step. It is charged to the learner: price imagined encounters in
+    ``costs`` as an update would, a batch of B of them inside ``costs.repeated(B)``.
+    """
+
+    needs_preparation: ClassVar[bool] = True
+    prepared_jointly: ClassVar[bool] = False
+    """Whether the seats of an encounter share one preparation: its artifact holds what all of
+    them need (COLA's pair of update functions). Otherwise seats that play the same learner have
+    been prepared from different seeds, as far as there are several."""
+
+    @property
+    def preparation_steps(self) -> int:
+        """Steps of preparation."""
+        raise NotImplementedError
+
+    @property
+    def preparation_width(self) -> int:
+        """Games that one step imagines at once; several seeds are prepared side by side while
+        these are few."""
+        return 1
+
+    def prepared_seat(self, game: Game, player: int) -> int:
+        """The seat whose preparation serves ``player``: in a symmetric game one serves all."""
+        return 0 if game.symmetric or self.prepared_jointly else player
+
+    def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
+        """What the first step of the preparation for that seat starts from."""
+        raise NotImplementedError
+
+    def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
+        """One step.
+
+        Args:
+          key: randomness of this step.
+          step: how many were taken before, a scalar.
+          carry: what the step before left.
+          game, player: the seat to prepare for.
+
+        Returns:
+          What the next step starts from, and an info of scalars: the preparation's curves.
+        """
+        raise NotImplementedError
+
+    def artifact(self, carry: Tree) -> Tree:
+        """What is kept of the end: a pytree of arrays."""
+        return carry
+
+    def init(self, key: Array, game: Game, player: int, artifact: Tree = None) -> tuple[Tree, Tree]:
+        """As :meth:`Learner.init`, with the artifact that was prepared for the seat; without one,
+        parameters of the right shape."""
+        del artifact
+        return super().init(key, game, player)
 
 
 @pytree_dataclass

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from algorithms.fixed import Frozen
 from games.base import Game
-from shaping_bench import metrics, registry
+from shaping_bench import devices, metrics, registry
 from shaping_bench.encounter import (
     EPISODES,
     Outcome,
@@ -40,6 +40,7 @@ from shaping_bench.encounter import (
     valued_exactly,
 )
 from shaping_bench.errors import BadInput, unknown
+from shaping_bench.preparation import Artifacts, Preparation, Prepared, curve_names, needed
 from shaping_bench.registry import Named
 from shaping_bench.suite import configs_folder, read_yaml
 
@@ -91,11 +92,13 @@ class Budget(_Strict):
     seeds: int | None = pydantic.Field(None, ge=1)
     record_every: int | None = pydantic.Field(None, ge=1)
     episodes: int | None = pydantic.Field(None, ge=1)
+    preparations: int | None = pydantic.Field(None, ge=1)
 
 
 class Protocol(_Strict):
     """One encounter. ``learners`` has one entry for self-play; ``episodes`` are those that value
-    policies by play."""
+    policies by play; ``preparations`` are the seeds from which learners that prepare are
+    prepared, shared by the encounter's seeds."""
 
     game: str
     learners: list[str] = pydantic.Field(min_length=1)
@@ -105,6 +108,7 @@ class Protocol(_Strict):
     record_every: int | None = pydantic.Field(None, ge=1)
     precision: Literal["float32", "float64"] = "float32"
     episodes: int = pydantic.Field(EPISODES, ge=1)
+    preparations: int = pydantic.Field(1, ge=1)
     init: Init | None = None
     full: Budget | None = None
 
@@ -138,17 +142,20 @@ class Quantity(_Strict):
 
     Per seed the metric is taken ``at`` a number of updates done (default: all; a pair is the
     mean over the recorded ones from first to last, both included), for a ``player`` (``both``
-    is the lesser of the two) and times ``scale``. With ``against`` the final policies of player
-    1 first meet that fixed strategy as player 2, without learning. Seeds are aggregated by ``mean``, by ``std``
-    (mean over blocks of ``runs`` seeds of the standard deviation within a block) or by
-    ``fraction`` or ``count`` of those above ``threshold``.
+    is the lesser of the two) and times ``scale``. In the phase ``preparation`` it is a curve of the
+    preparation of player 1, at a number of its steps, and the seeds are those of the preparation.
+    With ``against`` the final policies of player 1 first meet that fixed strategy as player 2,
+    without learning. Seeds are aggregated by ``mean``, ``median``, ``std`` (mean over blocks of
+    ``runs`` seeds of the standard deviation within a block), or by ``fraction`` or ``count`` of
+    those above ``threshold``.
     """
 
     metric: str
+    phase: Literal["encounter", "preparation"] = "encounter"
     against: str | None = None
     player: Literal[1, 2, "mean", "sum", "both"] = "mean"
     at: Annotated[list[int], pydantic.Field(min_length=2, max_length=2)] | int | None = None
-    aggregate: Literal["mean", "std", "fraction", "count"] = "mean"
+    aggregate: Literal["mean", "median", "std", "fraction", "count"] = "mean"
     threshold: float = 0.5
     scale: float = 1.0
     published: float
@@ -168,6 +175,8 @@ class Quantity(_Strict):
             raise ValueError("a tolerance, or the published standard_error, or the published number of runs")
         if self.against is not None and self.at is not None:
             raise ValueError("either against, which is about final policies, or at")
+        if self.against is not None and self.phase == "preparation":
+            raise ValueError("either against, which is about final policies, or the phase preparation")
         if self.aggregate == "std" and self.runs is None:
             raise ValueError("with aggregate 'std', the published number of runs")
         return self
@@ -201,6 +210,8 @@ class Claim(_Strict):
         for protocol, q in itertools.product((self.protocol, self.protocol.at_full_budget()), self.quantities):
             recorded = set(recorded_updates(protocol.steps, protocol.record_every).tolist())
             asked = [] if q.at is None else [q.at] if isinstance(q.at, int) else q.at
+            if q.phase == "preparation":  # its curves have points of their own
+                continue
             if any(t not in recorded for t in asked) or asked != sorted(asked):
                 raise ValueError(f"{q.metric} at recorded updates (steps and record_every decide), not at {q.at}")
         return self
@@ -283,7 +294,8 @@ class Verdict:
       seconds: wall time of the claim's encounter and metrics, shared by its quantities.
       budget: seeds, updates, learners and game of the encounter that was run.
       full: the same at the published budget, where that is another; else empty.
-      environment_steps: joint actions played, all seeds.
+      environment_steps: joint actions played, all seeds; those of a preparation are not among them.
+      preparation: what the learners' preparations cost; empty if they need none.
     """
 
     claim: str
@@ -305,14 +317,27 @@ class Verdict:
     budget: str = ""
     full: str = ""
     environment_steps: int = 0
+    preparation: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Prepared:
+class _Resolved:
     claim: Claim
     protocol: Protocol
     game: Named
     learners: tuple[Named, ...]
+
+    @property
+    def needs(self) -> tuple[Preparation | None, ...]:
+        """The preparation of each seat."""
+        protocol = self.protocol
+        return needed(
+            self.game,
+            self.learners,
+            seeds=protocol.preparations,
+            seed=protocol.seed,
+            precision=protocol.precision,
+        )
 
 
 def verify(
@@ -321,6 +346,7 @@ def verify(
     *,
     claims: Mapping[str, Claim] | None = None,
     full: bool = False,
+    artifacts: Artifacts | None = None,
 ) -> list[Verdict]:
     """Re-runs the protocols of claims.
 
@@ -329,6 +355,7 @@ def verify(
       on_progress: called with a line of text before each encounter.
       claims: the claims to choose from; those of ``configs/claims`` by default.
       full: run published budgets where the protocols state smaller ones.
+      artifacts: where preparations are kept; by default where those of single encounters are.
 
     Returns:
       One verdict per quantity, in the order of the claims.
@@ -341,25 +368,33 @@ def verify(
     for name in chosen:
         if name not in known:
             raise unknown("claim", name, known)
-    prepared = [_prepare(known[name], full) for name in chosen]
+    resolved = [_resolve(known[name], full) for name in chosen]
     verdicts: list[Verdict] = []
-    for k, entry in enumerate(prepared):
+    for k, entry in enumerate(resolved):
         if on_progress is not None:
-            on_progress(f"claim {k + 1} of {len(prepared)}: {entry.claim.id}")
-        verdicts += _verify(entry)
+            on_progress(f"claim {k + 1} of {len(resolved)}: {entry.claim.id}")
+        verdicts += _verify(entry, artifacts or Artifacts(devices.artifacts_folder()))
     return verdicts
 
 
-def _prepare(claim: Claim, full: bool = False) -> _Prepared:
+def _resolve(claim: Claim, full: bool = False) -> _Resolved:
     where, protocol = f"claim {claim.id!r}", claim.protocol.at_full_budget() if full else claim.protocol
     game = registry.make_game(protocol.game, f"game of {where}")
     learners = tuple(registry.make_learner(text, f"learner of {where}", game.name) for text in protocol.learners)
     if len(learners) == 1:
         learners *= game.made.n_players
     registry.check_encounter(game, learners)
-    entry = _Prepared(claim, protocol, game, learners)
+    entry = _Resolved(claim, protocol, game, learners)
     observed = _observed(entry)
     for q in claim.quantities:
+        if q.phase == "preparation":
+            preparation = entry.needs[0]
+            if preparation is None:
+                raise BadInput(f"phase of {where} is 'preparation', but learner {learners[0].text!r} needs none")
+            curves = curve_names(preparation)
+            if q.metric not in curves:
+                raise unknown(f"metric of the preparation in {where}", q.metric, curves)
+            continue
         definition = metrics.METRICS.get(q.metric)
         applies = definition is not None and definition.level in ("policy", "rule") and definition.applies(game.made)
         if not (applies and valued_exactly(game.made, [x.made for x in learners])) and q.metric not in observed:
@@ -371,7 +406,7 @@ def _prepare(claim: Claim, full: bool = False) -> _Prepared:
     return entry
 
 
-def _observed(entry: _Prepared) -> list[str]:
+def _observed(entry: _Resolved) -> list[str]:
     """What the game and the learners of an encounter observe beside the benchmark's metrics."""
     game, rules = entry.game.made, [x.made for x in entry.learners]
     names = list(info_names(game, rules))
@@ -382,10 +417,11 @@ def _observed(entry: _Prepared) -> list[str]:
     return [*metrics.from_play(game, played), *names]
 
 
-def _verify(entry: _Prepared) -> list[Verdict]:
-    started = time.perf_counter()
+def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
     claim, protocol, game = entry.claim, entry.protocol, entry.game.made
     rules = [learner.made for learner in entry.learners]
+    prepared = [None if p is None else artifacts.prepared(p) for p in entry.needs]
+    started = time.perf_counter()
     outcome = run_encounter(
         game,
         rules,
@@ -396,28 +432,59 @@ def _verify(entry: _Prepared) -> list[Verdict]:
         init=_starts(protocol, game),
         precision=protocol.precision,
         episodes=protocol.episodes,
+        artifacts=[None if x is None else x.artifact for x in prepared],
     )
     found: dict[tuple[str | None, int, str], np.ndarray] = {}  # (against, record, metric) -> (S, n_players)
-    for against in dict.fromkeys(q.against for q in claim.quantities):
-        names = sorted({q.metric for q in claim.quantities if q.against == against})
-        at = {r for q in claim.quantities if q.against == against for r in _records(q, outcome.updates)}
+    met_in_play = [q for q in claim.quantities if q.phase == "encounter"]
+    for against in dict.fromkeys(q.against for q in met_in_play):
+        names = sorted({q.metric for q in met_in_play if q.against == against})
+        at = {r for q in met_in_play if q.against == against for r in _records(q, outcome.updates)}
         met = outcome if against is None else _met(entry, outcome, against)
         for record in sorted(at):
             here = record if against is None else 0
-            found |= {(against, record, name): x for name, x in _metrics(entry, names, met, here).items()}
+            measured = _metrics(entry, names, met, here, [x and x.artifact for x in prepared])
+            found |= {(against, record, name): x for name, x in measured.items()}
     seconds = time.perf_counter() - started
     diverged = int(np.sum(outcome.diverged))
     steps = steps_per_update(game, rules) * protocol.num_seeds * protocol.steps
+    cost = _cost_of([x.record for x in prepared if x is not None])
     verdicts = []
     for q in claim.quantities:
+        if q.phase == "preparation":
+            assert prepared[0] is not None
+            lost = len(prepared[0].record["diverged"])
+            verdicts.append(_judge(entry, q, q.scale * _on_curve(q, prepared[0]), lost, seconds, steps, cost))
+            continue
         records = _records(q, outcome.updates)
         values = np.mean([found[q.against, record, q.metric] for record in records], axis=0)
         values = np.where(outcome.diverged[:, None], np.nan, values)
-        verdicts.append(_judge(entry, q, q.scale * _per_seed(q, values), diverged, seconds, steps))
+        verdicts.append(_judge(entry, q, q.scale * _per_seed(q, values), diverged, seconds, steps, cost))
     return verdicts
 
 
-def _met(entry: _Prepared, outcome: Outcome, against: str) -> Outcome:
+def _cost_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """What preparations cost, in words; one that serves several seats counts once."""
+    parts = []
+    for record in {x["hash"]: x for x in records}.values():
+        counts = {"gradient evaluations": "gradient_evaluations", "environment steps": "environment_steps"}
+        spent = [f"{record['costs'][key]:.3g} {name}" for name, key in counts.items() if record["costs"][key]]
+        what = f"{record['learner']['name']}: {record['seeds'][0]} x {record['steps']} steps"
+        parts.append(", ".join([what, *spent, f"{record['timings']['run']:.0f} s"]))
+    return "; ".join(parts)
+
+
+def _on_curve(q: Quantity, prepared: Prepared) -> np.ndarray:
+    """A curve of a preparation at (or averaged over) a number of its steps, per seed of it."""
+    rows = prepared.curves[prepared.curves["metric"] == q.metric]
+    updates = np.unique(rows["update"])
+    first, last = (updates[-1],) * 2 if q.at is None else (q.at,) * 2 if isinstance(q.at, int) else q.at
+    # A point is the mean since the point before, so the first that reaches a step covers it.
+    chosen = [t for k, t in enumerate(updates) if t >= first and (k == 0 or updates[k - 1] < last)]
+    table = rows[rows["update"].isin(chosen)].pivot(index="update", columns="seed", values="value")
+    return table.to_numpy().mean(axis=0)
+
+
+def _met(entry: _Resolved, outcome: Outcome, against: str) -> Outcome:
     """The final policies of player 1 against a fixed strategy."""
     game, protocol = entry.game.made, entry.protocol
     opponent = registry.make_learner(against, game=entry.game.name).made
@@ -455,7 +522,9 @@ def _records(q: Quantity, updates: np.ndarray) -> list[int]:
     return np.flatnonzero((updates >= first) & (updates <= last)).tolist()
 
 
-def _metrics(entry: _Prepared, names: Sequence[str], outcome: Outcome, record: int) -> dict[str, np.ndarray]:
+def _metrics(
+    entry: _Resolved, names: Sequence[str], outcome: Outcome, record: int, artifacts: Sequence[Any]
+) -> dict[str, np.ndarray]:
     """Metrics of the policies, of the rules (``consistency``) or of what the learners observed at a
     recorded point: ``(S, n_players)``."""
     game = entry.game.made
@@ -463,7 +532,7 @@ def _metrics(entry: _Prepared, names: Sequence[str], outcome: Outcome, record: i
     for name in names:
         if name == "consistency":
             params = [p[record] for p in outcome.params]
-            out[name] = metrics.consistency(game, [x.made for x in entry.learners], params)
+            out[name] = metrics.consistency(game, [x.made for x in entry.learners], params, artifacts)
         elif any(name in info for info in outcome.infos):
             missing = np.full(outcome.diverged.shape, np.nan)
             out[name] = np.stack([info[name][record] if name in info else missing for info in outcome.infos], -1)
@@ -519,13 +588,25 @@ def _estimate(q: Quantity, values: np.ndarray) -> _Estimate:
         return _Estimate(float(within.mean()), spread, spread / math.sqrt(blocks), spread)
     if len(finite) == 0:
         return _Estimate(math.nan, math.nan, math.nan, math.nan)
+    if q.aggregate == "median":
+        # Of a normal sample with the same quartiles: heavy tails are why one asks for a median.
+        low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
+        spread = float(high - low) / 1.349
+        error = 1.2533 * spread / math.sqrt(len(finite))
+        return _Estimate(float(middle), spread, error, 1.2533 * spread / math.sqrt(q.runs) if q.runs else 0.0)
     std = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
     published = std / math.sqrt(q.runs) if q.runs else 0.0
     return _Estimate(float(finite.mean()), std, std / math.sqrt(len(finite)), published)
 
 
 def _judge(
-    entry: _Prepared, q: Quantity, values: np.ndarray, diverged: int, seconds: float, environment_steps: int = 0
+    entry: _Resolved,
+    q: Quantity,
+    values: np.ndarray,
+    diverged: int,
+    seconds: float,
+    environment_steps: int = 0,
+    preparation: str = "",
 ) -> Verdict:
     claim, protocol = entry.claim, entry.protocol
     ours = _estimate(q, values)
@@ -558,6 +639,7 @@ def _judge(
         budget=protocol.text,
         full="" if protocol.full is None else protocol.at_full_budget().text,
         environment_steps=environment_steps,
+        preparation=preparation,
     )
 
 
@@ -607,6 +689,8 @@ def to_text(verdicts: Sequence[Verdict]) -> str:
                 text = f"\nmissed: {v.claim}, {v.quantity} ({v.source}). Tolerance: {v.why}. {v.note}"
                 if v.full:
                     text += f" Budget: {v.budget}; published budget, by --full: {v.full}."
+                if v.preparation:
+                    text += f" Preparation: {v.preparation}."
                 console.print(text.rstrip(), markup=False, highlight=False)
     totals = _totals(verdicts)
     summary = f"{totals['reproduced']} reproduced, {totals['missed']} missed, {totals['seconds']:.1f} s"

@@ -135,6 +135,8 @@ def encounter(
     seed: int = 0,
     init: Path | None = None,
     precision: Literal["float32", "float64"] = "float32",
+    preparations: int = 1,
+    artifacts: Path | None = None,
     json: Annotated[bool, Flag] = False,
 ) -> int:
     """One encounter: learners meet in a game. One learner means self-play.
@@ -157,6 +159,10 @@ def encounter(
         JSON file with initial policy parameters, one list of numbers per player, for every seed.
     precision:
         Floating point of the updates (metrics are always float64).
+    preparations:
+        Seeds from which learners that prepare are prepared; the encounter's seeds share them.
+    artifacts:
+        Where preparations are kept and looked for; by default in the user's cache.
     json:
         Print one JSON object.
     """
@@ -165,6 +171,7 @@ def encounter(
 
     _positive("--seeds", seeds)
     _positive("--steps", steps, 0)
+    _positive("--preparations", preparations)
     if not 0 <= seed < 2**32:
         raise BadInput(f"--seed is {seed}; allowed: a whole number from 0 to {2**32 - 1}")
     named = registry.make_game(game)
@@ -174,7 +181,17 @@ def encounter(
     registry.check_encounter(named, learners)
     start = read_init(init, named.made) if init else None
     devices.configure()
-    result = encounter_result(named, learners, seeds=seeds, steps=steps, seed=seed, init=start, precision=precision)
+    result = encounter_result(
+        named,
+        learners,
+        seeds=seeds,
+        steps=steps,
+        seed=seed,
+        init=start,
+        precision=precision,
+        preparations=preparations,
+        artifacts=artifacts,
+    )
     if json:
         _print_json(result)
     else:
@@ -251,7 +268,8 @@ def verify(*claims: str, full: Annotated[bool, Flag] = False, json: Annotated[bo
     """
     from shaping_bench import claims as published
     from shaping_bench import devices
-    from shaping_bench.commands import progress_line
+    from shaping_bench.commands import preparation_progress, progress_line
+    from shaping_bench.preparation import Artifacts
 
     known = published.load_claims()
     for claim in claims:
@@ -259,7 +277,8 @@ def verify(*claims: str, full: Annotated[bool, Flag] = False, json: Annotated[bo
             raise unknown("claim", claim, known)
     devices.configure()
     with progress_line() as say:
-        verdicts = published.verify(list(claims) or None, on_progress=say, full=full)
+        artifacts = Artifacts(devices.artifacts_folder(), on_point=preparation_progress(say))
+        verdicts = published.verify(list(claims) or None, on_progress=say, full=full, artifacts=artifacts)
     if json:
         _print_json(published.to_json(verdicts))
     else:

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from games.base import Game
-from shaping_bench import metrics
+from shaping_bench import devices, metrics
 from shaping_bench.encounter import run_encounter
 from shaping_bench.errors import BadInput
+from shaping_bench.preparation import Artifacts, OnPoint, Preparation, needed
 from shaping_bench.registry import Named
 from shaping_bench.suite import Cell, Suite
 
@@ -68,7 +69,22 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
             if cell.hash in store:
                 tracker.log_cell(cell.hash)
 
-        failures = run_suite(suite, store, on_cell)
+        preparing: dict[str, Any] = {}
+
+        def on_preparation(preparation: Preparation, done: int, values: dict[str, float]) -> None:
+            nonlocal said
+            tracker.log_preparation(preparation, done, values)
+            if preparation.hash not in preparing:
+                preparing[preparation.hash] = progress.add_task(preparation.title, total=preparation.steps)
+            text = f"{preparation.title}  {_listed(values)}"
+            progress.update(
+                preparing[preparation.hash], completed=done, description=text, visible=done < preparation.steps
+            )
+            if not console.is_terminal and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
+                said = time.perf_counter()
+                console.print(f"step {done}/{preparation.steps}  {text}", highlight=False, markup=False)
+
+        failures = run_suite(suite, store, on_cell, on_preparation)
         progress.update(task, description=suite.file.name)
     for failure in failures:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
@@ -95,6 +111,15 @@ def progress_line() -> Iterator[Callable[[str], None]]:
     console = _stderr()
     with console.status("starting") as status:
         yield lambda text: status.update(str(text))
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {x:.4g}" for name, x in values.items())
+
+
+def preparation_progress(say: Callable[[str], None]) -> OnPoint:
+    """Tells how a running preparation gets on, in one line of text."""
+    return lambda p, done, values: say(f"{p.title}: step {done} of {p.steps}, {_listed(values)}")
 
 
 # --- encounter ----------------------------------------------------------------------------
@@ -137,11 +162,24 @@ def encounter_result(
     seed: int,
     init: Sequence[np.ndarray] | None,
     precision: str,
+    preparations: int = 1,
+    artifacts: Path | None = None,
 ) -> dict[str, Any]:
     """One encounter as the object that ``encounter --json`` prints."""
     rules = [x.made for x in learners]
+    needs = needed(game, learners, seeds=preparations, seed=seed, precision=precision)
+    with progress_line() if any(needs) else contextlib.nullcontext(_ignored) as say:
+        prepared = Artifacts(artifacts or devices.artifacts_folder(), preparation_progress(say))
+        given, records = prepared.of(needs), prepared.records(needs)
     outcome = run_encounter(
-        game.made, rules, num_seeds=seeds, num_updates=steps, seed=seed, init=init, precision=precision
+        game.made,
+        rules,
+        num_seeds=seeds,
+        num_updates=steps,
+        seed=seed,
+        init=init,
+        precision=precision,
+        artifacts=given,
     )
     if outcome.params:
         values = metrics.evaluate(game.made, outcome.final)
@@ -160,9 +198,15 @@ def encounter_result(
         "diverged": int(outcome.diverged.sum()),
         "seconds": {"compile": outcome.compile_seconds, "run": outcome.run_seconds},
     }
+    if any(needs):
+        result["preparations"] = records
     if outcome.params and seeds <= MAX_SEEDS_WITH_PARAMS:
         result["params"] = [[_numbers(x[s]) for x in outcome.final] for s in range(seeds)]
     return result
+
+
+def _ignored(text: str) -> None:
+    del text
 
 
 def _aggregate(x: np.ndarray) -> dict[str, float | int | None]:
@@ -196,4 +240,9 @@ def encounter_text(result: dict[str, Any]) -> str:
         f"{result['game']}: {result['seeds']} seeds, {result['steps']} updates, {result['diverged']} diverged "
         f"(mean ± std over seeds; compile {seconds['compile']:.2f} s, run {seconds['run']:.3f} s)"
     )
+    for record in {x["artifact"]: x for x in result.get("preparations", ()) if x is not None}.values():
+        title += (
+            f"\nprepared: {record['seeds']} seeds, {record['steps']} steps, {record['gradient_evaluations']} gradient "
+            f"evaluations, {record['environment_steps']} environment steps, {record['seconds']:.1f} s"
+        )
     return f"{title}\n\n{tabulate(rows, header, disable_numparse=True)}"

@@ -60,9 +60,19 @@ def usable_cores() -> int:
 
 def cache_folder() -> Path | None:
     """Where compiled programs are kept between processes; None without a home."""
+    base = _user_cache()
+    return base and base / "jax"
+
+
+def artifacts_folder() -> Path:
+    """Where preparations that belong to no results directory are kept between processes."""
+    return (_user_cache() or Path(tempfile.gettempdir()) / "shaping-bench") / "artifacts"
+
+
+def _user_cache() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "shaping-bench" / "jax"
+        return (Path(base) if base else Path.home() / ".cache") / "shaping-bench"
     except RuntimeError:  # no home directory can be determined
         return None
 

@@ -25,7 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from algorithms import costs
-from algorithms.base import Learner, Memory, View
+from algorithms.base import Learner, Memory, PreparedLearner, View
 from algorithms.policies import Tabular
 from algorithms.rollouts import rollout
 from games.base import Game
@@ -98,6 +98,7 @@ def run_encounter(
     init: Sequence[Any] | None = None,
     precision: str = "float32",
     episodes: int = EPISODES,
+    artifacts: Sequence[Any] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Runs one encounter, or a sweep of them.
@@ -117,6 +118,9 @@ def run_encounter(
         ``(S, ...)``, or None for the learner's own after all.
       precision: ``"float32"`` or ``"float64"``.
       episodes: episodes per recorded point where policies are valued by play.
+      artifacts: per player what its learner's preparation yielded, from P seeds with leaves
+        ``(P, ...)`` that the S seeds share (see :func:`shared_preparations`); None for learners
+        without one.
       on_progress: called with the number of updates done.
 
     Raises:
@@ -133,8 +137,31 @@ def run_encounter(
             init,
             jnp.dtype(precision),
             episodes,
+            tuple(artifacts) if artifacts is not None else (None,) * len(learners),
             on_progress,
         )
+
+
+def shared_preparations(rule: Learner, player: int, num_seeds: int, num_prepared: int) -> np.ndarray:
+    """Which preparation serves each seed of an encounter, ``(S,)``: they take turns. Seats whose
+    learner is not prepared jointly go through one another's, so that all pairs meet."""
+    seeds = np.arange(num_seeds)
+    apart = 0 if getattr(rule, "prepared_jointly", True) else player
+    return (seeds + apart * (1 + seeds // num_prepared)) % num_prepared
+
+
+def started(rule: Learner, key: Array, game: Game, player: int, artifact: Any = None) -> tuple[Any, Any]:
+    """Initial policy parameters and learner state of a seat."""
+    if isinstance(rule, PreparedLearner):
+        return rule.init(key, game, player, artifact)
+    return rule.init(key, game, player)
+
+
+def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
+    """What the learner's preparation yields before its first step: right in shape; None without one."""
+    if not isinstance(rule, PreparedLearner):
+        return None
+    return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
 
 
 def plays(learners: Sequence[Learner]) -> bool:
@@ -178,6 +205,7 @@ def _run(
     init: Sequence[Any] | None,
     dtype: Any,
     episodes: int,
+    artifacts: tuple[Any, ...],
     on_progress: Callable[[int], None] | None,
 ) -> Outcome:
     # Host arrays: nothing here may trigger a small compilation of its own.
@@ -189,17 +217,18 @@ def _run(
     swept = any(x.ndim for x in leaves)
     playing = plays(learners)
     exactly = valued_exactly(game, learners)
-    lanes = _Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)
+    lanes = Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)
     is_laned = tuple(bool(x.ndim) for x in leaves)
     shared = [x for x in leaves if not x.ndim]
     laned = [lanes.split(np.repeat(x, num_seeds)) for x in leaves if x.ndim]
     seeds = lanes.split(np.tile(np.arange(num_seeds, dtype=np.uint32), num_points))
     program = _Program(treedef, is_laned, lanes.mesh, playing, 0 if exactly else episodes)
     base = np.uint32(seed)
+    prepared = _Artifacts.laid(learners, artifacts, num_points, num_seeds, lanes, dtype)
 
-    begin, compile_seconds = program.compiled("begin", (shared, laned, base, seeds))
-    started = time.perf_counter()
-    params, states = begin(shared, laned, base, seeds)
+    begin, compile_seconds = program.compiled("begin", (shared, laned, prepared, base, seeds))
+    clock = time.perf_counter()
+    params, states = begin(shared, laned, prepared, base, seeds)
     if init is not None:
 
         def laid(x: Any) -> np.ndarray:
@@ -216,7 +245,7 @@ def _run(
                 given.append(jax.tree.map(laid, start))
         params = tuple(given)
     carry = lanes.place((params, states))
-    run_seconds = time.perf_counter() - started
+    run_seconds = time.perf_counter() - clock
 
     updates = recorded_updates(num_updates, record_every)
     # The first point is recorded after no update at all.
@@ -229,13 +258,13 @@ def _run(
         chunk = intervals[first : first + per_call]
         padded = np.pad(chunk, (0, per_call - len(chunk)))
         real = np.arange(per_call) < len(chunk)
-        arguments = (shared, laned, base, seeds, np.int32(done), padded, real, carry)
+        arguments = (shared, laned, prepared, base, seeds, np.int32(done), padded, real, carry)
         advance, seconds = program.compiled("advance", arguments)
         compile_seconds += seconds
-        started = time.perf_counter()
+        clock = time.perf_counter()
         carry, (point, info) = advance(*arguments)
         point, info = jax.device_get((point, info))
-        run_seconds += time.perf_counter() - started
+        run_seconds += time.perf_counter() - clock
         for r in range(len(chunk)):
             points.append(jax.tree.map(lambda x, r=r: x[:, r], point))
             infos.append(jax.tree.map(lambda x, r=r: x[:, r], info))
@@ -288,14 +317,17 @@ def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int
     """Memory that an encounter will take while it runs, from its compiled program; nothing is run."""
     leaves, treedef = jax.tree.flatten((game, tuple(learners)))
     playing = plays(learners)
-    lanes = _Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
+    lanes = Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
     episodes = 0 if valued_exactly(game, learners) else EPISODES
     program = _Program(treedef, (False,) * len(leaves), lanes.mesh, playing, episodes)
     shared, base = [np.asarray(x, np.float32) for x in leaves], np.uint32(0)
     seeds = lanes.split(np.arange(num_seeds, dtype=np.uint32))
-    carry = jax.eval_shape(program.function("begin"), shared, [], base, seeds)
+    shapes = jax.eval_shape(lambda: [imagined_artifact(rule, game, i) for i, rule in enumerate(learners)])
+    blank = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), shapes)
+    prepared = _Artifacts.laid(learners, blank, 1, num_seeds, lanes, np.dtype(np.float32))
+    carry = jax.eval_shape(program.function("begin"), shared, [], prepared, base, seeds)
     records = (np.zeros(1, np.int32), np.ones(1, bool))
-    arguments: tuple[Any, ...] = (shared, [], base, seeds, np.int32(0), *records, carry)
+    arguments: tuple[Any, ...] = (shared, [], prepared, base, seeds, np.int32(0), *records, carry)
     return devices.needed_memory_bytes(program.function("advance").lower(*arguments).compile())
 
 
@@ -310,7 +342,7 @@ def played_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
 
     def values() -> dict[str, Array]:
         key = jax.random.key(0)
-        params = [rule.init(key, game, i)[0] for i, rule in enumerate(learners)]
+        params = [started(rule, key, game, i, imagined_artifact(rule, game, i))[0] for i, rule in enumerate(learners)]
         return played_values(key, game, learners, params, 2)
 
     return tuple(jax.eval_shape(values))
@@ -318,20 +350,33 @@ def played_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
 
 def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int]) -> Any:
     key = jax.random.key(0)
-    pairs = [rule.init(key, game, j) for j, rule in enumerate(learners)]
+    artifacts = [imagined_artifact(rule, game, j) for j, rule in enumerate(learners)]
+    pairs = [started(rule, key, game, j, artifacts[j]) for j, rule in enumerate(learners)]
     params = [theta if plays(learners) else tuple(jnp.asarray(x) for x in theta) for theta, _ in pairs]
     states = [state for _, state in pairs]
     memory: Memory = {}
     new = [
         learners[i].update(
-            key, states[i], View(game, params, i, learners[i].access, learners, memory, key=key, states=states)
+            key,
+            states[i],
+            View(
+                game,
+                params,
+                i,
+                learners[i].access,
+                learners,
+                memory,
+                key=key,
+                states=states,
+                artifact=artifacts[i],
+            ),
         )
         for i in players
     ]
     return [params for params, _, _ in new], [dict(info) for _, _, info in new]
 
 
-class _Lanes:
+class Lanes:
     """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices."""
 
     def __init__(self, count: int, width: int = 1) -> None:
@@ -363,6 +408,53 @@ class _Lanes:
         return jax.device_put(tree, NamedSharding(self.mesh, P("lanes")))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Artifacts:
+    """What the players' preparations yielded, each either one for all lanes or one per lane.
+
+    One for all keeps its weights in cache, and makes matrix products of the lanes.
+    """
+
+    common: tuple[Any, ...]
+    laned: tuple[Any, ...]
+
+    @classmethod
+    def laid(
+        cls,
+        learners: Sequence[Learner],
+        artifacts: Sequence[Any],
+        num_points: int,
+        num_seeds: int,
+        lanes: Lanes,
+        dtype: Any,
+    ) -> "_Artifacts":
+        common: list[Any] = []
+        laned: list[Any] = []
+
+        def real(x: Any) -> np.ndarray:
+            x = np.asarray(x)
+            return x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
+
+        for player, (rule, artifact) in enumerate(zip(learners, artifacts, strict=True)):
+            if rule.needs_preparation and artifact is None:
+                raise ValueError(f"player {player + 1}'s learner needs the artifact of its preparation; none was given")
+            leaves = jax.tree.leaves(artifact)
+            count = len(leaves[0]) if leaves else 1
+            if count == 1:
+                common.append(jax.tree.map(lambda x: real(x)[0], artifact))
+                laned.append(None)
+                continue
+            chosen = np.tile(shared_preparations(rule, player, num_seeds, count), num_points)
+            common.append(None)
+            laned.append(jax.tree.map(lambda x, chosen=chosen: lanes.split(real(x)[chosen]), artifact))
+        return cls(tuple(common), tuple(laned))
+
+    def of(self, laned: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Per player, given one lane's own."""
+        return tuple(own if shared is None else shared for shared, own in zip(self.common, laned, strict=True))
+
+
 _COMPILED: dict[Any, Any] = {}
 
 
@@ -391,13 +483,14 @@ class _Program:
     def function(self, name: str) -> Any:
         """``begin`` or ``advance``, spread over the devices, not yet compiled."""
         lanes, everywhere = P("lanes"), P()
+        prepared = _Artifacts(common=everywhere, laned=lanes)  # type: ignore[arg-type]
         if name == "begin":
             function: Callable[..., Any] = self._begin
-            specs: tuple[Any, ...] = (everywhere, lanes, everywhere, lanes)
+            specs: tuple[Any, ...] = (everywhere, lanes, prepared, everywhere, lanes)
             donate: tuple[int, ...] = ()
         else:
-            specs = (everywhere, lanes, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
-            function, donate = self._advance, (7,)
+            specs = (everywhere, lanes, prepared, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
+            function, donate = self._advance, (8,)
         sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=lanes, check_vma=False)
         return jax.jit(sharded, donate_argnums=donate)
 
@@ -405,11 +498,14 @@ class _Program:
         shared_, laned_ = iter(shared), iter(laned)
         return jax.tree.unflatten(self.treedef, [next(laned_ if mine else shared_) for mine in self.is_laned])
 
-    def _begin(self, shared: list[Array], laned: list[Array], base: Array, seeds: Array) -> Any:
-        def one_lane(laned: list[Array], seed: Array) -> Any:
+    def _begin(self, shared: list[Array], laned: list[Array], prepared: _Artifacts, base: Array, seeds: Array) -> Any:
+        def one_lane(laned: list[Array], own: tuple[Any, ...], seed: Array) -> Any:
             game, learners = self._rebuild(shared, laned)
+            artifacts = prepared.of(own)
             key = jax.random.fold_in(_lane_key(base, seed), 0)
-            pairs = [rule.init(jax.random.fold_in(key, i), game, i) for i, rule in enumerate(learners)]
+            pairs = [
+                started(rule, jax.random.fold_in(key, i), game, i, artifacts[i]) for i, rule in enumerate(learners)
+            ]
             dtype = jnp.result_type(float)
             params = tuple(
                 jax.tree.map(lambda x: jnp.asarray(x, dtype), theta if self.playing else tuple(theta))
@@ -417,12 +513,13 @@ class _Program:
             )
             return params, tuple(state for _, state in pairs)
 
-        return jax.vmap(jax.vmap(one_lane))(laned, seeds)
+        return jax.vmap(jax.vmap(one_lane))(laned, prepared.laned, seeds)
 
     def _advance(
         self,
         shared: list[Array],
         laned: list[Array],
+        prepared: _Artifacts,
         base: Array,
         seeds: Array,
         done: Array,
@@ -430,15 +527,18 @@ class _Program:
         real: Array,
         carry: Any,
     ) -> Any:
-        def one_update(laned: list[Array], seed: Array, t: Array, params: Any, states: Any) -> Any:
+        def one_update(
+            laned: list[Array], own: tuple[Any, ...], seed: Array, t: Array, params: Any, states: Any
+        ) -> Any:
             game, learners = self._rebuild(shared, laned)
+            artifacts = prepared.of(own)
             key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 1), t)
             memory: Memory = {}
             n = len(learners)
             shown = tuple(rule.shown(theta, state) for rule, theta, state in zip(learners, params, states, strict=True))
             play_key = jax.random.fold_in(key, n) if self.playing else None
             views = [
-                View(game, params, i, rule.access, learners, memory, play_key, states, shown)
+                View(game, params, i, rule.access, learners, memory, play_key, states, shown, artifacts[i])
                 for i, rule in enumerate(learners)
             ]
             new = [rule.update(jax.random.fold_in(key, i), states[i], views[i]) for i, rule in enumerate(learners)]
@@ -455,10 +555,10 @@ class _Program:
             return (), played_values(key, game, learners, params, self.episodes)
 
         def one_tile(tile: Any) -> Any:
-            laned, seeds, (params, states) = tile
+            laned, own, seeds, (params, states) = tile
             # Under jit, so that finding the info's shapes and the loop share one trace.
-            update = jax.jit(jax.vmap(one_update, in_axes=(0, 0, None, 0, 0)))
-            shapes = jax.eval_shape(update, laned, seeds, done, params, states)[2]
+            update = jax.jit(jax.vmap(one_update, in_axes=(0, 0, 0, None, 0, 0)))
+            shapes = jax.eval_shape(update, laned, own, seeds, done, params, states)[2]
             unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
 
             valued = jax.vmap(one_point, in_axes=(0, 0, None, 0))
@@ -469,7 +569,7 @@ class _Program:
 
                 def body(k: Array, loop: Any) -> Any:
                     params, states, _ = loop
-                    return update(laned, seeds, t + k, params, states)
+                    return update(laned, own, seeds, t + k, params, states)
 
                 params, states, info = jax.lax.fori_loop(0, interval, body, (params, states, unknown))
                 t = t + interval
@@ -485,7 +585,7 @@ class _Program:
             (_, params, states), records = jax.lax.scan(until_next_record, (done, params, states), (intervals, real))
             return (params, states), records
 
-        return jax.lax.map(one_tile, (laned, seeds, carry))
+        return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
 
 
 def _lane_key(base: Array, seed: Array) -> Array:

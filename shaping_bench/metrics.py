@@ -35,6 +35,7 @@ from games.memory_one import (
     zd_fit,
 )
 from games.repeated import MemoryOneGame, RepeatedGame, state_names
+from shaping_bench.encounter import shared_preparations
 from shaping_bench.errors import BadInput, unknown
 
 Quantities = dict[str, Array]
@@ -681,9 +682,7 @@ def _numbers(owner: Any) -> tuple[list[np.ndarray], Any]:
     return numbers, treedef
 
 
-def _batched(
-    program: Callable[[Any, Any], Any], leaves: list[np.ndarray], points: Sequence[np.ndarray]
-) -> dict[str, np.ndarray]:
+def _batched(program: Callable[[Any, Any], Any], leaves: Any, points: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Runs a compiled program over ``(N, d_i)`` points in batches of few fixed sizes; the
     quantities ``(n_players, lanes)`` come back as ``(N, n_players)``."""
     total = len(points[0])
@@ -809,7 +808,9 @@ def convergence(updates: np.ndarray, values: np.ndarray, scale: float = 1.0) -> 
 # --- consistency ------------------------------------------------------------------------------------
 
 
-def consistency(game: Game, learners: Sequence[Learner], params: Sequence[np.ndarray]) -> np.ndarray:
+def consistency(
+    game: Game, learners: Sequence[Learner], params: Sequence[np.ndarray], artifacts: Sequence[Any] | None = None
+) -> np.ndarray:
     """Squared violation of COLA's consistency by each player's learning rule, in float64.
 
     ``|d_i - BR_i|^2`` with ``BR_i = grad_i [V_i(theta_i, theta_-i + beta_i d_-i(theta))]``, the
@@ -821,25 +822,45 @@ def consistency(game: Game, learners: Sequence[Learner], params: Sequence[np.nda
     Args:
       game: an exact game.
       learners: one per player.
-      params: per player ``(..., d_i)``.
+      params: per player ``(..., S, d_i)``.
+      artifacts: per player what its preparation yielded, leaves ``(P, ...)``, shared by the S
+        seeds as in an encounter; None for learners without one.
 
     Returns:
-      ``(..., n_players)``; NaN for players whose rule has no direction, for everybody if an
+      ``(..., S, n_players)``; NaN for players whose rule has no direction, for everybody if an
       opponent learns without one, and where parameters are not finite.
     """
     shape, points = _points(game, params)
     learners = tuple(learners)
     leaves, treedef = _numbers((game, learners))
+    prepared = tuple(artifacts) if artifacts is not None else (None,) * len(learners)
+    served = _served(learners, prepared, shape)
+    violation = np.full((len(points[0]), game.n_players), np.nan)
     with jax.enable_x64(True), _on_host():
-        violation = _batched(_consistency_program(treedef), leaves, points)["violation"]
+        for which in np.unique(served, axis=0):
+            here = (served == which).all(axis=1)
+            own = tuple(jax.tree.map(lambda x, k=k: np.asarray(x)[k], a) for a, k in zip(prepared, which, strict=True))
+            met = [theta[here] for theta in points]
+            violation[here] = _batched(_consistency_program(treedef), (leaves, own), met)["violation"]
     finite = np.all([np.isfinite(theta).all(axis=-1) for theta in points], axis=0)
     violation[~finite] = np.nan
     return violation.reshape(*shape, game.n_players)
 
 
+def _served(learners: Sequence[Learner], artifacts: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """The preparation of each player at each point, ``(N, n_players)``; 0 for those without one."""
+    seeds = shape[-1] if shape else 1
+    columns = []
+    for player, (rule, artifact) in enumerate(zip(learners, artifacts, strict=True)):
+        sizes = [len(x) for x in jax.tree.leaves(artifact)]
+        column = shared_preparations(rule, player, seeds, sizes[0]) if sizes else np.zeros(seeds, int)
+        columns.append(np.tile(column, math.prod(shape) // seeds))
+    return np.stack(columns, axis=1)
+
+
 @functools.cache
 def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
-    def one_point(game: Game, learners: Sequence[Any], params: tuple[Any, ...]) -> Array:
+    def one_point(game: Game, learners: Sequence[Any], artifacts: tuple[Any, ...], params: tuple[Any, ...]) -> Array:
         def moved(player: int, theta: tuple[Any, ...], beta: Any) -> Any:
             """Where ``player`` is after a step of size beta along its direction at ``theta``."""
             if not learners[player].learns:
@@ -848,7 +869,8 @@ def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
 
         def direction(player: int, theta: tuple[Any, ...]) -> Any:
             rule = learners[player]
-            return with_info(rule.direction(View(game, theta, player, rule.access, learners)))[0]
+            view = View(game, theta, player, rule.access, learners, artifact=artifacts[player])
+            return with_info(rule.direction(view))[0]
 
         def violation(player: int) -> Array:
             others = [j for j in range(game.n_players) if j != player]
@@ -869,8 +891,9 @@ def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
 
         return jnp.stack([violation(i) for i in range(game.n_players)])
 
-    def lanes(leaves: Sequence[Array], params: Any) -> Quantities:
+    def lanes(data: Any, params: Any) -> Quantities:
+        leaves, artifacts = data
         game, learners = jax.tree.unflatten(treedef, leaves)
-        return {"violation": jax.vmap(lambda theta: one_point(game, learners, theta), out_axes=1)(params)}
+        return {"violation": jax.vmap(lambda theta: one_point(game, learners, artifacts, theta), out_axes=1)(params)}
 
     return jax.jit(lanes)

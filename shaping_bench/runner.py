@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,12 +23,15 @@ from shaping_bench import devices, metrics
 from shaping_bench.encounter import (
     Outcome,
     costs_per_update,
+    imagined_artifact,
     plays,
     run_encounter,
+    started,
     steps_per_update,
     valued_exactly,
 )
 from shaping_bench.errors import StoreError
+from shaping_bench.preparation import Artifacts, OnPoint
 from shaping_bench.store import SCHEMA, Store
 from shaping_bench.suite import Cell, Labelled, Suite
 
@@ -57,8 +60,22 @@ Progress = Callable[[Cell, bool], None]
 """Called for every cell with whether it was computed now (False: stored before)."""
 
 
-def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, computed: None) -> list[Failure]:
+def run_suite(
+    suite: Suite,
+    store: Store,
+    on_cell: Progress = lambda cell, computed: None,
+    on_preparation: OnPoint | None = None,
+) -> list[Failure]:
     """Computes and stores every cell of the suite that the store lacks.
+
+    Learners that prepare do so before the first encounter that needs it; artifacts stand in the
+    store's directory and are reused.
+
+    Args:
+      suite: what to run.
+      store: where results go.
+      on_cell: called for every cell.
+      on_preparation: told how running preparations get on.
 
     Returns:
       The cells that failed; all others are stored.
@@ -68,16 +85,20 @@ def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, compu
     """
     store.adopt(suite.resolved())
     failures: list[Failure] = []
+    artifacts = Artifacts(store.directory / "artifacts", on_preparation)
+    missing = [cell for cell in suite.encounters if cell.hash not in store]
+    broken = _prepare(artifacts, missing)
     groups = list(_groups(suite.encounters))
     todo = [[cell for cell in group if cell.hash not in store] for group in groups]
     with concurrent.futures.ThreadPoolExecutor(devices.usable_cores()) as pool:
         # Compilation is most of the work and runs on one core, so several groups go at once.
         running = [
-            pool.submit(_run_group, group) if missing else None for group, missing in zip(groups, todo, strict=True)
+            pool.submit(_run_group, group, artifacts, broken) if missing else None
+            for group, missing in zip(groups, todo, strict=True)
         ]
         try:
             for group, missing, future in zip(groups, todo, running, strict=True):
-                _finish(group, missing, future, suite, store, on_cell, failures)
+                _finish(group, missing, future, suite, store, artifacts, on_cell, failures)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -85,7 +106,7 @@ def run_suite(suite: Suite, store: Store, on_cell: Progress = lambda cell, compu
         if cell.hash in store:
             on_cell(cell, False)
             continue
-        _attempt(failures, _store_match, cell, suite, store)
+        _attempt(failures, _store_match, cell, suite, store, artifacts)
         on_cell(cell, True)
     return failures
 
@@ -96,6 +117,7 @@ def _finish(
     future: "concurrent.futures.Future[list[Outcome]] | None",
     suite: Suite,
     store: Store,
+    artifacts: Artifacts,
     on_cell: Progress,
     failures: list[Failure],
 ) -> None:
@@ -112,7 +134,7 @@ def _finish(
         return
     for cell, outcome in zip(group, outcomes, strict=True):
         if cell in missing:
-            _attempt(failures, _store_encounter, cell, outcome, suite, store)
+            _attempt(failures, _store_encounter, cell, outcome, suite, store, artifacts)
             on_cell(cell, True)
 
 
@@ -125,6 +147,26 @@ def _attempt(failures: list[Failure], action: Callable[..., None], cell: Cell, *
         failures.append(Failure(cell, f"{type(error).__name__}: {error}"))
 
 
+# --- preparations -------------------------------------------------------------------------
+
+
+def _prepare(artifacts: Artifacts, cells: Sequence[Cell]) -> dict[str, Exception]:
+    """Runs what preparations these cells need, side by side; returns those that failed, by hash."""
+    wanted = {p.hash: p for cell in cells for p in cell.needs if p is not None}
+    broken: dict[str, Exception] = {}
+    with concurrent.futures.ThreadPoolExecutor(devices.usable_cores()) as pool:
+        running = {key: pool.submit(artifacts.prepared, p) for key, p in wanted.items()}
+        for key, future in running.items():
+            try:
+                future.result()
+            except StoreError:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            except Exception as error:  # costs the cells that need it, and no others
+                broken[key] = error
+    return broken
+
+
 # --- encounters ---------------------------------------------------------------------------
 
 
@@ -133,7 +175,9 @@ def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     by_program: dict[Any, list[Cell]] = {}
     for cell in cells:
         structure = jax.tree.structure((cell.game.named.made, _made(cell.learners)))
-        key = (structure, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
+        # What was prepared belongs to its numbers: no sweep over them.
+        prepared = tuple(p and p.hash for p in cell.needs)
+        key = (structure, prepared, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
         by_program.setdefault(key, []).append(cell)
     for group in by_program.values():
         learners = _made(group[0].learners)
@@ -146,8 +190,11 @@ def _made(learners: Sequence[Labelled]) -> tuple[Learner, ...]:
     return tuple(x.named.made for x in learners)
 
 
-def _run_group(group: Sequence[Cell]) -> list[Outcome]:
+def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str, Exception]) -> list[Outcome]:
     first = group[0]
+    for preparation in first.needs:
+        if preparation is not None and preparation.hash in broken:
+            raise broken[preparation.hash]
     game, learners = jax.tree.map(
         lambda *x: np.array(x, np.float64), *((cell.game.named.made, _made(cell.learners)) for cell in group)
     )
@@ -160,6 +207,7 @@ def _run_group(group: Sequence[Cell]) -> list[Outcome]:
         record_every=first.record_every,
         precision=first.precision,
         episodes=first.episodes,
+        artifacts=artifacts.of(first.needs),
     )
     if not jax.tree.leaves((game, learners)):  # no numbers, so no sweep: the group is one cell
         return [outcome]
@@ -237,14 +285,14 @@ def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFr
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store) -> None:
-    started = time.perf_counter()
+def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, artifacts: Artifacts) -> None:
+    clock = time.perf_counter()
     game, learners = cell.game.named.made, _made(cell.learners)
     finals, curves = measure(game, learners, outcome)
     seconds = {
         "compile": outcome.compile_seconds,
         "run": outcome.run_seconds,
-        "metrics": time.perf_counter() - started,
+        "metrics": time.perf_counter() - clock,
     }
     per_update = costs_per_update(game, learners)
     costs = {
@@ -254,13 +302,13 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store) -
         # What each asked for; play that several share counts for all of them.
         "environment_steps_asked": [x.steps * cell.seeds * cell.steps for x in per_update],
     }
-    record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()))
+    record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()), artifacts)
     policies = _flattened(outcome.final) if suite.matches else None
     store.write(cell.hash, record, finals, curves, policies)
 
 
 def _record(
-    cell: Cell, suite: Suite, timings: dict[str, float], costs: dict[str, Any], diverged: int
+    cell: Cell, suite: Suite, timings: dict[str, float], costs: dict[str, Any], diverged: int, artifacts: Artifacts
 ) -> dict[str, Any]:
     def described(x: Labelled) -> dict[str, Any]:
         return {"name": x.named.name, "label": x.label, "hyperparameters": x.named.hyperparameters}
@@ -272,8 +320,13 @@ def _record(
         "suite": suite.file.name,
         "game": described(cell.game),
         "learners": [
-            {**described(x), "access": str(x.named.made.access), "needs_preparation": x.named.made.needs_preparation}
-            for x in cell.learners
+            {
+                **described(x),
+                "access": str(x.named.made.access),
+                "needs_preparation": x.named.made.needs_preparation,
+                "preparation": prepared,
+            }
+            for x, prepared in zip(cell.learners, artifacts.records(cell.needs), strict=True)
         ],
         "seeds": cell.seeds,
         "seed": cell.seed,
@@ -295,13 +348,13 @@ def _record(
 # --- league -------------------------------------------------------------------------------
 
 
-def _store_match(cell: Cell, suite: Suite, store: Store) -> None:
+def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts) -> None:
     """Final policies of the first learner's self-play meet the second's, without learning.
 
     Every policy meets the other population's policies of all seeds (of all other seeds, if
     it is the same population); a value per seed is the mean over those it met.
     """
-    started = time.perf_counter()
+    clock = time.perf_counter()
     game = cell.game.named.made
     first, second = cell.learners[0], cell.learners[1]
     own = _population(first, cell, suite, store)
@@ -315,8 +368,8 @@ def _store_match(cell: Cell, suite: Suite, store: Store) -> None:
     finite = np.isfinite(values["return"]).all(axis=-1)
     values["diverged"] = np.broadcast_to(~finite[:, None], values["return"].shape).astype(float)
     curves = tidy_curves(np.zeros(0, int), {})
-    seconds = {"compile": 0.0, "run": 0.0, "metrics": time.perf_counter() - started}
-    record = _record(cell, suite, seconds, costs, int((~finite).sum()))
+    seconds = {"compile": 0.0, "run": 0.0, "metrics": time.perf_counter() - clock}
+    record = _record(cell, suite, seconds, costs, int((~finite).sum()), artifacts)
     if cell.responder is not None:
         record["responder"] = {"learner": cell.responder.named.text, "steps": cell.steps}
     store.write(cell.hash, record, tidy_finals(values), curves)
@@ -354,7 +407,7 @@ def _population(learner: Labelled, cell: Cell, suite: Suite, store: Store) -> li
         if f"player_{i + 1}" in stored:
             found.append(stored[f"player_{i + 1}"])
             continue
-        template = jax.eval_shape(lambda i=i: rule.init(key, game, i)[0])
+        template = jax.eval_shape(lambda i=i: started(rule, key, game, i, imagined_artifact(rule, game, i))[0])
         leaves = [stored[f"player_{i + 1}.{k}"] for k in range(len(jax.tree.leaves(template)))]
         found.append(jax.tree.unflatten(jax.tree.structure(template), leaves))
     return found

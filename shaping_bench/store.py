@@ -94,8 +94,8 @@ class Store:
         try:
             work.mkdir()
             (work / "cell.json").write_text(json.dumps(cell, indent=1) + "\n")
-            _write_parquet(finals, work / "finals.parquet")
-            _write_parquet(curves, work / "curves.parquet")
+            write_parquet(finals, work / "finals.parquet")
+            write_parquet(curves, work / "curves.parquet")
             if policies is not None:
                 np.savez(work / "policies.npz", allow_pickle=False, **policies)
             os.rename(work, self.cells / key)
@@ -134,7 +134,17 @@ def _database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A tidy file."""
+    return duckdb.connect().execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a tidy file.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     try:
         con = _database()
         con.register("frame_to_write", frame)

@@ -19,6 +19,7 @@ from games.base import Game
 from shaping_bench import registry
 from shaping_bench.encounter import EPISODES, valued_exactly
 from shaping_bench.errors import BadInput, unknown
+from shaping_bench.preparation import Preparation, needed
 from shaping_bench.registry import Named
 from shaping_bench.store import SCHEMA
 
@@ -45,6 +46,7 @@ class GameEntry(_Strict):
     steps: int | None = pydantic.Field(None, ge=1)
     seeds: int | None = pydantic.Field(None, ge=1)
     record_every: int | None = pydantic.Field(None, ge=1)
+    preparations: int | None = pydantic.Field(None, ge=1)
     learners: list[LearnerEntry | Call] | None = pydantic.Field(None, min_length=1)
     opponents: list[LearnerEntry | Call] | None = None
     set: dict[str, float] = {}
@@ -79,6 +81,8 @@ class SuiteFile(_Strict):
     precision: Literal["float32", "float64"] = "float32"
     episodes: int = pydantic.Field(EPISODES, ge=1)
     """Played per recorded point where policies cannot be valued exactly."""
+    preparations: int = pydantic.Field(1, ge=1)
+    """Seeds from which learners that prepare are prepared; the encounters' seeds share them."""
     league: League | bool = False
     metrics: list[str] = ["return"]
     skip_incompatible: bool = False
@@ -106,6 +110,7 @@ class Cell:
     record_every: int
     precision: str
     episodes: int = EPISODES
+    preparations: int = 1
     responder: Labelled | None = None
     """Of a league cell against a trained best response: who is trained, for ``steps`` updates."""
 
@@ -120,9 +125,22 @@ class Cell:
         }
         if not valued_exactly(self.game.named.made, [x.named.made for x in self.learners]):
             identity["episodes"] = self.episodes
+        if any(self.needs):
+            identity["preparations"] = self.preparations
         if self.responder is not None:
             identity["responder"] = self.responder.named.identity()
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def needs(self) -> tuple[Preparation | None, ...]:
+        """The preparation that each seat needs, if any; the same for a league's policies."""
+        return needed(
+            self.game.named,
+            [x.named for x in self.learners],
+            seeds=self.preparations,
+            seed=self.seed,
+            precision=self.precision,
+        )
 
     @property
     def title(self) -> str:
@@ -136,6 +154,7 @@ class Cell:
         return (
             f"shaping-bench encounter '{self.game.named.text}' {names} --seeds {self.seeds} --steps {self.steps} "
             f"--seed {self.seed} --precision {self.precision}"
+            + (f" --preparations {self.preparations}" if any(self.needs) and self.preparations > 1 else "")
         )
 
 
@@ -318,6 +337,7 @@ def expand(file: SuiteFile) -> Suite:
                 entry.record_every or file.record_every,
                 file.precision,
                 file.episodes,
+                entry.preparations or file.preparations,
             )
 
         pairs = _pairs(learners, opponents, file.pairs, game.named.made)

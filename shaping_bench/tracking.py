@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import duckdb
 
 from shaping_bench.errors import BadInput, unknown
+from shaping_bench.preparation import Preparation
 
 MODES = ("offline", "online", "disabled")
 PROJECT = "shaping-bench"
@@ -57,6 +59,8 @@ class Tracker:
         self.directory, self.suite, self.mode = Path(directory), dict(suite), mode
         self.problem: str | None = None
         self._database: duckdb.DuckDBPyConnection | None = None
+        self._live: dict[str, Any] = {}
+        self._lock = threading.Lock()  # preparations run side by side
         if mode == "disabled":
             return
         # Before the import: W&B reads them once. Silent also means that it never asks.
@@ -97,6 +101,42 @@ class Tracker:
         report = hashlib.sha256(identity.encode()).hexdigest()[:24]
         if keys:
             self._once(report, lambda: self._log_report(report, page))
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """A failure of W&B is said once and loses nothing else."""
+        import wandb
+
+        try:
+            with self._staged_here():
+                yield
+        except (wandb.Error, OSError) as error:
+            self._give_up(error)
+
+    def log_preparation(self, preparation: Preparation, done: int, values: Mapping[str, float]) -> None:
+        """Logs a point of a running preparation's curves: one run per preparation, live.
+
+        Args:
+          preparation: which.
+          done: steps taken.
+          values: the curves there, seeds averaged.
+        """
+        if self.mode == "disabled" or self.problem is not None:
+            return
+        with self._lock, self._quietly():
+            key = preparation.hash
+            if key not in self._live:
+                self._live[key] = self._start(
+                    id=key,
+                    name=preparation.title,
+                    job_type="preparation",
+                    tags=["preparation", preparation.game.name, preparation.learner.name],
+                    config=preparation.identity(),
+                    resume="allow",
+                )
+            self._live[key].log({f"preparation/{name}": x for name, x in values.items()}, step=done)
+            if done >= preparation.steps:
+                self._live.pop(key).finish()
 
     # --- one run each -----------------------------------------------------------------------
 
@@ -208,12 +248,15 @@ class Tracker:
                 log()
             marker.touch()
         except (wandb.Error, OSError) as error:
-            self.problem = " ".join(f"{type(error).__name__}: {error}".split())
-            print(
-                f"shaping-bench: W&B ({self.mode}) failed and is left out from here: {self.problem}; "
-                "results are stored, and the same command logs the rest",
-                file=sys.stderr,
-            )
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.problem = " ".join(f"{type(error).__name__}: {error}".split())
+        print(
+            f"shaping-bench: W&B ({self.mode}) failed and is left out from here: {self.problem}; "
+            "results are stored, and the same command logs the rest",
+            file=sys.stderr,
+        )
 
     @contextlib.contextmanager
     def _staged_here(self) -> Iterator[None]:

@@ -166,6 +166,6 @@ def test_pricing_a_rule_does_not_count_what_other_threads_trace():
 
 def test_seeds_are_spread_over_all_devices():
     outcome = run_encounter(IPD, [Naive(), Naive()], num_seeds=64, num_updates=2)
-    lanes = encounter._Lanes(64)
+    lanes = encounter.Lanes(64)
     assert lanes.mesh.size == len(jax.local_devices())
     assert final(outcome).shape == (64, 10)
