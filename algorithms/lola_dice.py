@@ -20,11 +20,11 @@ import optax
 from jax import Array
 
 from algorithms import trees
-from algorithms.base import Access, Info, Learner, Play, View, field, pytree_dataclass
+from algorithms.base import Access, Info, Play, View, field, pytree_dataclass
 from algorithms.estimators import dice_objective, discounted_returns, gae, leave_one_out, loaded_dice, score_function
 from algorithms.opponent_models import Modelling, Models, public_rewards
-from algorithms.policies import NETWORKS, Critic, Policy, actor, critic, resolved
-from algorithms.policy_gradient import initial_policy, optimiser
+from algorithms.policies import NETWORKS, Critic, Policy
+from algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
 from algorithms.rollouts import Trajectory, observations, rollout, taken
 from algorithms.trees import Tree
 from games.base import Game
@@ -59,12 +59,11 @@ class Seen(NamedTuple):
 
 
 @pytree_dataclass
-class LOLADiCE(Learner):
+class LOLADiCE(NetworkLearner):
     """``theta_i <- theta_i + lr grad_i J_i(theta_i, y_k(theta_i))`` with sampled DiCE objectives
     J and ``y_{m+1} = y_m + eta grad_j J_j(theta_i, y_m)``, fresh play at each."""
 
     access: ClassVar[Access] = Access.SIMULATOR
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     source = "Foerster et al., ICML 2018, section 4; Farquhar et al., NeurIPS 2019 (Loaded DiCE)"
 
     lr: float = field(0.2, "own step size, on unnormalised values", low=0.0)
@@ -90,18 +89,6 @@ class LOLADiCE(Learner):
     @property
     def width(self) -> int:
         return self.batch_size
-
-    def _network(self, game: Game) -> str:
-        return resolved(game, self.network, "conv-lstm")
-
-    def check_game(self, game: Game, player: int) -> None:
-        self._network(game)
-
-    def policy(self, game: Game, player: int) -> Policy:
-        return actor(game, self._network(game), player, self.hidden)
-
-    def critic(self, game: Game, player: int) -> Critic:
-        return critic(game, self._network(game), player, self.hidden)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Any]:
         actor_key, critic_key = jax.random.split(key)

@@ -21,10 +21,10 @@ import optax
 from jax import Array, lax
 
 from algorithms import costs, trees
-from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
+from algorithms.base import Access, Info, View, field, pytree_dataclass
 from algorithms.estimators import discounted_returns, gae, loaded_dice
-from algorithms.policies import NETWORKS, Critic, Policy, Tabular, actor, critic, resolved
-from algorithms.policy_gradient import initial_policy, optimiser
+from algorithms.policies import NETWORKS, Critic, Policy, Tabular
+from algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
 from algorithms.rollouts import Trajectory, observations, rollout, taken
 from algorithms.trees import Tree
 from games.base import Game
@@ -106,12 +106,12 @@ class Imagination:
 
 
 @pytree_dataclass
-class POLA(Learner):
+class POLA(NetworkLearner):
     """POLA-DiCE. With ``outer_steps=1, lookahead_steps=1`` and both weights 0 it is the LOLA-DiCE
     that the paper compares with, whose Adam then only ever takes its first step."""
 
     access: ClassVar[Access] = Access.SIMULATOR
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    default_network: ClassVar[str] = "gru"
     source = "Zhao et al., NeurIPS 2022; official code (POLA_dice_jax.py) for what the paper leaves open"
     # The paper's contribution game pays (LOLA's payoff + 2) / 3: in the units of `ipd` values are
     # three times as large, so the step is a third and the weights are three times the published.
@@ -153,19 +153,10 @@ class POLA(Learner):
     network: str = field("auto", "policy and critics; auto: a table where one does", choices=NETWORKS, static=True)
     hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
 
-    def _network(self, game: Game) -> str:
-        return resolved(game, self.network, "gru")
-
     def check_game(self, game: Game, player: int) -> None:
         if game.n_players != 2:
             raise ValueError(f"is defined for 2 players, the game has {game.n_players}")
-        self._network(game)
-
-    def policy(self, game: Game, player: int) -> Policy:
-        return actor(game, self._network(game), player, self.hidden)
-
-    def critic(self, game: Game, player: int) -> Critic:
-        return critic(game, self._network(game), player, self.hidden)
+        super().check_game(game, player)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, POLAState]:
         actor_key, own_key, other_key = jax.random.split(key, 3)

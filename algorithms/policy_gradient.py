@@ -32,19 +32,50 @@ class ActorCriticState(NamedTuple):
     critic_optimiser: Tree
 
 
-def optimiser(name: str, lr: Any) -> optax.GradientTransformation:
-    """``sgd`` or ``adam`` by name, for ascent: its updates are added to parameters."""
-    rule = optax.sgd(lr) if name == "sgd" else optax.adam(lr)
+def optimiser(name: str, lr: Any, eps: float = 1e-8) -> optax.GradientTransformation:
+    """``sgd`` or ``adam`` by name, for ascent: its updates are added to parameters. ``eps`` is Adam's."""
+    rule = optax.sgd(lr) if name == "sgd" else optax.adam(lr, eps=eps)
     return optax.chain(optax.scale(-1.0), rule)
 
 
+class NetworkLearner(Learner):
+    """Base of those whose fields ``network`` and ``hidden`` choose what acts and what judges.
+
+    It has no fields of its own: each learner declares them where they belong among its others.
+    """
+
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    default_network: ClassVar[str] = "conv-lstm"
+    """What ``network="auto"`` means where no table will do."""
+
+    network: str
+    hidden: int | None
+
+    def network_for(self, game: Game) -> str:
+        """The network's name, ``auto`` resolved.
+
+        Raises:
+          ValueError: a table or a convolution for a game that is not made for it.
+        """
+        return resolved(game, self.network, self.default_network)
+
+    def check_game(self, game: Game, player: int) -> None:
+        self.network_for(game)
+
+    def policy(self, game: Game, player: int) -> Policy:
+        return actor(game, self.network_for(game), player, self.hidden)
+
+    def critic(self, game: Game, player: int) -> Critic:
+        """The value function of a seat's returns."""
+        return critic(game, self.network_for(game), player, self.hidden)
+
+
 @pytree_dataclass
-class NaivePG(Learner):
+class NaivePG(NetworkLearner):
     """``theta <- theta + lr * grad E[sum_t gamma^t (R_t - V(s_t)) log pi(a_t)]``; the critic
     regresses on the discounted return, bootstrapped at the end of the episode."""
 
     access: ClassVar[Access] = Access.ACTIONS
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     source = "Foerster et al., AAMAS 2018, eq. 4.5; official code (critic)"
     published: ClassVar = {"coin-game": {"lr": 0.005, "critic_lr": 0.1}}
 
@@ -54,18 +85,6 @@ class NaivePG(Learner):
     optimiser: str = field("sgd", "what turns gradients into steps", choices=("sgd", "adam"), static=True)
     network: str = field("auto", "policy and critic; auto: a table where one does", choices=NETWORKS, static=True)
     hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
-
-    def _network(self, game: Game) -> str:
-        return resolved(game, self.network, "conv-lstm")
-
-    def check_game(self, game: Game, player: int) -> None:
-        self._network(game)
-
-    def policy(self, game: Game, player: int) -> Policy:
-        return actor(game, self._network(game), player, self.hidden)
-
-    def critic(self, game: Game, player: int) -> Critic:
-        return critic(game, self._network(game), player, self.hidden)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, ActorCriticState]:
         actor_key, critic_key = jax.random.split(key)

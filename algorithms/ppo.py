@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
+from algorithms.base import Access, Info, View, field, pytree_dataclass
 from algorithms.estimators import gae
-from algorithms.policies import NETWORKS, Critic, Net, NetworkPolicy, Policy, Tabular, critic, net, resolved
-from algorithms.policy_gradient import initial_policy
+from algorithms.policies import NETWORKS, Net, NetworkPolicy, Policy, net
+from algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
 from algorithms.rollouts import entropy, taken
 from algorithms.trees import Tree
 from games.base import Game
@@ -78,12 +78,12 @@ def clipped_error(values: Array, old_values: Array, targets: Array, clip: Any) -
 
 
 @pytree_dataclass
-class PPO(Learner):
+class PPO(NetworkLearner):
     """Ascends ``E[clipped surrogate] + entropy_bonus * entropy - value_coefficient * clipped squared
     error`` by Adam; means are over steps and episodes, without the weights ``gamma^t``."""
 
     access: ClassVar[Access] = Access.ACTIONS
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    default_network: ClassVar[str] = "conv-gru"
     source = "Schulman et al. 2017, arXiv 1707.06347; settings of pax (Shaper's co-players)"
     # pax trains its tables with Adam's step 1 and its networks with 0.005.
     published: ClassVar = {
@@ -106,46 +106,39 @@ class PPO(Learner):
     network: str = field("auto", "policy and critic; auto: a table where one does", choices=NETWORKS, static=True)
     hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
 
-    def _network(self, game: Game) -> str:
-        return resolved(game, self.network, "conv-gru")
-
     def check_game(self, game: Game, player: int) -> None:
-        self._network(game)
+        super().check_game(game, player)
         if self.batch_size % self.minibatches:
             raise ValueError(
                 f"has batch_size={self.batch_size} and minibatches={self.minibatches}; allowed: a divisor of the batch"
             )
 
+    def two_headed(self, game: Game) -> bool:
+        """Whether one network is both policy and value function."""
+        return not self.separate and self.network_for(game) != "tabular"
+
     def policy(self, game: Game, player: int) -> Policy:
-        network = self._network(game)
-        if network == "tabular":
-            return Tabular(game.sizes[player])
-        heads = (("logits", game.n_actions),) + (() if self.separate else (("value", 1),))
-        return NetworkPolicy(net(game, network, heads, self.hidden))
+        if not self.two_headed(game):
+            return super().policy(game, player)
+        return NetworkPolicy(net(game, self.network_for(game), (("logits", game.n_actions), ("value", 1)), self.hidden))
 
-    def critic(self, game: Game, player: int) -> Critic | None:
-        """The value function, where it is apart from the policy."""
-        network = self._network(game)
-        return critic(game, network, player, self.hidden) if self.separate or network == "tabular" else None
-
-    def _optimiser(self) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(self.max_grad_norm), optax.scale(-1.0), optax.adam(self.lr, eps=1e-5)
-        )
+    def _steps(self) -> optax.GradientTransformation:
+        """What turns gradients into steps of ascent."""
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optimiser("adam", self.lr, eps=1e-5))
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, PPOState]:
         actor_key, critic_key = jax.random.split(key)
         params = initial_policy(actor_key, game, player, self.policy(game, player))
-        apart = self.critic(game, player)
-        values = () if apart is None else apart.init(critic_key)
-        return params, PPOState(values, self._optimiser().init((params, values)))
+        values = () if self.two_headed(game) else self.critic(game, player).init(critic_key)
+        return params, PPOState(values, self._steps().init((params, values)))
 
     def _heads(self, view: View, weights: tuple[Tree, Tree], observations: Array) -> tuple[Array, Array]:
         """Logits ``(T, B, A)`` and values ``(T, B)`` along whole episodes."""
         params, values = weights
-        apart, policy = self.critic(view.game, view.player), view.policy
-        if apart is not None:
-            return policy.unroll(params, observations), apart.unroll(values, observations)
+        policy = view.policy
+        if not self.two_headed(view.game):
+            critic = self.critic(view.game, view.player)
+            return policy.unroll(params, observations), critic.unroll(values, observations)
         assert isinstance(policy, NetworkPolicy)
         assert isinstance(policy.net, Net)
         heads = policy.net.unroll(params, observations)
@@ -176,13 +169,13 @@ class PPO(Learner):
     def update(self, key: Array, state: PPOState, view: View) -> tuple[Tree, PPOState, Info]:
         weights = (view.own, state.critic)
         batch = self.batch(view, weights)
-        optimiser = self._optimiser()
+        steps = self._steps()
         size = self.batch_size // self.minibatches
 
         def step(carry: Any, part: Batch) -> Any:
             weights, memory = carry
             slope, info = jax.grad(self.objective, has_aux=True)(weights, view, part)
-            change, memory = optimiser.update(slope, memory)
+            change, memory = steps.update(slope, memory)
             return (optax.apply_updates(weights, change), memory), info
 
         def epoch(carry: Any, key: Array) -> Any:
