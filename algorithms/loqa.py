@@ -340,7 +340,8 @@ class LOQA(Learner):
         return ()
 
     def _actor_optimiser(self) -> optax.GradientTransformation:
-        return optimiser("adam", self.lr)
+        longest = jnp.where(self.max_grad_norm > 0.0, self.max_grad_norm, jnp.inf)
+        return optax.chain(optax.clip_by_global_norm(longest), optimiser("adam", self.lr))
 
     def _critic_optimiser(self) -> optax.GradientTransformation:
         return optimiser("adam", self.critic_lr)
@@ -393,7 +394,7 @@ class LOQA(Learner):
         gradient, info = jax.grad(objective, has_aux=True)(own)
         official = self.preset == "official"
         step = gradient if official else gradient._replace(q=trees.scale(0.0, gradient.q))
-        moves, actor_state = self._actor_optimiser().update(cut(step, self.max_grad_norm), state.optimiser)
+        moves, actor_state = self._actor_optimiser().update(step, state.optimiser)
         own = optax.apply_updates(own, moves)
         slope = gradient.q
         if official:
@@ -518,13 +519,6 @@ class PairedLOQA(LOQA):
 
 
 # --- arithmetic and batches ---------------------------------------------------------------
-
-
-def cut(gradient: Tree, longest: Any) -> Tree:
-    """The gradient, shortened to the given Euclidean norm if it is longer; 0: as it is."""
-    norm = optax.tree.norm(gradient)
-    factor = jnp.where((longest > 0.0) & (norm > longest), longest / jnp.maximum(norm, 1e-30), 1.0)
-    return trees.scale(factor, gradient)
 
 
 def _average(old: Tree, new: Tree, decay: Any) -> Tree:
