@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,49 +107,63 @@ STARTUP_LIMITS = {
 """Of one LOLA encounter; the other rules are held against the same."""
 
 
+def clocked(call: Callable[[], Any], runs: int) -> tuple[list[float], list[float]]:
+    """Wall and CPU-seconds of each of ``runs`` calls, after one that compiles and does not count."""
+    walls, cpus = [], []
+    for _ in range(runs + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return walls[1:], cpus[1:]
+
+
+def rates(count: int, walls: Sequence[float], cpus: Sequence[float], peer: Peer | None) -> dict[str, Any]:
+    """Rates from the seconds of several calls, each of which does ``count`` units, beside the peer's."""
+    wall, cpu = statistics.median(walls), statistics.median(cpus)
+    return {
+        "runs": len(walls),
+        "wall_seconds": wall,
+        "cpu_seconds": cpu,
+        "per_wall_second": count / wall,
+        "per_cpu_second": count / cpu,
+        "peer": dataclasses.asdict(peer) if peer else None,
+        "times_peer": count / cpu / peer.per_cpu_second if peer else None,
+    }
+
+
+def judged(row: dict[str, Any], **targets: float | None) -> dict[str, Any]:
+    """The row with its targets, by the name of what is to reach them, and whether all are met; null: none is set."""
+    checks = [row[name] >= target for name, target in targets.items() if target is not None and row[name] is not None]
+    return {**row, "target": targets, "met": all(checks) if checks else None}
+
+
 def throughput(work: Work, runs: int, updates: int = UPDATES) -> dict[str, Any]:
     """Times one work: whole calls of the encounter, results on the host."""
     from shaping_bench.encounter import run_encounter
     from shaping_bench.registry import make_game, make_learner
 
     game, rule = make_game("ipd").made, make_learner(work.learner).made
-    walls, cpus = [], []
-    for _ in range(runs + 1):
-        wall, cpu = time.perf_counter(), time.process_time()
+
+    def call() -> None:
         run_encounter(game, [rule, rule], num_seeds=work.seeds, num_updates=updates, precision=work.precision)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    # The first call compiles.
-    return judged(work, updates, walls[1:], cpus[1:])
+
+    return row_of(work, updates, *clocked(call, runs))
 
 
-def judged(work: Work, updates: int, walls: Sequence[float], cpus: Sequence[float]) -> dict[str, Any]:
-    """Rates from the seconds of several calls, beside target and peer."""
-    wall, cpu = statistics.median(walls), statistics.median(cpus)
-    done = work.seeds * updates
-    times_peer = done / cpu / work.peer.per_cpu_second if work.peer else None
-    checks = []
-    if work.wall_target is not None:
-        checks.append(done / wall >= work.wall_target)
-    if work.peer_target is not None and times_peer is not None:
-        checks.append(times_peer >= work.peer_target)
-    return {
+def row_of(work: Work, updates: int, walls: Sequence[float], cpus: Sequence[float]) -> dict[str, Any]:
+    """What is reported of one work, by the seconds of several calls."""
+    found = rates(work.seeds * updates, walls, cpus, work.peer)
+    row = {
         "learner": work.learner,
         "precision": work.precision,
         "seeds": work.seeds,
         "updates": updates,
-        "runs": len(walls),
-        "seed_updates": done,
-        "wall_seconds": wall,
-        "cpu_seconds": cpu,
-        "cores_used": cpu / wall,
-        "per_wall_second": done / wall,
-        "per_cpu_second": done / cpu,
-        "target": {"per_wall_second": work.wall_target, "times_peer": work.peer_target},
-        "peer": dataclasses.asdict(work.peer) if work.peer else None,
-        "times_peer": times_peer,
-        "met": all(checks) if checks else None,
+        "seed_updates": work.seeds * updates,
+        "cores_used": found["cpu_seconds"] / found["wall_seconds"],
+        **found,
     }
+    return judged(row, per_wall_second=work.wall_target, times_peer=work.peer_target)
 
 
 def startup(learner: str) -> dict[str, Any]:
@@ -189,14 +203,14 @@ def measure(
     # Before this process starts threads and buffers of its own.
     startups = [_said(f"start-up of {learner}", startup, learner) for learner in learners]
     devices.configure()
-    rates = [_said(work.label, throughput, work, runs) for work in works]
+    rows = [_said(work.label, throughput, work, runs) for work in works]
     return {
         "schema": 1,
         "versions": devices.versions(),
         "git_commit": devices.git_commit(),
         "device": devices.describe(),
         "cores": devices.usable_cores(),
-        "throughput": rates,
+        "throughput": rows,
         "startup": startups,
         "startup_limits": STARTUP_LIMITS,
         "play": [_said(work.name, speed_play.timed, work, min(runs, 3)) for work in speed_play.works()] if play else [],
@@ -221,7 +235,7 @@ def to_text(result: dict[str, Any]) -> str:
     def rate(x: float | None) -> str:
         return "" if x is None else f"{x / 1e6:.3g}"
 
-    rates = [
+    exact = [
         [
             f"{r['learner']} {r['precision']}",
             r["seeds"],
@@ -251,7 +265,7 @@ def to_text(result: dict[str, Any]) -> str:
             "Millions of seed-updates; targets are for two idle cores (column cores: how many the work got)",
             "",
             tabulate(
-                rates,
+                exact,
                 ["rule", "seeds", "/ s", "target", "/ CPU-s", "cores", "peer", "x peer", "target", ""],
                 disable_numparse=True,
                 colalign=("left", *("right",) * 5, "left", "right", "right", "left"),

@@ -13,15 +13,13 @@ largest setting that fits.
 
 import dataclasses
 import functools
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from shaping_bench.speed import Peer
+from shaping_bench.speed import Peer, clocked, judged, rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,40 +186,10 @@ def works() -> tuple[PlayWork, ...]:
 
 
 def timed(work: PlayWork, runs: int) -> dict[str, Any]:
-    """Times one work; the first call compiles and does not count."""
-    call = work.make()
-    walls, cpus = [], []
-    for _ in range(runs + 1):
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return judged(work, walls[1:], cpus[1:])
-
-
-def judged(work: PlayWork, walls: Sequence[float], cpus: Sequence[float]) -> dict[str, Any]:
-    """Rates from the seconds of several calls, beside target and peer."""
-    wall, cpu = statistics.median(walls), statistics.median(cpus)
-    by_wall, by_cpu = work.count / wall, work.count / cpu
-    checks = [
-        rate >= target
-        for rate, target in ((by_wall, work.wall_target), (by_cpu, work.cpu_target))
-        if target is not None
-    ]
-    return {
-        "name": work.name,
-        "unit": work.unit,
-        "count": work.count,
-        "runs": len(walls),
-        "wall_seconds": wall,
-        "cpu_seconds": cpu,
-        "per_wall_second": by_wall,
-        "per_cpu_second": by_cpu,
-        "target": {"per_wall_second": work.wall_target, "per_cpu_second": work.cpu_target},
-        "met": all(checks) if checks else None,
-        "peer": dataclasses.asdict(work.peer) if work.peer else None,
-        "times_peer": by_cpu / work.peer.per_cpu_second if work.peer else None,
-    }
+    """Times one work; the row described above."""
+    found = rates(work.count, *clocked(work.make(), runs), work.peer)
+    row = {"name": work.name, "unit": work.unit, "count": work.count, **found}
+    return judged(row, per_wall_second=work.wall_target, per_cpu_second=work.cpu_target)
 
 
 MEMORY_LEARNER = "lola-dice(network='gru')"

@@ -10,18 +10,18 @@ from shaping_bench.speed import Peer, Work
 
 def test_rates_are_medians_and_judged_against_target_and_peer():
     work = Work("naive", "float32", 1000, wall_target=1e5, peer=Peer("somebody", 50.0), peer_target=1000)
-    row = speed.judged(work, 200, walls=[1.0, 2.0, 9.0], cpus=[4.0, 2.0, 1.0])
+    row = speed.row_of(work, 200, walls=[1.0, 2.0, 9.0], cpus=[4.0, 2.0, 1.0])
     assert row["seed_updates"] == 200_000
     assert (row["wall_seconds"], row["cpu_seconds"]) == (2.0, 2.0)
     assert (row["per_wall_second"], row["per_cpu_second"]) == (1e5, 1e5)
     assert (row["times_peer"], row["cores_used"]) == (2000.0, 1.0)
     assert row["met"] is True
-    assert speed.judged(work, 200, walls=[2.1], cpus=[2.0])["met"] is False  # too slow by the wall clock
-    assert speed.judged(work, 200, walls=[2.0], cpus=[4.1])["met"] is False  # too few times the peer's figure
+    assert speed.row_of(work, 200, walls=[2.1], cpus=[2.0])["met"] is False  # too slow by the wall clock
+    assert speed.row_of(work, 200, walls=[2.0], cpus=[4.1])["met"] is False  # too few times the peer's figure
 
 
 def test_without_a_target_nothing_is_judged():
-    row = speed.judged(Work("cgd", "float64", 10), 5, walls=[1.0], cpus=[1.0])
+    row = speed.row_of(Work("cgd", "float64", 10), 5, walls=[1.0], cpus=[1.0])
     assert row["met"] is None
     assert row["times_peer"] is None
 
