@@ -451,11 +451,18 @@ _DEFINITIONS: tuple[Metric, ...] = (
     ),
     _metric("wall_seconds", "wall time of the cell's compiled program, without compilation", "s", "lower", 0.0),
     _metric("compile_seconds", "wall time of compilation", "s", "lower", 0.0),
-    _metric("gradient_evaluations", "exact gradients of a value asked for, all players and seeds", "1", "lower", 0.0),
+    _metric(
+        "gradient_evaluations",
+        "exact gradients and values asked for, all players and seeds, preparation included",
+        "1",
+        "lower",
+        0.0,
+    ),
     _metric("environment_steps", "joint actions simulated, all seeds, preparation included", "1", "lower", 0.0),
+    _metric("preparation_seconds", "wall time of the preparations that the cell's learners needed", "s", "lower", 0.0),
 )
 
-_COSTS = ("wall_seconds", "compile_seconds", "gradient_evaluations", "environment_steps")
+_COSTS = ("wall_seconds", "compile_seconds", "gradient_evaluations", "environment_steps", "preparation_seconds")
 
 METRICS: dict[str, Metric] = {
     m.name: dataclasses.replace(m, level="cost") if m.name in _COSTS else m for m in _DEFINITIONS

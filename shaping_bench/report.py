@@ -292,7 +292,13 @@ def _profiles(results: Results, game: str) -> str:
 
 def _costs(results: Results) -> str:
     parts = ["<p>Per cell, all seeds together, averaged over opponents; seconds are those of the compiled program.</p>"]
-    for metric in ("wall_seconds", "compile_seconds", "gradient_evaluations", "environment_steps"):
+    for metric in (
+        "wall_seconds",
+        "compile_seconds",
+        "gradient_evaluations",
+        "environment_steps",
+        "preparation_seconds",
+    ):
         frame = tables.entries(results, metric).assign(metric=metric)
         if len(frame) and frame["value"].any():
             parts += map(html_table, tables.tabulated(results, frame, "encounter", "learner", "game", spread="none"))

@@ -259,9 +259,16 @@ def _record(path: Path) -> dict[str, Any]:
     return {**record, "hash": path.parent.name}
 
 
+def preparations(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a cell's learners were prepared with, by artifact: one that serves several seats counts once."""
+    prepared = [x.get("preparation") for x in record["learners"]]
+    return {x["artifact"]: x for x in prepared if x}
+
+
 def _cell_row(record: Mapping[str, Any]) -> dict[str, Any]:
     timings, costs, device = record["timings"], record["costs"], record.get("device", {})
     evaluations = costs.get("gradient_evaluations", 0)
+    prepared = preparations(record).values()
     return {
         "hash": record["hash"],
         "kind": record["kind"],
@@ -270,8 +277,10 @@ def _cell_row(record: Mapping[str, Any]) -> dict[str, Any]:
         **{key: record.get(key) for key in ("seeds", "seed", "steps", "record_every", "precision")},
         **{f"{key}_seconds": float(timings.get(key, 0.0)) for key in ("compile", "run", "metrics")},
         "updates": costs.get("updates", 0),
-        "gradient_evaluations": sum(evaluations) if isinstance(evaluations, list) else evaluations,
-        "environment_steps": costs.get("environment_steps", 0),
+        "gradient_evaluations": (sum(evaluations) if isinstance(evaluations, list) else evaluations)
+        + sum(x["gradient_evaluations"] for x in prepared),
+        "environment_steps": costs.get("environment_steps", 0) + sum(x["environment_steps"] for x in prepared),
+        "preparation_seconds": float(sum(x["seconds"] for x in prepared)),
         "diverged": int(record.get("diverged", 0)),
         "device": f"{device.get('kind', 'unknown')} x {device.get('count', 1)}",
         "git_commit": record.get("git_commit"),

@@ -40,6 +40,7 @@ COSTS = {
     "compile_seconds": "compile_seconds",
     "gradient_evaluations": "gradient_evaluations",
     "environment_steps": "environment_steps",
+    "preparation_seconds": "preparation_seconds",
 }
 """Metrics that are bookkeeping of a cell, and the column of ``Results.cells`` that holds them."""
 
@@ -261,7 +262,8 @@ def tabulated(
             _table(
                 title + (" (league)" if kind == "league" else ""),
                 f"{_note(kind, part, rows, cols, statistic, spread)}; "
-                f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}",
+                f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
+                f"{_prepared(results, part)}",
                 (rows, cols),
                 row_labels,
                 col_labels,
@@ -344,6 +346,28 @@ def _access(results: Results, learners: Iterable[str]) -> str:
     if len(by_level) == 1:
         return f"access: {next(iter(by_level))}"
     return "access: " + ", ".join(f"{level} ({', '.join(labels)})" for level, labels in by_level.items())
+
+
+def _prepared(results: Results, part: pd.DataFrame) -> str:
+    """What the preparations of a table's learners cost before anybody met, per game and seat."""
+    games, shown = set(part["game"]), set(part["learner"])
+    spent: dict[str, dict[str, Any]] = {}
+    for record in results.records:
+        if record["game"]["label"] in games:
+            for x in record["learners"]:
+                if x.get("preparation") and x["label"] in shown:
+                    spent.setdefault(x["label"], {})[x["preparation"]["artifact"]] = x["preparation"]
+    texts = [f"{label} ({preparation_cost(list(spent[label].values()))})" for label in spent]
+    return f"; prepared before: {', '.join(texts)}" if texts else ""
+
+
+def preparation_cost(preparations: Sequence[Mapping[str, Any]]) -> str:
+    """What preparations cost together, in words."""
+    parts = []
+    for key, unit in (("gradient_evaluations", "gradient evaluations"), ("environment_steps", "environment steps")):
+        total = sum(x[key] for x in preparations)
+        parts += [f"{total:.1e} {unit}"] if total else []
+    return ", ".join([*parts, f"{sum(x['seconds'] for x in preparations):.0f} s"])
 
 
 def _decimals(values: Iterable[float]) -> int:
@@ -455,7 +479,11 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
     evaluations: dict[str, list[float]] = {x: [] for x in learners}
     steps: dict[str, list[float]] = {x: [] for x in learners}
     diverged = dict.fromkeys(learners, 0)
+    prepared: dict[str, dict[str, Any]] = {x: {} for x in learners}
     for record in results.records:
+        for x in record["learners"]:
+            if x.get("preparation") and x["label"] in prepared:
+                prepared[x["label"]][x["preparation"]["artifact"]] = x["preparation"]
         labels = [x["label"] for x in record["learners"]]
         if record["kind"] != "encounter":
             continue
@@ -483,9 +511,16 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
         "gradient evaluations per update": averaged(evaluations, 1),
         "environment steps per update": averaged(steps, 0),
         "access": described("access", lambda x: str(x or ABSENT)),
-        "preparation": described("needs_preparation", lambda x: "needed" if x else "none"),
+        "preparation": [
+            Cell(preparation_cost(list(prepared[x].values())) if prepared[x] else _whether(results.played[x]))
+            for x in learners
+        ],
         "diverged": [Cell(str(diverged[x]), mean=float(diverged[x]), n=1, runs=1) for x in learners],
     }
+
+
+def _whether(described: Mapping[str, Any]) -> str:
+    return "needed" if described.get("needs_preparation") else "none"
 
 
 # --- writers ------------------------------------------------------------------------------
