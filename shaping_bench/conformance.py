@@ -7,6 +7,7 @@ missing. Every check is small, runs in float64 and compares numbers, not types a
 import dataclasses
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from algorithms import costs
-from algorithms.base import AccessError, Learner, View
+from algorithms.base import AccessError, Learner, PreparedLearner, View
 from games import make
 from games.base import Game
+from shaping_bench.encounter import imagined_artifact, started
 from shaping_bench.errors import BadInput
 
 TRIAL_GAMES = ("ipd", "imp", "tandem", "public-goods")
@@ -27,7 +29,7 @@ TRIAL_GAMES = ("ipd", "imp", "tandem", "public-goods")
 TRIAL_PLAYGROUNDS = (("ipd", {"horizon": 6}), ("coin-game", {"horizon": 6}))
 """Where a rule that plays is tried: a memory-one game and one that needs a network."""
 
-TRIAL_SIZES = {"batch_size": 8, "hidden": 8}
+TRIAL_SIZES = {"batch_size": 16, "hidden": 8}
 """Static fields of a rule that are made small for the trial, where it has them."""
 
 
@@ -52,6 +54,8 @@ def check_target(target: str) -> list[Finding]:
     module, colon, name = target.partition(":")
     if not colon or not module or not name:
         raise BadInput(f"check is {target!r}; allowed: MODULE:CLASS, e.g. algorithms.lola:LOLA")
+    if "" not in sys.path:  # an installed command does not look where the user stands
+        sys.path.insert(0, "")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -109,7 +113,7 @@ def check_learner(cls: type[Learner]) -> list[Finding]:
     findings = _as_pytree(cls)
     if not findings[0].passed:
         return findings
-    rule = cls()
+    rule = _small(cls)
     if "exact" not in rule.views:
         return findings + _check_playing(cls)
     played = 0
@@ -122,9 +126,80 @@ def check_learner(cls: type[Learner]) -> list[Finding]:
             except ValueError:
                 continue
             played += 1
+            if isinstance(rule, PreparedLearner):
+                findings += _check_preparation(rule, game, name)
             findings += _check_on(rule, game, name)
     findings.append(Finding("plays at least one trial game", played > 0, "" if played else ", ".join(TRIAL_GAMES)))
     return findings
+
+
+def _small(cls: type[Learner]) -> Learner:
+    """The rule with its default numbers; a preparation is made small."""
+    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    small = {k: v for k, v in TRIAL_SIZES.items() if k in own and cls.needs_preparation}
+    return cls(**small)
+
+
+def _check_preparation(rule: PreparedLearner, game: Game, name: str) -> list[Finding]:
+    seat = rule.prepared_seat(game, 0)
+
+    def begun(seed: Any) -> Any:
+        return rule.prepare_init(jax.random.fold_in(jax.random.key(0), seed), game, seat)
+
+    def stepped(seed: Any) -> Any:
+        """Two steps: the second starts where the first ended."""
+        carry: Any = begun(seed)
+        info: Any = None
+        for step in range(2):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), seed), step)
+            carry, info = rule.prepare_step(key, jnp.int32(step), carry, game, seat)
+        return rule.artifact(carry), dict(info or {})
+
+    together = jax.jit(jax.vmap(stepped))
+    seeds = jnp.arange(2)
+
+    def contract() -> str | None:
+        before = jax.eval_shape(begun, 0)
+        key = jax.random.key(0)
+        after, info = jax.eval_shape(lambda: rule.prepare_step(key, jnp.int32(0), begun(0), game, seat))
+        if str(jax.tree.structure(before)) != str(jax.tree.structure(after)):
+            return "a step changes the structure of what it carries"
+        for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+            if x.shape != y.shape:
+                return f"a step changes the shape {x.shape} of what it carries to {y.shape}"
+            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return "the carry holds a random key, which checkpoints cannot; steps are given theirs"
+        if any(x.shape for x in info.values()):
+            return "an info is not a scalar"
+        return None if rule.preparation_steps > 0 else f"preparation_steps is {rule.preparation_steps}"
+
+    def finite() -> str | None:
+        artifact, info = together(seeds)
+        good = all(np.isfinite(x).all() for x in jax.tree.leaves((artifact, info)))
+        return None if good else "not finite after two steps"
+
+    def deterministic() -> str | None:
+        first, again = jax.tree.leaves(together(seeds)[0]), jax.tree.leaves(together(seeds)[0])
+        same = all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
+        return None if same else "two equal preparations differ"
+
+    def random() -> str | None:
+        leaves = jax.tree.leaves(together(seeds)[0])
+        return None if any(not np.array_equal(x[0], x[1]) for x in leaves) else "two seeds prepare the same"
+
+    def priced() -> str | None:
+        with costs.counting() as count:
+            jax.eval_shape(lambda: stepped(0))  # a new function: what was traced before is not traced again
+        return None if count.evaluations or count.steps else "a step is charged nothing"
+
+    checks = {
+        "preparation keeps shapes and structure": contract,
+        "finite preparation": finite,
+        "preparation deterministic under a key": deterministic,
+        "preparation different under different keys": random,
+        "preparation is priced": priced,
+    }
+    return [_attempt(f"{name}: {what}", check) for what, check in checks.items()]
 
 
 def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
@@ -136,11 +211,14 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
     # Scalars, as encounters pass them; arrays are checked for the same answer.
     points = [tuple(jnp.asarray(0.5 * rng.normal(size=batch)) for _ in range(d)) for d in game.sizes]
     key = jax.random.key(0)
+    # Unprepared networks will do: what is checked does not depend on what they learned.
+    artifacts = [jax.jit(lambda i=i: imagined_artifact(rule, game, i))() for i in players]
 
     def update(rule: Learner, params: Sequence[Any], player: int, seed: Any = 0) -> Any:
         start = jax.random.fold_in(key, seed)
-        _, state = rule.init(start, game, player)
-        return rule.update(start, state, View(game, params, player, rule.access, rules))
+        _, state = started(rule, start, game, player, artifacts[player])
+        view = View(game, params, player, rule.access, rules, key=start, artifact=artifacts[player])
+        return rule.update(start, state, view)
 
     def at(k: int) -> list[Any]:
         return [tuple(x[k] for x in theta) for theta in points]
@@ -152,7 +230,7 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
 
     def contract() -> str | None:
         for player in players:
-            params, _ = rule.init(key, game, player)
+            params, _ = started(rule, key, game, player, artifacts[player])
             if np.shape(params) != (game.sizes[player],):
                 return f"init gives player {player + 1} shape {np.shape(params)}, not {(game.sizes[player],)}"
             new, _, info = jax.eval_shape(lambda i=player: update(rule, at(0), i))
@@ -203,8 +281,8 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
         return None if np.array_equal(moved(0, rule=frozen), before) else "lr = 0 moves the parameters"
 
     def fair() -> str | None:
-        if not (game.symmetric and game.n_players == 2):
-            return None
+        if not (game.symmetric and game.n_players == 2) or getattr(rule, "prepared_jointly", False):
+            return None  # what was prepared for both seats need not be alike
         here = at(0)
         swapped = [here[1], here[0]]
         first = [float(x) for x in step[0](rule, here, 0)]
@@ -227,6 +305,16 @@ def _check_on(rule: Learner, game: Game, name: str) -> list[Finding]:
     return [_attempt(f"{name}: {what}", check) for what, check in checks.items()]
 
 
+def _enters(rule: Learner, game: Game) -> bool:
+    try:
+        for player in range(game.n_players):
+            rule.check_game(game, player)
+            rule.policy(game, player)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_playing(cls: type[Learner]) -> list[Finding]:
     """Checks a rule that learns from play on every playground that it can enter."""
     findings: list[Finding] = []
@@ -234,13 +322,11 @@ def _check_playing(cls: type[Learner]) -> list[Finding]:
     own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name, changes in TRIAL_PLAYGROUNDS:
         game = make(name, **changes)
-        given = {**cls.published.get(name, {}), **{k: v for k, v in TRIAL_SIZES.items() if k in own}}
-        rule = cls(**given)
-        try:
-            for player in range(game.n_players):
-                rule.check_game(game, player)
-                rule.policy(game, player)
-        except ValueError:
+        published = dict(cls.published.get(name, {}))
+        small = published | {k: v for k, v in TRIAL_SIZES.items() if k in own}
+        # Small sizes may not go together with the other fields, which is no reason to skip a game.
+        rule = next((rule for rule in (cls(**small), cls(**published)) if _enters(rule, game)), None)
+        if rule is None:
             continue
         entered += 1
         findings += _check_play_in(rule, game, name)
@@ -253,10 +339,12 @@ def _check_play_in(rule: Learner, game: Game, name: str) -> list[Finding]:
 
     def update(rule: Learner, seed: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(0), seed)
-        pairs = [r.init(jax.random.fold_in(key, i), game, i) for i, r in enumerate((rule, *rules[1:]))]
+        everybody = (rule, *rules[1:])
+        artifacts = [imagined_artifact(r, game, i) for i, r in enumerate(everybody)]
+        pairs = [started(r, jax.random.fold_in(key, i), game, i, artifacts[i]) for i, r in enumerate(everybody)]
         params, states = [x for x, _ in pairs], [x for _, x in pairs]
         shown = [r.shown(x, state) for r, (x, state) in zip(rules, pairs, strict=True)]
-        view = View(game, params, 0, rule.access, (rule, *rules[1:]), key=key, states=states, shown=shown)
+        view = View(game, params, 0, rule.access, everybody, key=key, states=states, shown=shown, artifact=artifacts[0])
         new, state, info = rule.update(key, states[0], view)
         return params[0], new, (states[0], state), dict(info)
 
