@@ -139,16 +139,17 @@ def _orthogonal_gates(key: Array, shape: tuple[int, int], dtype: Any = jnp.float
     """One orthogonal matrix per gate, as flax's cells have it."""
     width, total = shape
     keys = jax.random.split(key, total // width)
-    return jnp.concatenate([_orthogonal(k, width, dtype) for k in keys], axis=1)
+    return jnp.concatenate([orthogonal(k, (width, width), dtype) for k in keys], axis=1)
 
 
-def _orthogonal(key: Array, n: int, dtype: Any) -> Array:
-    """A uniformly distributed orthogonal matrix: the polar factor of a normal one.
+def orthogonal(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    """A uniformly distributed matrix with orthonormal columns, or rows if it has fewer of them:
+    the polar factor of a normal one.
 
     By Newton-Schulz iteration, products only: a QR decomposition inside a compiled loop can
     hang on CPUs.
     """
-    x = jax.random.normal(key, (n, n), dtype)
+    x = jax.random.normal(key, shape, dtype)
     x = x / jnp.sqrt(jnp.max(jnp.sum(jnp.abs(x), axis=0)) * jnp.max(jnp.sum(jnp.abs(x), axis=1)))
     # Small singular values grow by 3/2 per round; 48 rounds suffice for 1e-6 of the largest.
     return lax.fori_loop(0, 48, lambda _, x: 1.5 * x - 0.5 * x @ (x.T @ x), x)
