@@ -5,11 +5,13 @@ Other packages add theirs through the entry-point group ``shaping_bench.algorith
 
 from algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
 from algorithms.base import Learner
+from algorithms.cola import COLA
 from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
 from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from algorithms.lola_pg import LOLAOM, LOLAPG
 from algorithms.loqa import LOQA, PairedLOQA
+from algorithms.mfos_recurrent import MFOSRecurrent
 from algorithms.naive import Naive
 from algorithms.pola import POLA, POLAOM
 from algorithms.policy_gradient import NaivePG
@@ -26,6 +28,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "lola-full": LOLAFull,
     "lola-exact": LOLAExact,
     "hola": HOLA,
+    "cola": COLA,
     "sos": SOS,
     "sga": SGA,
     "consensus": Consensus,
@@ -46,6 +49,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "ppo": PPO,
     "loqa": LOQA,
     "loqa-paired": PairedLOQA,
+    "mfos-recurrent": MFOSRecurrent,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,

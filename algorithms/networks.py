@@ -21,7 +21,8 @@ class Network(nn.Module):
     """Convolutions, dense layers, a recurrent cell and linear heads, each part optional.
 
     Attributes:
-      heads: name and width of each linear output, e.g. ``(("logits", 4), ("value", 1))``.
+      heads: name and width of each linear output, e.g. ``(("logits", 4), ("value", 1))``. Without
+        any, what they would read is the one output, ``"features"``.
       conv: filters of the 3x3 convolutions, each followed by ReLU. Inputs are then planes
         ``(channels, rows, columns)``.
       padding: of the convolutions: ``"SAME"`` pads with zeros, ``"CIRCULAR"`` wraps round.
@@ -120,7 +121,7 @@ class Network(nn.Module):
         return hidden, hidden
 
     def _heads(self, x: Array) -> Mapping[str, Array]:
-        return {name: layer(x) for name, layer in self.outputs.items()}
+        return {name: layer(x) for name, layer in self.outputs.items()} or {"features": x}
 
 
 def _patches(x: Array, padding: str) -> Array:

@@ -95,14 +95,18 @@ class Scripted(Policy):
         return self.game.script(self.name, carry, state, self.player)
 
 
+BOARD_PLANES = 4
+"""Planes of the Coin Game that show the board: both players, both colours' coins."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoding:
     """How observations enter a network.
 
     Attributes:
-      kind: ``"planes"`` as they are, ``"flat"`` planes as a vector, ``"states"`` one-hot of the
-        memory-one state, ``"moves"`` one-hot of own and other's last action, zeros at the
-        start (LOQA's code).
+      kind: ``"planes"`` as they are, ``"board"`` without the constant ones among them, ``"flat"``
+        planes as a vector, ``"states"`` one-hot of the memory-one state, ``"moves"`` one-hot of
+        own and other's last action, zeros at the start (LOQA's code).
       size: for ``states`` the number of states.
       shape: of the encoded observation.
     """
@@ -112,8 +116,8 @@ class Encoding:
     shape: tuple[int, ...]
 
     def __call__(self, observations: Array) -> Array:
-        if self.kind == "planes":
-            return observations
+        if self.kind in ("planes", "board"):
+            return observations[..., : self.shape[0], :, :]
         if self.kind == "flat":
             return observations.reshape(*observations.shape[:-3], -1)
         if self.kind == "states":
@@ -132,11 +136,16 @@ def encoding(game: Game, kind: str | None = None) -> Encoding:
     """
     shape: tuple[int, ...] = game.observation_shape
     kind = kind or ("flat" if len(shape) == 3 else "states")
-    if (len(shape) == 3) != (kind in ("planes", "flat")) or (kind == "moves" and game.n_players != 2):
+    if (len(shape) == 3) != (kind in ("planes", "board", "flat")) or (kind == "moves" and game.n_players != 2):
         raise ValueError(f"observations of shape {shape} have no encoding {kind!r}")
-    if kind in ("planes", "flat"):
+    if kind in ("planes", "board", "flat"):
         size = 0
-        shape = shape if kind == "planes" else (shape[0] * shape[1] * shape[2],)
+        channels, rows, columns = shape
+        shape = {
+            "planes": shape,
+            "board": (min(channels, BOARD_PLANES), rows, columns),
+            "flat": (channels * rows * columns,),
+        }[kind]
     else:
         size = 1 + 2**game.n_players
         shape = (size,) if kind == "states" else (4,)
@@ -234,12 +243,13 @@ class Exploring(Policy):
 
 # --- actors and critics by name ---------------------------------------------------------------
 
-NETWORKS = ("auto", "tabular", "mlp", "gru", "conv-gru", "conv-lstm")
-"""``mlp``: two tanh layers. ``gru``: dense + GRU (POLA). ``conv-gru``: two circular 3x3
+NETWORKS = ("auto", "tabular", "mlp", "gru", "conv-mlp", "conv-gru", "conv-lstm")
+"""``conv-mlp``: two circular 3x3 convolutions of 2 filters and a dense layer, of the board alone
+(M-FOS's naive learner). ``mlp``: two tanh layers. ``gru``: dense + GRU (POLA). ``conv-gru``: two circular 3x3
 convolutions of 16 filters + GRU (M-FOS). ``conv-lstm``: two 3x3 convolutions of 20 filters +
 LSTM (LOLA; without its batch normalisation)."""
 
-_WIDTHS = {"mlp": 64, "gru": 64, "conv-gru": 16, "conv-lstm": 32}
+_WIDTHS = {"mlp": 64, "gru": 64, "conv-mlp": 8, "conv-gru": 16, "conv-lstm": 32}
 
 
 def resolved(game: Game, network: str, otherwise: str) -> str:
@@ -264,6 +274,9 @@ def net(game: Game, network: str, heads: tuple[tuple[str, int], ...], hidden: in
         module = Network(heads=heads, dense=(width, width), activation="tanh")
     elif network == "gru":
         module = Network(heads=heads, dense=(width,), cell="gru", width=width)
+    elif network == "conv-mlp":
+        module = Network(heads=heads, conv=(2, 2), padding="CIRCULAR", dense=(width,))
+        return Net(module, encoding(game, "board"))
     elif network == "conv-gru":
         module = Network(heads=heads, conv=(16, 16), padding="CIRCULAR", cell="gru", width=width)
     else:

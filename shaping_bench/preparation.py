@@ -384,7 +384,7 @@ class _Program:
         return jax.vmap(jax.vmap(one))(seeds)
 
     def _advance(self, seeds: Array, done: Array, count: Array, carry: Any) -> Any:
-        """``count`` steps, and the mean of their infos."""
+        """``count`` steps, and the mean of their infos; NaN marks a step that has nothing to say."""
 
         def one_step(seed: Array, step: Array, carry: Any) -> Any:
             key = jax.random.fold_in(jax.random.fold_in(self._key(seed), 1), step)
@@ -395,15 +395,17 @@ class _Program:
             seeds, carry = tile
             step = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0)))
             shapes = jax.eval_shape(step, seeds, done, carry)[1]
-            sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, float)), shapes)
+            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, float)), shapes)
 
             def body(k: Array, loop: Any) -> Any:
-                carry, sums = loop
+                carry, sums, counts = loop
                 carry, info = step(seeds, done + k, carry)
-                return carry, jax.tree.map(jnp.add, sums, info)
+                sums = jax.tree.map(lambda total, x: total + jnp.where(jnp.isnan(x), 0, x), sums, info)
+                counts = jax.tree.map(lambda n, x: n + ~jnp.isnan(x), counts, info)
+                return carry, sums, counts
 
-            carry, sums = jax.lax.fori_loop(0, count, body, (carry, sums))
-            return carry, jax.tree.map(lambda x: x / count, sums)
+            carry, sums, counts = jax.lax.fori_loop(0, count, body, (carry, nothing, nothing))
+            return carry, jax.tree.map(jnp.divide, sums, counts)
 
         return jax.lax.map(one_tile, (seeds, carry))
 
