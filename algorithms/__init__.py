@@ -7,11 +7,15 @@ from algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
 from algorithms.base import Learner
 from algorithms.cola import COLA
 from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
+from algorithms.good_shepherd import GoodShepherd
 from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from algorithms.lola_pg import LOLAOM, LOLAPG
 from algorithms.loqa import LOQA, PairedLOQA
+from algorithms.m_maml import MMAML
+from algorithms.mfos import MFOS
 from algorithms.mfos_recurrent import MFOSRecurrent
+from algorithms.meva import MeVa
 from algorithms.naive import Naive
 from algorithms.pola import POLA, POLAOM
 from algorithms.policy_gradient import NaivePG
@@ -49,7 +53,11 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "ppo": PPO,
     "loqa": LOQA,
     "loqa-paired": PairedLOQA,
+    "mfos": MFOS,
+    "m-maml": MMAML,
+    "good-shepherd": GoodShepherd,
     "mfos-recurrent": MFOSRecurrent,
+    "meva": MeVa,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,
