@@ -525,14 +525,14 @@ def _records(q: Quantity, updates: np.ndarray) -> list[int]:
 def _metrics(
     entry: _Resolved, names: Sequence[str], outcome: Outcome, record: int, artifacts: Sequence[Any]
 ) -> dict[str, np.ndarray]:
-    """Metrics of the policies, of the rules (``consistency``) or of what the learners observed at a
+    """Metrics of the policies, of the rules or of what the learners observed at a
     recorded point: ``(S, n_players)``."""
     game = entry.game.made
     out: dict[str, np.ndarray] = {}
     for name in names:
-        if name == "consistency":
+        if name in metrics.RULE_METRICS:
             params = [p[record] for p in outcome.params]
-            out[name] = metrics.consistency(game, [x.made for x in entry.learners], params, artifacts)
+            out[name] = metrics.RULE_METRICS[name](game, [x.made for x in entry.learners], params, artifacts)
         elif any(name in info for info in outcome.infos):
             missing = np.full(outcome.diverged.shape, np.nan)
             out[name] = np.stack([info[name][record] if name in info else missing for info in outcome.infos], -1)
