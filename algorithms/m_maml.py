@@ -1,0 +1,115 @@
+"""M-MAML: an initial policy, and a step size, learned for learning against naive learners.
+
+The baseline of M-FOS and of MeVa. Both take Meta-MAPG (Kim et al., ICML 2021, arXiv 2011.00382)
+to games whose values are differentiable: what its policy gradients estimate term by term is there
+the derivative of the return of the whole joint learning process, by back-propagation through it.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from algorithms import costs, trees
+from algorithms.base import Info, PreparedLearner, View, field, pytree_dataclass
+from algorithms.mfos import Scalars, drawn, scalars
+from algorithms.trees import Tree
+from games.base import Game, TableGame
+
+
+@pytree_dataclass
+class MMAML(PreparedLearner):
+    """Naive learning from learned initial logits phi.
+
+    Preparation ascends, by Adam on phi and the own step alpha,
+    ``E sum_t V(theta^t)`` over ``meta_steps`` simultaneous updates,
+    ``theta_own <- theta_own + alpha grad V_own`` from phi and
+    ``theta_other <- theta_other + opponent_lr grad V_other`` from the game's random start. The
+    gradient is exact: it goes through both players' updates.
+
+    The defaults are those of M-FOS's code, which plays with step 1 whatever alpha it learned. MeVa
+    learns with ``meta_steps=300, meta_lr=0.1, batch_size=64, initial_step=1`` and plays with
+    ``learned_step=true`` (its steps of 25 are on values normalised by 1 - 0.96).
+    """
+
+    source = "Lu et al., ICML 2022, official code; Cooijmans et al. 2023, arXiv 2307.08863, official code"
+
+    lr: float = field(1.0, "own step in play, on unnormalised values", low=0.0)
+    learned_step: bool = field(False, "play with the learned step instead", static=True)
+    initial: tuple[float, ...] = field(
+        (), "initial logits that somebody else has learned; empty: learn them", static=True
+    )
+    meta_steps: int = field(100, "updates that the preparation looks ahead", low=1, static=True)
+    outer_steps: int = field(1000, "steps of Adam", low=1, static=True)
+    meta_lr: float = field(0.01, "step of Adam", low=0.0)
+    batch_size: int = field(256, "opponents per step of Adam; M-FOS's number is not recorded", low=1, static=True)
+    opponent_lr: float = field(1.0, "step of the naive learners met in preparation", low=0.0)
+    initial_step: float | None = field(None, "alpha at first; none: uniform in [0, 1]")
+
+    @property
+    def preparation_steps(self) -> int:
+        return 0 if self.initial else self.outer_steps
+
+    @property
+    def preparation_width(self) -> int:
+        return self.batch_size
+
+    def check_game(self, game: Game, player: int) -> None:
+        if not isinstance(game, TableGame) or game.n_players != 2:
+            raise ValueError("is defined for two-action games of 2 players whose policies are logits")
+        if self.initial and len(self.initial) != game.sizes[player]:
+            raise ValueError(f"has {len(self.initial)} numbers in initial; allowed: none, or {game.sizes[player]}")
+
+    def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
+        self.check_game(game, player)
+        first, second = jax.random.split(key)
+        phi = self.initial or jax.random.normal(first, (game.sizes[player],))
+        step = jax.random.uniform(second) if self.initial_step is None else self.initial_step
+        learned = {"phi": scalars(phi), "step": jnp.asarray(step, jnp.result_type(float))}
+        return learned, optax.adam(self.meta_lr).init(learned)
+
+    def mean_return(self, learned: Tree, other: Scalars, game: Game, player: int) -> Array:
+        """Of one joint learning process, per step: the mean value before each of its updates.
+
+        Args:
+          learned: ``phi``, a tuple of ``d`` scalars, and ``step``.
+          other: the opponent's initial logits.
+          game, player: the own seat.
+        """
+        steps = (learned["step"], self.opponent_lr)
+
+        @jax.checkpoint  # a step is cheap to repeat, its intermediate values are many
+        def update(params: tuple[Scalars, Scalars], _: None) -> tuple[tuple[Scalars, Scalars], Array]:
+            own, other = params
+            seats = (own, other) if player == 0 else (other, own)
+            views = [View(game, seats, seat, self.access) for seat in (player, 1 - player)]
+            first, second = (trees.add(v.own, v.gradient(), step) for v, step in zip(views, steps, strict=True))
+            return (first, second), game.per_step * views[0].value()
+
+        with costs.repeated(3 * self.meta_steps):  # going back takes each derivative about twice more
+            values = lax.scan(update, (learned["phi"], other), length=self.meta_steps)[1]
+        return jnp.mean(values)
+
+    def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
+        learned, optimiser = carry
+
+        def loss(learned: Tree) -> Array:
+            others = jax.vmap(lambda key: drawn(key, game, 1 - player))(jax.random.split(key, self.batch_size))
+            with costs.repeated(self.batch_size):
+                return -jnp.mean(jax.vmap(lambda other: self.mean_return(learned, other, game, player))(others))
+
+        cost, slope = jax.value_and_grad(loss)(learned)
+        updates, optimiser = optax.adam(self.meta_lr).update(slope, optimiser)
+        return (optax.apply_updates(learned, updates), optimiser), {"return": -cost, "step": learned["step"]}
+
+    def artifact(self, carry: Tree) -> Tree:
+        return carry[0]
+
+    def init(self, key: Array, game: Game, player: int, artifact: Tree = None) -> tuple[Tree, Tree]:
+        start, state = super().init(key, game, player)
+        return (start if artifact is None else artifact["phi"]), state
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        del key
+        step = view.artifact["step"] if self.learned_step else self.lr
+        return trees.add(view.own, view.gradient(), step), state, {}
