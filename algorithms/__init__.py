@@ -13,9 +13,9 @@ from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from algorithms.lola_pg import LOLAOM, LOLAPG
 from algorithms.loqa import LOQA, PairedLOQA
 from algorithms.m_maml import MMAML
+from algorithms.meva import MeVa
 from algorithms.mfos import MFOS
 from algorithms.mfos_recurrent import MFOSRecurrent
-from algorithms.meva import MeVa
 from algorithms.naive import Naive
 from algorithms.pola import POLA, POLAOM
 from algorithms.policy_gradient import NaivePG
