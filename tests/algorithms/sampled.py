@@ -1,5 +1,7 @@
 """Helpers to test sampled learners: views of tabular play at a point, and Monte Carlo means."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,28 +32,43 @@ def view_of(rule, key, player, game=None, params=None, access=None):
 
 def exact_direction(rule, player):
     """Direction of an exact learner at the test point, ``(5,)``."""
+    return np.asarray(_exact_direction(rule, point(), player=player))
 
-    def direction(params):
-        return rule.direction(View(make("ipd", gamma=GAMMA), params, player, Access.GRADIENTS))
 
-    return np.asarray(jax.jit(direction)(point()))
+@functools.partial(jax.jit, static_argnames="player")
+def _exact_direction(rule, params, player):
+    return rule.direction(View(make("ipd", gamma=GAMMA), params, player, Access.GRADIENTS))
 
 
 def directions(rule, player, repetitions, seed=0, state=None):
-    """``(update - own) / lr`` of many independent updates at the test point, ``(repetitions, 5)``."""
-    params, fresh = rule.init(jax.random.key(9), ipd(), player)
-    del params
+    """``(update - own) / lr`` of many independent updates at the test point, ``(repetitions, 5)``.
 
+    Compiled once for rules that differ in traced fields only; equal calls are answered once.
+    """
+    if state is None:
+        return _directions_at_first(rule, player, repetitions, seed)
+    return np.asarray(_directions(rule, state, _keys(seed, repetitions), player=player), np.float64)
+
+
+@functools.cache
+def _directions_at_first(rule, player, repetitions, seed):
+    _, state = rule.init(jax.random.key(9), ipd(), player)
+    return directions(rule, player, repetitions, seed, state)
+
+
+def _keys(seed, repetitions):
+    return jax.random.split(jax.random.key(seed), repetitions)
+
+
+@functools.partial(jax.jit, static_argnames="player")
+def _directions(rule, state, keys, player):
     def one(key):
         play_key, own_key = jax.random.split(key)
         view = view_of(rule, play_key, player)
-        moved, _, _ = rule.update(own_key, fresh if state is None else state, view)
+        moved, _, _ = rule.update(own_key, state, view)
         return (moved - view.own) / rule.lr
 
-    keys = jax.random.split(jax.random.key(seed), repetitions)
-    return np.asarray(
-        jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=max(1, 4096 // rule.batch_size)))(keys), np.float64
-    )
+    return jax.lax.map(one, keys, batch_size=max(1, 4096 // rule.batch_size))
 
 
 def deviation(samples, expected):

@@ -49,7 +49,7 @@ def test_the_direction_is_the_exact_one_as_the_batch_grows(player, steps):
 
 
 def test_the_noise_falls_as_that_of_monte_carlo():
-    assert sampled.slope(dice, 0, (256, 4096), 32) == pytest.approx(-0.5, abs=0.12)
+    assert sampled.slope(dice, 0, (256, 4096), 24) == pytest.approx(-0.5, abs=0.12)
 
 
 @pytest.mark.parametrize("kwargs", [{"loaded": False, "baseline": "none"}, {"baseline": "critic"}])
@@ -129,9 +129,16 @@ def test_without_access_there_is_nothing_to_imagine():
 SMALL = "batch_size=4,network=mlp,hidden=4"
 
 
-@pytest.mark.parametrize("learner", [f"lola-dice({SMALL},baseline=critic)", f"lola-dice-om({SMALL})"])
-@pytest.mark.parametrize("opponent", [f"naive-pg({SMALL})", "naive-pg(batch_size=4,network=gru)", "ppo", "all-d"])
-@pytest.mark.parametrize("game", ["ipd(horizon=4)", "coin-game(horizon=4)"])
+LEARNERS = [f"lola-dice({SMALL},baseline=critic)", f"lola-dice-om({SMALL})"]
+# Every learner meets every opponent and enters every game, and every opponent enters every game.
+MEETINGS = [
+    pytest.param(game, LEARNERS[(i + j) % 2], opponent, id=f"{i}-{j}")
+    for i, game in enumerate(("ipd(horizon=4)", "coin-game(horizon=4)"))
+    for j, opponent in enumerate((f"naive-pg({SMALL})", "naive-pg(batch_size=4,network=gru)", "ppo", "all-d"))
+]
+
+
+@pytest.mark.parametrize(("game", "learner", "opponent"), MEETINGS)
 def test_any_policy_can_be_imagined(game, learner, opponent):
     """Traced only: shapes, access and prices. A model's play is imagined from the first step on."""
     game = make_game(game)
