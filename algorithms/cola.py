@@ -14,7 +14,6 @@ Directions are in the scaling of the official code: a step is ``beta d``, where 
 ``h = beta d``.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -53,8 +52,9 @@ _POLYNOMIAL = {
 """What the official code uses where values are polynomials."""
 
 
-def best_responses(game: Game, functions: Sequence[UpdateFunction], params: Joint, beta: Any) -> Joint:
-    """``grad_i [V_i(theta_i, theta_-i + beta d_-i(theta))]`` of every player i, the total derivative.
+def responses(game: Game, functions: Sequence[UpdateFunction], params: Joint, beta: Any) -> tuple[Joint, Joint]:
+    """Everybody's directions d, and everybody's best responses to the others' as they move:
+    ``grad_i [V_i(theta_i, theta_-i + beta d_-i(theta))]``, the total derivative.
 
     Args:
       game: an exact game.
@@ -62,36 +62,29 @@ def best_responses(game: Game, functions: Sequence[UpdateFunction], params: Join
       params: theta; an entry per player, of the form that ``functions`` yield.
       beta: the step along d_j that each player assumes of the others.
     """
-    directions, responses = _met(game, functions, params, beta)
-    del directions
-    return responses
+    players = range(game.n_players)
+    # One forward pass per function serves its own player and, backwards, all the others.
+    directions, pullbacks = zip(*(jax.vjp(function, params) for function in functions), strict=True)
+    answers = []
+    for i in players:
+        there = tuple(x if j == i else trees.add(x, directions[j], beta) for j, x in enumerate(params))
+        costs.charge(evaluations=1)
+        gradient = jax.grad(lambda theta, i=i: game.value(theta, i))(there)
+        answer = gradient[i]
+        for j in players:
+            if j != i:  # the others' directions move with theta_i
+                answer = trees.add(answer, pullbacks[j](gradient[j])[0][i], beta)
+        answers.append(answer)
+    return directions, tuple(answers)
 
 
 def violation(game: Game, functions: Sequence[UpdateFunction], params: Joint, beta: Any) -> Array:
     """Squared violation of consistency summed over the players, a scalar (Willi et al., ICML
     2022, section 4): zero for all ``params`` iff ``functions`` are consistent. Nothing is held
     constant, neither the directions nor the responses to them."""
-    directions, responses = _met(game, functions, params, beta)
-    gap = trees.add(directions, responses, -1.0)
+    directions, answers = responses(game, functions, params, beta)
+    gap = trees.add(directions, answers, -1.0)
     return trees.dot(gap, gap)
-
-
-def _met(game: Game, functions: Sequence[UpdateFunction], params: Joint, beta: Any) -> tuple[Joint, Joint]:
-    """Everybody's directions, and the best responses to them."""
-    players = range(game.n_players)
-    # One forward pass per function serves its own player and, backwards, all the others.
-    directions, pullbacks = zip(*(jax.vjp(function, params) for function in functions), strict=True)
-    responses = []
-    for i in players:
-        there = tuple(x if j == i else trees.add(x, directions[j], beta) for j, x in enumerate(params))
-        costs.charge(evaluations=1)
-        gradient = jax.grad(lambda theta, i=i: game.value(theta, i))(there)
-        response = gradient[i]
-        for j in players:
-            if j != i:  # the others' directions move with theta_i
-                response = trees.add(response, pullbacks[j](gradient[j])[0][i], beta)
-        responses.append(response)
-    return directions, tuple(responses)
 
 
 @pytree_dataclass
@@ -152,7 +145,7 @@ class COLA(ShapingLearner, PreparedLearner):
         points = jax.random.uniform(key, shape, minval=-self.region, maxval=self.region)
 
         def mean_violation(networks: list[Network]) -> Array:
-            functions = [functools.partial(self._direction, network) for network in networks]
+            functions = [self._function(network) for network in networks]
 
             def at(point: Array) -> Array:
                 return violation(game, functions, _joint(game, point), self.lookahead_lr)
@@ -193,8 +186,8 @@ class COLA(ShapingLearner, PreparedLearner):
             for k, before, after in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
 
-    def _direction(self, network: Network, params: Joint) -> Tree:
-        return tuple(self._output(network, concatenated(params)))
+    def _function(self, network: Network) -> UpdateFunction:
+        return lambda params: tuple(self._output(network, concatenated(params)))
 
     def _output(self, network: Network, x: Array) -> Array:
         """The direction ``(d_i,)`` at a joint vector ``(d,)``."""

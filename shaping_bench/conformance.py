@@ -86,7 +86,8 @@ def _as_pytree(cls: type) -> list[Finding]:
             return f"fields without a default: {', '.join(without)}"
         made = cls()
         leaves, structure = jax.tree.flatten(made)
-        traced = [f.name for f in fields if not f.metadata.get("static")]
+        # A field that is None by default ("as something else") has no leaf until it is given.
+        traced = [f.name for f in fields if not f.metadata.get("static") and f.default is not None]
         if len(leaves) < len([x for x in traced if x != "payoffs"]) or not isinstance(
             jax.tree.unflatten(structure, leaves), cls
         ):
