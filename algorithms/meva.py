@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms import costs
-from algorithms.base import Access, GradientLearner, Info, Learner, PreparedLearner, View, field, pytree_dataclass
+from algorithms import costs, trees
+from algorithms.base import Access, GradientLearner, Info, PreparedLearner, View, field, pytree_dataclass
 from algorithms.lola import LOLA
 from algorithms.naive import Naive
 from algorithms.networks import orthogonal
@@ -121,17 +121,17 @@ class MetaValueNetwork(nn.Module):
         gamma = gamma[..., None]
         if self.of_policies:
             z = nn.gelu(self.second(nn.gelu(self.first(nn.sigmoid(x)))))
-            z = self._seated(jnp.concatenate([z, nn.gelu(self.of_discount(gamma))], axis=-1), rows)
+            z = self._by_player(jnp.concatenate([z, nn.gelu(self.of_discount(gamma))], axis=-1), rows)
             z = nn.gelu(self.joined(z))
             for block in self.own_blocks:
                 z = block(z)
             return z
-        z = self._seated(nn.gelu(self.first(x / 10.0, gamma)), rows)
+        z = self._by_player(nn.gelu(self.first(x / 10.0, gamma)), rows)
         for block in self.own_blocks:
             z = block(z)
         return nn.gelu(self.joined(z))
 
-    def _seated(self, z: Array, rows: slice) -> Array:
+    def _by_player(self, z: Array, rows: slice) -> Array:
         return z if self.equivariant else z * self.scale[rows, None] + self.offset[rows, None]
 
     def heads(self, own: Array, other: Array, signs: Array | None = None) -> Array:
@@ -324,16 +324,10 @@ class MeVa(PreparedLearner, GradientLearner):
         x = jnp.stack([jnp.stack(list(view.own)), jnp.stack(list(view.params[other]))])[:, None]
         gamma = jnp.full((2, 1), self.gamma_eval, x.dtype)
         slopes = own_slopes(self.network(game), view.artifact, x, gamma, led=1)[0, 0] / game.per_step
+        onward = tuple(slopes) if isinstance(view.own, tuple) else slopes
         if self.form == "v":
-            return (
-                jax.tree.unflatten(jax.tree.structure(view.own), list(slopes))
-                if isinstance(view.own, tuple)
-                else slopes
-            )
-        gradient = view.gradient()
-        if not isinstance(gradient, tuple):
-            return (1.0 - self.gamma_eval) * gradient + self.gamma_eval * slopes
-        return tuple((1.0 - self.gamma_eval) * g + self.gamma_eval * s for g, s in zip(gradient, slopes, strict=True))
+            return onward
+        return trees.add(trees.scale(1.0 - self.gamma_eval, view.gradient()), onward, self.gamma_eval)
 
     # --- imagined paths ---------------------------------------------------------------------
 
@@ -342,7 +336,7 @@ class MeVa(PreparedLearner, GradientLearner):
         """How many players follow the meta-value in the preparation."""
         return 2 if self.against == "self" else 1
 
-    def opponent(self) -> Learner:
+    def opponent(self) -> GradientLearner:
         """The rule of an imagined opponent that is no meta-learner."""
         return LOLA(lr=self.lr, lookahead_lr=self.lr) if self.against == "lola" else Naive(lr=self.lr)
 
@@ -380,12 +374,12 @@ class MeVa(PreparedLearner, GradientLearner):
 
     def _exact_directions(self, game: Game, player: int, x: Array, rows: list[int]) -> Array:
         """What naive learners, and the opponent where it is none of ours, do: ``(len(rows), B, d)``."""
-        rules = [Naive(lr=self.lr) if row < self.led else self.opponent() for row in rows]
+        rules: list[GradientLearner] = [Naive(lr=self.lr) if row < self.led else self.opponent() for row in rows]
 
         def of_one(pair: Array) -> Array:
             view = View(game, _seated(pair, player), player, Access.GRADIENTS)
             seats = [player if row == 0 else 1 - player for row in rows]
-            found = [rule.direction(view.seat(seat)) for rule, seat in zip(rules, seats, strict=True)]  # type: ignore[attr-defined]
+            found = [rule.direction(view.seat(seat)) for rule, seat in zip(rules, seats, strict=True)]
             return jnp.stack([jnp.stack(d) for d in found])
 
         with costs.repeated(x.shape[1]):
