@@ -30,7 +30,16 @@ import optax
 from jax import Array, lax
 
 from algorithms import costs, trees
-from algorithms.base import Access, GradientLearner, Info, PreparedLearner, View, field, pytree_dataclass
+from algorithms.base import (
+    Access,
+    GradientLearner,
+    Info,
+    PreparedLearner,
+    View,
+    field,
+    pytree_dataclass,
+    with_info,
+)
 from algorithms.lola import LOLA
 from algorithms.naive import Naive
 from algorithms.networks import orthogonal
@@ -379,7 +388,7 @@ class MeVa(PreparedLearner, GradientLearner):
         def of_one(pair: Array) -> Array:
             view = View(game, _seated(pair, player), player, Access.GRADIENTS)
             seats = [player if row == 0 else 1 - player for row in rows]
-            found = [rule.direction(view.seat(seat)) for rule, seat in zip(rules, seats, strict=True)]
+            found = [with_info(rule.direction(view.seat(seat)))[0] for rule, seat in zip(rules, seats, strict=True)]
             return jnp.stack([jnp.stack(d) for d in found])
 
         with costs.repeated(x.shape[1]):
