@@ -6,7 +6,12 @@ import jax
 import pytest
 from hypothesis import settings
 
-# Before anything starts a backend: two devices exercise the sharded path on any machine.
+from shaping_bench import devices
+
+# Before anything starts a backend. Compiled programs are kept, as in every process of ours: most of
+# a run's time is compilation, and its processes compile the same.
+devices.configure()
+# Two devices exercise the sharded path on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
 
 # Examples are compiled programs: few of them, each as slow as it needs, the same every time.
