@@ -318,21 +318,19 @@ class MeVa(PreparedLearner, GradientLearner):
 
     # --- the rule ---------------------------------------------------------------------------
 
-    def network(self, game: Game) -> Any:
-        """The meta-values' network for this game."""
-        return MetaValueNetwork(
-            game.memory_one,
-            self.hidden,
-            self.quantiles,
-            self.residual_blocks,
-            equivariant=self.against == "self" and game.symmetric,
-        )
+    def network(self, game: Game, equivariant: bool) -> Any:
+        """The meta-values' network for this game, an instance of flax's ``Module``."""
+        return MetaValueNetwork(game.memory_one, self.hidden, self.quantiles, self.residual_blocks, equivariant)
+
+    def _network_of(self, game: Game, weights: Tree) -> Any:
+        """The network that these weights are for: those of an equivariant one have no scale."""
+        return self.network(game, "scale" not in weights["params"])
 
     def direction(self, view: View) -> Tree:
         game, (other,) = view.game, view.others
         x = jnp.stack([jnp.stack(list(view.own)), jnp.stack(list(view.params[other]))])[:, None]
         gamma = jnp.full((2, 1), self.gamma_eval, x.dtype)
-        slopes = own_slopes(self.network(game), view.artifact, x, gamma, led=1)[0, 0] / game.per_step
+        slopes = own_slopes(self._network_of(game, view.artifact), view.artifact, x, gamma, led=1)[0, 0] / game.per_step
         onward = tuple(slopes) if isinstance(view.own, tuple) else slopes
         if self.form == "v":
             return onward
@@ -370,7 +368,7 @@ class MeVa(PreparedLearner, GradientLearner):
           raw: meta-learners follow the network's output itself, not what it stands for.
         """
         follow_return = self.form == "u" and not raw
-        direction = own_slopes(self.network(game), weights, x, gamma, self.led, signs) / game.per_step
+        direction = own_slopes(self._network_of(game, weights), weights, x, gamma, self.led, signs) / game.per_step
         rows = [k for k in range(2) if follow_return or k >= self.led]
         exact = self._exact_directions(game, player, x, rows) if rows else None
         if follow_return:
@@ -447,7 +445,7 @@ class MeVa(PreparedLearner, GradientLearner):
         """Quantiles at all points of a path in one pass, ``(n, 2, B, d)`` to ``(n, 2, B, Q)``."""
         n, _, batch, size = path.shape
         flat = jnp.swapaxes(path, 0, 1).reshape(2, n * batch, size)
-        quantiles = self.network(game).apply(weights, flat, jnp.tile(gamma, (1, n)))
+        quantiles = self._network_of(game, weights).apply(weights, flat, jnp.tile(gamma, (1, n)))
         return jnp.swapaxes(quantiles.reshape(2, n, batch, -1), 0, 1)
 
     def loss(
@@ -478,7 +476,9 @@ class MeVa(PreparedLearner, GradientLearner):
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
         del player
-        network, x = self.network(game), jnp.zeros((2, 1, game.sizes[0]))
+        # The payoffs are known as numbers here, but not where they are swept: weights remember.
+        network = self.network(game, equivariant=self.against == "self" and game.symmetric)
+        x = jnp.zeros((2, 1, game.sizes[0]))
         online, target = (network.init(k, x, jnp.zeros((2, 1))) for k in jax.random.split(key))
         # Independent of one another as in the official code, unless there is no target network.
         target = jax.tree.map(lambda a, b: jnp.where(self.target_rate == 0.0, a, b), online, target)
