@@ -142,14 +142,21 @@ class Artifacts:
 
     Args:
       folder: created when something is stored in it.
+      shared: another folder, whose artifacts are taken over instead of preparing again, and which
+        gets a copy of what is prepared here.
       on_point: told how a running preparation gets on.
       checkpoint_seconds: least time between checkpoints.
     """
 
     def __init__(
-        self, folder: Path, on_point: OnPoint | None = None, checkpoint_seconds: float = CHECKPOINT_SECONDS
+        self,
+        folder: Path,
+        on_point: OnPoint | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        shared: Path | None = None,
     ) -> None:
-        self.folder, self.on_point, self.checkpoint_seconds = folder, on_point, checkpoint_seconds
+        self.folder, self.shared = folder, shared
+        self.on_point, self.checkpoint_seconds = on_point, checkpoint_seconds
 
     def __contains__(self, preparation: Preparation) -> bool:
         return (self.folder / preparation.hash).is_dir()
@@ -161,7 +168,17 @@ class Artifacts:
           StoreError: it cannot be written.
         """
         if preparation not in self:
-            self._store(preparation, self._run(preparation))
+            found = self.shared and self.shared / preparation.hash
+            if found and found.is_dir():
+                self._place(preparation, self.folder, lambda work: _copy(found, work))
+            else:
+                prepared = self._run(preparation)
+                self._place(preparation, self.folder, lambda work: _write(work, prepared))
+                self._checkpoint(preparation).unlink(missing_ok=True)
+                if self.shared:  # a convenience, which must not cost what was prepared
+                    with contextlib.suppress(StoreError):
+                        here = self.folder / preparation.hash
+                        self._place(preparation, self.shared, lambda work: _copy(here, work))
         return self._load(preparation)
 
     def of(self, preparations: Sequence[Preparation | None]) -> tuple[Any, ...]:
@@ -183,20 +200,18 @@ class Artifacts:
         record = json.loads((folder / "artifact.json").read_text())
         return Prepared(jax.tree.unflatten(structure, leaves), record, read_parquet(folder / "curves.parquet"))
 
-    def _store(self, preparation: Preparation, prepared: Prepared) -> None:
-        work = self.folder / f".{preparation.hash[:12]}-{uuid.uuid4().hex[:12]}"
+    def _place(self, preparation: Preparation, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Fills a draft and renames it: an artifact stands there whole or not at all."""
+        work = folder / f".{preparation.hash[:12]}-{uuid.uuid4().hex[:12]}"
         try:
             work.mkdir(parents=True)
-            _save(work / "artifact.npz", jax.tree.leaves(prepared.artifact))
-            (work / "artifact.json").write_text(json.dumps(prepared.record, indent=1) + "\n")
-            write_parquet(prepared.curves, work / "curves.parquet")
-            os.rename(work, self.folder / preparation.hash)
+            fill(work)
+            os.rename(work, folder / preparation.hash)
         except OSError as error:
-            if preparation not in self:  # else another process has stored the same meanwhile
-                raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from None
+            if not (folder / preparation.hash).is_dir():  # else another process has stored the same meanwhile
+                raise StoreError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from None
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        self._checkpoint(preparation).unlink(missing_ok=True)
 
     def _checkpoint(self, preparation: Preparation) -> Path:
         return self.folder / f".checkpoint-{preparation.hash}.npz"
@@ -232,7 +247,8 @@ class Artifacts:
         resumed = self._resumed(preparation)
         if resumed is not None:
             done, spent, points, leaves = resumed
-            carry = lanes.place(jax.tree.unflatten(structure, leaves))
+            # One entry per seed, whatever the devices were then and are now.
+            carry = lanes.place(jax.tree.unflatten(structure, [lanes.split(x) for x in leaves]))
         updates = _points(steps)
         advance = None
         clock = saved = time.perf_counter()
@@ -250,7 +266,8 @@ class Artifacts:
             if self.on_point is not None:
                 self.on_point(preparation, done, {name: float(np.mean(x)) for name, x in info.items()})
             if done < steps and time.perf_counter() - saved >= self.checkpoint_seconds:
-                self._save_checkpoint(preparation, done, run_seconds, points, jax.tree.leaves(jax.device_get(carry)))
+                leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
+                self._save_checkpoint(preparation, done, run_seconds, points, leaves)
                 saved = time.perf_counter()
         artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry)))
         finite = np.ones(preparation.seeds, bool)
@@ -303,6 +320,17 @@ class Artifacts:
                 [file[str(k)] for k in range(count)],
             )
         return None
+
+
+def _write(work: Path, prepared: Prepared) -> None:
+    _save(work / "artifact.npz", jax.tree.leaves(prepared.artifact))
+    (work / "artifact.json").write_text(json.dumps(prepared.record, indent=1) + "\n")
+    write_parquet(prepared.curves, work / "curves.parquet")
+
+
+def _copy(source: Path, work: Path) -> None:
+    for file in source.iterdir():
+        shutil.copyfile(file, work / file.name)
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def run_suite(
     """
     store.adopt(suite.resolved())
     failures: list[Failure] = []
-    artifacts = Artifacts(store.directory / "artifacts", on_preparation)
+    artifacts = Artifacts(store.directory / "artifacts", on_preparation, shared=devices.artifacts_folder())
     missing = [cell for cell in suite.encounters if cell.hash not in store]
     broken = _prepare(artifacts, missing)
     groups = list(_groups(suite.encounters))

@@ -10,11 +10,21 @@ import jax
 import numpy as np
 import pytest
 
+from algorithms.cola import COLA
 from games.repeated import RepeatedGame
+from shaping_bench import devices
 from shaping_bench import preparation as phase
+from shaping_bench.claims import Claim, verify
+from shaping_bench.cli import main
 from shaping_bench.encounter import run_encounter, shared_preparations
+from shaping_bench.errors import BadInput
 from shaping_bench.preparation import Artifacts, needed
 from shaping_bench.registry import make_game, make_learner
+from shaping_bench.results import load as load_results
+from shaping_bench.runner import run_suite
+from shaping_bench.store import Store, read_parquet
+from shaping_bench.suite import expand, validate
+from shaping_bench.tables import table_command
 from tests.shaping_bench.walker import Walker, preparation
 
 HERE = Path(__file__).parent
@@ -50,6 +60,18 @@ def test_a_stored_artifact_is_reused(tmp_path):
     again = Artifacts(tmp_path, on_point=never).prepared(asked)
     np.testing.assert_array_equal(first.artifact, again.artifact)
     assert [path.name for path in tmp_path.iterdir()] == [asked.hash]
+
+
+def test_folders_share_what_was_prepared(tmp_path):
+    asked = preparation(num_steps=10)
+    first = Artifacts(tmp_path / "one", shared=tmp_path / "shared").prepared(asked)
+
+    def never(*_):
+        raise AssertionError("prepared again")
+
+    second = Artifacts(tmp_path / "two", on_point=never, shared=tmp_path / "shared").prepared(asked)
+    np.testing.assert_array_equal(first.artifact, second.artifact)
+    assert (tmp_path / "two" / asked.hash / "artifact.json").is_file()
 
 
 def test_what_decides_an_artifact_is_in_its_hash():
@@ -120,3 +142,104 @@ def test_a_diverged_preparation_is_reported(tmp_path):
     assert prepared.record["diverged"] == [0, 1]
     stored = json.loads((tmp_path / prepared.record["hash"] / "artifact.json").read_text())
     assert stored["diverged"] == [0, 1]
+
+
+SMALL = "cola(num_steps=20,batch_size=4,hidden=3,layers=1,lookahead_lr=0.1)"
+
+
+def prepared_suite(**changes):
+    content = {"name": "prepared", "games": ["tandem"], "learners": ["naive", SMALL], "seeds": 4, "steps": 3}
+    return expand(validate({**content, "preparations": 2, **changes}))
+
+
+def test_a_suite_prepares_once_and_charges_everybody_who_was_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "artifacts_folder", lambda: tmp_path / "shared")
+    suite, store = prepared_suite(), Store(tmp_path / "results")
+    seen = []
+    assert run_suite(suite, store, on_preparation=lambda p, done, values: seen.append((p.hash, done))) == []
+    assert len({key for key, _ in seen}) == 1  # one artifact serves all seats of all cells
+    records = [store.cell(cell.hash) for cell in suite.encounters]
+    assert len(records) == 3
+    for record in records:
+        for learner in record["learners"]:
+            if learner["name"] == "naive":
+                assert learner["preparation"] is None
+            else:
+                assert learner["preparation"]["artifact"] == seen[0][0]
+                assert (learner["preparation"]["seeds"], learner["preparation"]["steps"]) == (2, 20)
+    results = load_results(tmp_path / "results")
+    cost = records[1]["learners"][1]["preparation"]["gradient_evaluations"]
+    assert cost > 0
+    of_cells = results.cells.set_index("hash")["gradient_evaluations"]
+    for record in records:
+        own = sum(record["costs"]["gradient_evaluations"])
+        prepared = any(x["preparation"] for x in record["learners"])
+        assert of_cells[record["hash"]] == own + prepared * cost  # in self-play one artifact is paid once
+    text = table_command(tmp_path / "results", ["return"], "md", "learner", "opponent")
+    assert "prepared before:" in text
+    assert f"{cost:.1e} gradient evaluations" in text
+
+    def never(*_):
+        raise AssertionError("prepared again")
+
+    assert run_suite(suite, store, on_preparation=never) == []
+
+
+def test_a_failing_preparation_costs_only_the_cells_that_need_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "artifacts_folder", lambda: tmp_path / "shared")
+
+    def broken(self, key, step, carry, game, player):
+        raise RuntimeError("no such step")
+
+    monkeypatch.setattr(COLA, "prepare_step", broken)
+    suite, store = prepared_suite(), Store(tmp_path / "results")
+    failures = run_suite(suite, store)
+    assert {f.error for f in failures} == {"RuntimeError: no such step"}
+    stored = [cell for cell in suite.encounters if cell.hash in store]
+    assert [cell.title for cell in stored] == ["tandem: naive"]
+    assert len(failures) == 2
+
+
+def test_the_number_of_preparations_is_part_of_a_cell_that_needs_them():
+    ours, other = prepared_suite(), prepared_suite(preparations=3)
+    same = {cell.title: cell.hash == twin.hash for cell, twin in zip(ours.encounters, other.encounters, strict=True)}
+    assert [title for title, equal in same.items() if equal] == ["tandem: naive"]
+    assert "--preparations 2" in ours.encounters[1].command
+
+
+def test_an_encounter_from_the_shell_prepares_and_says_what_it_cost(tmp_path, capsys):
+    arguments = ["encounter", "tandem", SMALL, "naive", "--seeds", "3", "--steps", "2", "--preparations", "2"]
+    assert main([*arguments, "--artifacts", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    first, second = result["preparations"]
+    assert second is None
+    assert (first["seeds"], first["steps"]) == (2, 20)
+    assert (tmp_path / first["artifact"] / "artifact.npz").is_file()
+    assert main([*arguments[:-1], "0"]) == 2
+    assert "--preparations is 0; allowed" in capsys.readouterr().err
+
+
+def test_a_claim_may_be_about_a_preparation(tmp_path):
+    claim = Claim.model_validate(
+        {
+            "id": "walk",
+            "statement": "training falls",
+            "source": "a test",
+            "protocol": {"game": "tandem", "learners": [SMALL], "steps": 1, "seeds": 3, "preparations": 2},
+            "quantities": [
+                {"metric": "violation", "phase": "preparation", "at": t, "published": 0, "tolerance": 1e9, "why": "any"}
+                for t in (20, [15, 20], 1)
+            ],
+        }
+    )
+    artifacts = Artifacts(tmp_path)
+    end, late, start = verify(["walk"], claims={"walk": claim}, artifacts=artifacts)
+    (folder,) = tmp_path.iterdir()
+    curve = read_parquet(folder / "curves.parquet").groupby("update")["value"].mean()
+    assert (end.ours, start.ours) == pytest.approx((curve[20], curve[1]))
+    assert late.ours == pytest.approx(curve.loc[15:20].mean())
+    assert end.seeds == 2
+    assert end.preparation.startswith("cola: 2 x 20 steps, ")
+    wrong = claim.model_copy(update={"protocol": claim.protocol.model_copy(update={"learners": ["naive"]})})
+    with pytest.raises(BadInput, match="learner 'naive' needs none"):
+        verify(["walk"], claims={"walk": wrong})
