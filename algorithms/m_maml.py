@@ -48,7 +48,7 @@ class MMAML(PreparedLearner):
 
     @property
     def preparation_steps(self) -> int:
-        return 0 if self.initial else self.outer_steps
+        return 1 if self.initial else self.outer_steps
 
     @property
     def preparation_width(self) -> int:
@@ -98,6 +98,8 @@ class MMAML(PreparedLearner):
             with costs.repeated(self.batch_size):
                 return -jnp.mean(jax.vmap(lambda other: self.mean_return(learned, other, game, player))(others))
 
+        if self.initial:  # nothing to learn: how good it is
+            return carry, {"return": -loss(learned), "step": learned["step"]}
         cost, slope = jax.value_and_grad(loss)(learned)
         updates, optimiser = optax.adam(self.meta_lr).update(slope, optimiser)
         return (optax.apply_updates(learned, updates), optimiser), {"return": -cost, "step": learned["step"]}

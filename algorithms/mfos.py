@@ -377,15 +377,16 @@ class MFOS(PreparedLearner):
     i-th; with a probability that falls from 1 by ``tracing`` per meta-episode each still meets naive
     learners instead of the other. The curves are those of the first agent.
 
-    Official code plays iterated matching pennies from the second seat, whose gain is a mismatch of
-    what the first one wins on; here every seat of such a game has a preparation of its own.
+    In an asymmetric game each seat has a preparation of its own. The official code seats M-FOS second
+    in iterated matching pennies, where it wins on a match; in the registered ``imp`` the first seat
+    does, which is the same game seen from the other side.
     """
 
     source = "Lu et al., ICML 2022, arXiv 2205.01447; official code"
 
     against: str = field(
-        "naive", "who is met in preparation", choices=("naive", "lola", "self"), static=True
-    )  # lola: with the full Taylor expansion, as in the official code
+        "naive", "who is met in preparation; lola: lola-full", choices=("naive", "lola", "self"), static=True
+    )
     optimiser: str = field("ppo", "of the meta-policy", choices=("ppo", "ga", "es"), static=True)
     opponent_lr: float = field(1.0, "step of the opponent met in preparation, and the one its LOLA assumes", low=0.0)
     opponent_init: tuple[float, ...] = field((), "its initial logits; empty: the game's random ones", static=True)
@@ -401,7 +402,7 @@ class MFOS(PreparedLearner):
     clip: float = field(0.2, "ppo: most that a ratio of densities may move for gain", low=0.0)
     entropy_bonus: float = field(0.01, "ppo: weight of the meta-policy's entropy, in nats", low=0.0)
     value_coefficient: float = field(0.5, "ppo: weight of the critic's squared error", low=0.0)
-    tracing: float = field(0.0015, "self: fall of the probability to meet naive learners", low=0.0)
+    tracing: float = field(0.0015, "self: fall of the probability to meet naive learners", low=0.0, static=True)
     population: int = field(2048, "ga, es: candidates per generation; even", low=2, static=True)
     opponents: int = field(128, "ga, es: games per candidate", low=1, static=True)
     test_size: int = field(
@@ -453,8 +454,8 @@ class MFOS(PreparedLearner):
         if self.optimiser == "ga":
             return init_mutable_mlp(key, 2 * d, self.hidden, d)
         start, key = jax.random.split(key)
-        strategy = self._strategy(d)
-        return as_arrays(strategy.init(key, init_mlp(start, 2 * d, self.hidden, d), strategy.default_params))
+        strategy, centre = self._strategy(d), init_mlp(start, 2 * d, self.hidden, d)
+        return as_arrays(strategy.init(key, centre, strategy.default_params)), centre
 
     def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
         if self.against == "self":
@@ -472,8 +473,7 @@ class MFOS(PreparedLearner):
             return carry.actor
         if self.optimiser == "ga":
             return carry
-        outputs = next(d for d in range(1, 99) if self._dimensions(d) == carry.mean.size)
-        return self._strategy(outputs).get_mean(carry)
+        return carry[1]
 
     # --- encounters
 
@@ -587,53 +587,44 @@ class MFOS(PreparedLearner):
     # --- evolution
 
     def _climbed(self, key: Array, incumbent: Tree, meta: MetaGame) -> tuple[Tree, Info]:
-        noise, trial, last, test = jax.random.split(key, 4)
-        keys = jax.random.split(noise, self.population - 1)
+        noise, trial, test = jax.random.split(key, 3)
+        keys = jax.random.split(noise, self.population)
 
-        def mutant(key: Array) -> Tree:
+        def candidate(n: Array) -> Tree:
+            """The last one is the incumbent itself."""
+            size = jnp.where(n < self.population - 1, self.mutation, 0.0)
             leaves, structure = jax.tree.flatten(incumbent)
-            keys = jax.random.split(key, len(leaves))
-            moved = [x + self.mutation * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+            draws = jax.random.split(keys[n], len(leaves))
+            moved = [x + size * jax.random.normal(k, x.shape) for k, x in zip(draws, leaves, strict=True)]
             return jax.tree.unflatten(structure, moved)
 
         def trials(weights: Tree, key: Array, games: int) -> tuple[Array, Array]:
             return mean_rewards(key, meta, lambda seen: mlp(weights, seen), games, self.meta_steps)
 
-        with costs.repeated(self.population - 1):
+        with costs.repeated(self.population):
             rewards = lax.map(
-                lambda k: trials(mutant(k[0]), k[1], self.opponents)[0],
-                (keys, jax.random.split(trial, self.population - 1)),
+                lambda n: trials(candidate(n), jax.random.fold_in(trial, n), self.opponents)[0],
+                jnp.arange(self.population),
                 batch_size=CANDIDATES,
             )
-        own = trials(incumbent, last, self.opponents)[0]
-        best = jnp.argmax(rewards)
-        # The incumbent is the last candidate: on a draw an earlier one is the best.
-        challenger = jax.tree.map(
-            lambda new, old: jnp.where(rewards[best] >= own, new, old), mutant(keys[best]), incumbent
-        )
-        tests = [
-            trials(x, k, self.test_size) for x, k in zip((challenger, incumbent), jax.random.split(test), strict=True)
-        ]
-        better = tests[0][0] > tests[1][0]
-        then, returns = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), (challenger, tests[0]), (incumbent, tests[1])
-        )
-        return then, {"return": returns[0], "opponent_return": returns[1], "replaced": better}
-
-    def _dimensions(self, d: int) -> int:
-        """Weights of the deterministic network."""
-        return self.hidden * (2 * d + 1) + d * (self.hidden + 1)
+        pair = jax.tree.map(lambda *x: jnp.stack(x), candidate(jnp.argmax(rewards)), incumbent)
+        with costs.repeated(2):
+            own, other = lax.map(lambda x: trials(x[0], x[1], self.test_size), (pair, jax.random.split(test)))
+        better = own[0] > own[1]
+        chosen = jnp.where(better, 0, 1)
+        info = {"return": own[chosen], "opponent_return": other[chosen], "replaced": better}
+        return jax.tree.map(lambda x: x[chosen], pair), info
 
     def _strategy(self, d: int) -> Open_ES:
-        solution = jax.tree.map(
-            lambda x: jnp.zeros(x.shape), jax.eval_shape(lambda: init_mlp(jax.random.key(0), 2 * d, self.hidden, d))
-        )
-        return open_es(self.population, solution, sigma=self.es_sigma, lr=self.es_lr)
+        shapes = jax.eval_shape(lambda: init_mlp(jax.random.key(0), 2 * d, self.hidden, d))
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+        return open_es(self.population, blank, sigma=self.es_sigma, lr=self.es_lr)
 
-    def _evolved(self, key: Array, state: Tree, meta: MetaGame) -> tuple[Tree, Info]:
+    def _evolved(self, key: Array, carry: Tree, meta: MetaGame) -> tuple[Tree, Info]:
+        """The carry is the state of the search, and its centre as weights of the network."""
         ask, trial, tell = jax.random.split(key, 3)
         strategy = self._strategy(meta.game.sizes[meta.player])
-        candidates, state = strategy.ask(ask, state, strategy.default_params)
+        candidates, state = strategy.ask(ask, carry[0], strategy.default_params)
 
         def trials(weights: Tree) -> tuple[Array, Array]:
             return mean_rewards(trial, meta, lambda seen: mlp(weights, seen), self.opponents, self.meta_steps)
@@ -642,4 +633,4 @@ class MFOS(PreparedLearner):
             own, other = lax.map(trials, candidates, batch_size=CANDIDATES)
         state, _ = strategy.tell(tell, candidates, -own, state, strategy.default_params)
         info = {"return": jnp.mean(own), "opponent_return": jnp.mean(other), "best_return": jnp.max(own)}
-        return as_arrays(state), info
+        return (as_arrays(state), strategy.get_mean(state)), info
