@@ -1,4 +1,5 @@
-"""The speed of play: environments, rollouts and learners that sample; part of ``make speed``.
+"""The speed of play and of preparations: environments, rollouts, learners that sample, learners
+that prepare; part of ``make speed``.
 
 Rates are medians of several calls after warm-up, per wall second and per CPU-second (process
 time over all threads). What is counted is the unit of the peers' figures: environment steps
@@ -101,12 +102,25 @@ def _rollouts(game_text: str, learner: str, batch_size: int, seeds: int) -> Call
     return lambda: jax.block_until_ready(program(keys))
 
 
+def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Callable[[], Any]:
+    from shaping_bench.preparation import first_steps, needed
+    from shaping_bench.registry import make_game, make_learner
+
+    named = make_game(game)
+    rule = make_learner(learner, game=named.name)
+    (wanted, *_) = needed(named, [rule], seeds=seeds, seed=0, precision="float32")
+    assert wanted is not None
+    return first_steps(wanted, steps)
+
+
 PAX = Peer("pax (JAX)", 0.09e6)
 JAXMARL = Peer("JaxMARL (JAX)", 0.85e6)
 TORCH_DICE = {k: Peer("LOLA_DiCE (PyTorch)", rate) for k, rate in ((1, 1.16), (2, 0.74), (3, 0.53))}
 OPEN_SPIEL = Peer("OpenSpiel (JAX)", 0.26)
 LOQA_IPD, LOQA_COIN = Peer("LOQA official (JAX)", 1 / 0.285), Peer("LOQA official (JAX)", 1 / 4.75)
 AXELROD = Peer("Axelrod", 0.1e6)
+MFOS = Peer("M-FOS official (PyTorch)", 1 / 30)
+COLA_TANDEM, COLA_IPD = (Peer("another's jitted JAX", steps / seconds) for steps, seconds in ((120e3, 15), (80e3, 100)))
 
 
 def works() -> tuple[PlayWork, ...]:
@@ -181,6 +195,35 @@ def works() -> tuple[PlayWork, ...]:
             lambda: _encounter("coin-game", ["loqa"], 1, 2),
             cpu_target=1 / 1.0,
             peer=LOQA_COIN,
+        ),
+        PlayWork(
+            "M-FOS by PPO, IPD against naive, batch 4096 x 100",
+            "meta-episodes",
+            2,
+            lambda: _preparation("ipd", "mfos", 2),
+            cpu_target=1 / 3,
+            peer=MFOS,
+        ),
+        PlayWork(
+            # The official notebooks took 29 steps per second on an accelerator.
+            "MeVa, IPD self-play, batch 128",
+            "training steps",
+            10,
+            lambda: _preparation("ipd", "meva", 10),
+        ),
+        PlayWork(
+            "COLA, tandem, batch 8",
+            "training steps",
+            20_000,
+            lambda: _preparation("tandem", "cola", 20_000),
+            peer=COLA_TANDEM,
+        ),
+        PlayWork(
+            "COLA, IPD, batch 64",
+            "training steps",
+            2000,
+            lambda: _preparation("ipd", "cola", 2000),
+            peer=COLA_IPD,
         ),
     )
 
