@@ -102,6 +102,10 @@ def parse_call(text: str, field: str) -> tuple[str, dict[str, Any]]:
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):  # bare words are strings: expansion=taylor
         return {"true": True, "false": False}.get(node.id, node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):  # and so are hyphenated ones: network=conv-gru
+        words = [_literal(x) for x in (node.left, node.right)]
+        if all(isinstance(x, str) for x in words):
+            return "-".join(words)
     return ast.literal_eval(node)
 
 
