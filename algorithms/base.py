@@ -389,6 +389,8 @@ class PreparedLearner(Learner):
     """Whether the seats of an encounter share one preparation: its artifact holds what all of
     them need (COLA's pair of update functions). Otherwise seats that play the same learner have
     been prepared from different seeds, as far as there are several."""
+    played_only: ClassVar[frozenset[str]] = frozenset()
+    """Hyperparameters that the preparation does not depend on: one serves all their values."""
 
     @property
     def preparation_steps(self) -> int:

@@ -96,6 +96,7 @@ class COLA(ShapingLearner, PreparedLearner):
     """
 
     prepared_jointly: ClassVar[bool] = True
+    played_only: ClassVar[frozenset[str]] = frozenset({"lr", "clamped"})
     source = "Willi, Letcher, Treutlein, Foerster, ICML 2022; hyperparameters of the official notebook"
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -72,9 +72,13 @@ class Preparation:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the artifact. The learner's source is part of it, lest a
         changed rule be met with what its earlier version learned."""
+        rule, given = self.learner.made, self.learner.hyperparameters
         return {
             "schema": SCHEMA,
-            "learner": self.learner.identity(),
+            "learner": {
+                "name": self.learner.name,
+                "hyperparameters": {k: v for k, v in given.items() if k not in rule.played_only},
+            },
             "source": _source_hash(type(self.learner.made)),
             "game": self.game.identity(),
             "seat": self.seat,

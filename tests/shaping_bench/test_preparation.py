@@ -128,6 +128,15 @@ def test_an_encounter_plays_what_was_prepared(tmp_path, count):
         run_encounter(game, learners, num_seeds=4, num_updates=1)
 
 
+def test_one_preparation_serves_all_values_of_what_only_play_needs():
+    game = make_game("tandem")
+    asked = {
+        text: needed(game, [make_learner(f"cola({text})")], seeds=1, seed=0, precision="float32")[0].hash
+        for text in ("lr=0.1", "lr=0.5", "lookahead_lr=0.5")
+    }
+    assert asked["lr=0.1"] == asked["lr=0.5"] != asked["lookahead_lr=0.5"]
+
+
 def test_only_asymmetric_seats_need_preparations_of_their_own():
     walker = preparation().learner
     for game, distinct in (("ipd", 1), ("imp", 2)):
