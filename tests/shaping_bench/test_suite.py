@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from shaping_bench import suite
+from shaping_bench import registry, suite
 from shaping_bench.errors import BadInput
 
 
@@ -131,3 +131,11 @@ def test_any_payoff_matrix_from_yaml():
     assert game.payoffs == ((3.0, 0.0, 5.0, 1.0), (3.0, 5.0, 0.0, 1.0))
     assert game.symmetric
     assert cell.game.label.startswith("matrix(payoffs=")
+
+
+def test_hyphenated_words_need_no_quotes():
+    assert registry.parse_call("ppo(network=conv-gru,lr=-1)", "learner") == ("ppo", {"network": "conv-gru", "lr": -1})
+    assert registry.make_learner("ppo(network=conv-mlp,separate=true)").made.network == "conv-mlp"
+    for text in ("a(b=1-2)", "a(b=x-1)", "a(b=-x)"):
+        with pytest.raises(BadInput, match="allowed: hyperparameters written key=value"):
+            registry.parse_call(text, "learner")
