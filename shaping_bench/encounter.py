@@ -12,7 +12,9 @@ parameters. Policies that the exact game can value are recorded as they are; oth
 valued by play, in the compiled program, at every recorded point.
 """
 
+import collections
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -455,11 +457,16 @@ class _Artifacts:
         return tuple(own if shared is None else shared for shared, own in zip(self.common, laned, strict=True))
 
 
-_COMPILED: dict[Any, Any] = {}
+MOST_COMPILED = 48
+"""Compiled programs that a process keeps. Each takes hundreds of memory mappings, of which a
+process may have 65 530: a suite of hundreds of shapes would come to an end of them."""
+
+_COMPILED: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_KEPT = threading.Lock()
 
 
 class _Program:
-    """The two compiled functions of an encounter shape, kept for the life of the process."""
+    """The two compiled functions of an encounter shape, kept while they are among the last used."""
 
     def __init__(self, treedef: Any, is_laned: tuple[bool, ...], mesh: Mesh, playing: bool, episodes: int) -> None:
         self.treedef, self.is_laned, self.mesh = treedef, is_laned, mesh
@@ -472,12 +479,17 @@ class _Program:
             avals, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], str)
         )
         key = (name, self.treedef, self.is_laned, self.mesh, self.episodes, structure, tuple(flat))
-        if key in _COMPILED:
-            return _COMPILED[key], 0.0
+        with _KEPT:
+            if key in _COMPILED:
+                _COMPILED.move_to_end(key)
+                return _COMPILED[key], 0.0
         started = time.perf_counter()
         compiled = self.function(name).lower(*arguments).compile()
         devices.check_memory(compiled)
-        _COMPILED[key] = compiled
+        with _KEPT:
+            _COMPILED[key] = compiled
+            while len(_COMPILED) > MOST_COMPILED:
+                _COMPILED.popitem(last=False)
         return compiled, time.perf_counter() - started
 
     def function(self, name: str) -> Any:

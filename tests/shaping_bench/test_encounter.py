@@ -169,3 +169,16 @@ def test_seeds_are_spread_over_all_devices():
     lanes = encounter.Lanes(64)
     assert lanes.mesh.size == len(jax.local_devices())
     assert final(outcome).shape == (64, 10)
+
+
+def test_old_programs_make_room_for_new_ones(monkeypatch):
+    monkeypatch.setattr(encounter, "MOST_COMPILED", 2)
+    game = make("tandem")
+
+    def run(rule):
+        return run_encounter(game, [rule, rule], num_seeds=1, num_updates=1)
+
+    first, _, again = (run(rule) for rule in (Naive(), LOLA(), Naive()))
+    assert len(encounter._COMPILED) == 2  # what begins and what advances the last
+    assert again.compile_seconds > 0
+    np.testing.assert_array_equal(again.params[0], first.params[0])
