@@ -554,7 +554,7 @@ class _Program:
                 for i, rule in enumerate(learners)
             ]
             new = [rule.update(jax.random.fold_in(key, i), states[i], views[i]) for i, rule in enumerate(learners)]
-            moved = tuple(theta for theta, _, _ in new)
+            moved = tuple(_alike(theta, old) for (theta, _, _), old in zip(new, params, strict=True))
             moved = jax.tree.map(lambda x, old: x.astype(old.dtype), moved, params)
             return moved, tuple(state for _, state, _ in new), tuple(dict(info) for _, _, info in new)
 
@@ -598,6 +598,11 @@ class _Program:
             return (params, states), records
 
         return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
+
+
+def _alike(theta: Any, old: Any) -> Any:
+    """Coordinates as a vector where the policy is one: what an exact rule returns among rules that play."""
+    return jnp.stack(theta) if isinstance(theta, tuple) and isinstance(old, Array) else theta
 
 
 def _lane_key(base: Array, seed: Array) -> Array:

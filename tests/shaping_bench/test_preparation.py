@@ -252,3 +252,11 @@ def test_a_claim_may_be_about_a_preparation(tmp_path):
     wrong = claim.model_copy(update={"protocol": claim.protocol.model_copy(update={"learners": ["naive"]})})
     with pytest.raises(BadInput, match="learner 'naive' needs none"):
         verify(["walk"], claims={"walk": wrong})
+
+
+def test_a_rule_that_returns_coordinates_meets_rules_that_play():
+    game = make_game("ipd(horizon=5)").made
+    learners = (Walker(), make_learner("naive-pg(batch_size=4)").made)
+    artifact = np.arange(5.0)[None]
+    outcome = run_encounter(game, learners, num_seeds=2, num_updates=1, artifacts=[artifact, None])
+    np.testing.assert_allclose(outcome.params[0][1], np.arange(5.0) + 1 + np.zeros((2, 1)))
