@@ -171,6 +171,19 @@ class Artifacts:
         Raises:
           StoreError: it cannot be written.
         """
+        self._ensure(preparation)
+        return self._load(preparation)
+
+    def of(self, preparations: Sequence[Preparation | None]) -> tuple[Any, ...]:
+        """Artifacts for the seats of an encounter; None where none is needed."""
+        return tuple(None if p is None else self.prepared(p).artifact for p in preparations)
+
+    def records(self, preparations: Sequence[Preparation | None]) -> list[dict[str, Any] | None]:
+        """What the preparations of an encounter's seats cost, and which artifacts they are."""
+        return [None if p is None else summary(self._record(p)) for p in preparations]
+
+    def _ensure(self, preparation: Preparation) -> None:
+        """Takes the artifact over or prepares it, if it is not stored yet."""
         if preparation not in self:
             found = self.shared and self.shared / preparation.hash
             if found and found.is_dir():
@@ -183,15 +196,10 @@ class Artifacts:
                     with contextlib.suppress(StoreError):
                         here = self.folder / preparation.hash
                         self._place(preparation, self.shared, lambda work: _copy(here, work))
-        return self._load(preparation)
 
-    def of(self, preparations: Sequence[Preparation | None]) -> tuple[Any, ...]:
-        """Artifacts for the seats of an encounter; None where none is needed."""
-        return tuple(None if p is None else self.prepared(p).artifact for p in preparations)
-
-    def records(self, preparations: Sequence[Preparation | None]) -> list[dict[str, Any] | None]:
-        """What the preparations of an encounter's seats cost, and which artifacts they are."""
-        return [None if p is None else summary(self.prepared(p).record) for p in preparations]
+    def _record(self, preparation: Preparation) -> dict[str, Any]:
+        self._ensure(preparation)
+        return json.loads((self.folder / preparation.hash / "artifact.json").read_text())
 
     # --- storage ----------------------------------------------------------------------------
 
@@ -201,8 +209,9 @@ class Artifacts:
         structure = jax.tree.structure(jax.eval_shape(lambda: imagined_artifact(rule, game, preparation.seat)))
         with np.load(folder / "artifact.npz") as file:
             leaves = [file[str(k)] for k in range(len(file.files))]
-        record = json.loads((folder / "artifact.json").read_text())
-        return Prepared(jax.tree.unflatten(structure, leaves), record, read_parquet(folder / "curves.parquet"))
+        return Prepared(
+            jax.tree.unflatten(structure, leaves), self._record(preparation), read_parquet(folder / "curves.parquet")
+        )
 
     def _place(self, preparation: Preparation, folder: Path, fill: Callable[[Path], None]) -> None:
         """Fills a draft and renames it: an artifact stands there whole or not at all."""
