@@ -56,6 +56,7 @@ class Cell:
       n: finite runs that entered.
       runs: all runs (seeds, times the tasks an average runs over).
       diverged: runs whose learning diverged; the others that miss have no value.
+      hashes: the stored cells it comes from.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Cell:
     n: int = 0
     runs: int = 0
     diverged: int = 0
+    hashes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Table:
 
 # --- entries: one number per seed ---------------------------------------------------------
 
-_KEYS = ["game", "learner", "opponent", "task"]
+_PAIRING = ["game", "learner", "opponent"]
+_KEYS = [*_PAIRING, "task"]
 
 
 @results_.kept
@@ -98,7 +101,7 @@ def entries(results: Results, metric: str, kind: str = "encounter") -> pd.DataFr
 
     Returns:
       game, learner, opponent, task (what an average runs over: the opponent met), seed,
-      value (NaN if any seat's is), diverged (bool).
+      value (NaN if any seat's is), diverged (bool), hashes (of the cells the number is from).
     """
     made = {
         "robustness_mean": _robustness_mean,
@@ -124,7 +127,14 @@ def _stored(results: Results, metric: str, kind: str) -> pd.DataFrame:
     marks = per_seed("diverged").max() > 0
     frame["diverged"] = marks.reindex(frame.index, fill_value=False).astype(bool)
     frame = frame.reset_index()
-    return frame.assign(task=frame["opponent"])
+    return frame.assign(task=frame["opponent"], hashes=_hashes(results, kind, frame))
+
+
+def _hashes(results: Results, kind: str, frame: pd.DataFrame) -> pd.Series:
+    """Per row, the cells in which its learner sits opposite its opponent."""
+    seats = results.seats[results.seats["kind"] == kind].astype({key: object for key in _PAIRING})
+    by_pairing = seats.groupby(_PAIRING, sort=False)["hash"].agg(lambda x: tuple(dict.fromkeys(x)))
+    return by_pairing.reindex(pd.MultiIndex.from_frame(frame[_PAIRING])).set_axis(frame.index)
 
 
 def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
@@ -132,7 +142,7 @@ def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
     seats = results.seats.astype({key: object for key in ("hash", "game", "learner", "opponent")})
     rows = seats.merge(numbers, on="hash").rename(columns={COSTS[metric]: "value"})
     frame = rows.groupby(["game", "learner", "opponent"], sort=False)["value"].mean().astype(float).reset_index()
-    return frame.assign(task=frame["opponent"], seed=0, diverged=False)
+    return frame.assign(task=frame["opponent"], seed=0, diverged=False, hashes=_hashes(results, kind, frame))
 
 
 def _robustness_mean(results: Results, kind: str) -> pd.DataFrame:
@@ -155,11 +165,20 @@ def _influence(results: Results, kind: str) -> pd.DataFrame:
     # Seen from the opponent: its own number is stored under it as the learner.
     theirs = returns.rename(columns={"learner": "opponent", "opponent": "learner"}).drop(columns="task")
     theirs = theirs[theirs["learner"] != theirs["opponent"]]
-    base = returns[returns["opponent"] == naive].rename(columns={"learner": "met", "value": "base", "diverged": "lost"})
-    both = theirs.merge(base[["game", "met", "seed", "base", "lost"]], left_on=["game", "opponent", "seed"],
-                        right_on=["game", "met", "seed"])  # fmt: skip
-    both = both.assign(value=both["value"] - both["base"], diverged=both["diverged"] | both["lost"])
-    return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged"]]
+    base = returns[returns["opponent"] == naive].rename(
+        columns={"learner": "met", "value": "base", "diverged": "lost", "hashes": "base_hashes"}
+    )
+    both = theirs.merge(
+        base[["game", "met", "seed", "base", "lost", "base_hashes"]],
+        left_on=["game", "opponent", "seed"],
+        right_on=["game", "met", "seed"],
+    )
+    both = both.assign(
+        value=both["value"] - both["base"],
+        diverged=both["diverged"] | both["lost"],
+        hashes=both["hashes"] + both["base_hashes"],
+    )
+    return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged", "hashes"]]
 
 
 SUITE_METRICS = ("robustness_mean", "robustness_worst", "influence")
@@ -280,6 +299,7 @@ class _Measured:
     aggregate: stats.Aggregate
     ci: tuple[float, float] | None
     diverged: int
+    hashes: tuple[str, ...]
 
 
 def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
@@ -291,12 +311,13 @@ def _measured(group: pd.DataFrame, statistic: Statistic, spread: Spread) -> _Mea
     """Aggregates the runs of one entry: numbered rows, of one task or of several."""
     values = group["value"].to_numpy(float)
     seeds, row = np.unique(group["seed"].to_numpy(), return_inverse=True)
-    tasks, column = np.unique(group["number"].to_numpy(), return_inverse=True)
+    tasks, first, column = np.unique(group["number"].to_numpy(), return_index=True, return_inverse=True)
     scores = np.full((len(seeds), len(tasks)), np.nan)
     scores[row, column] = values
     aggregate = dataclasses.replace(stats.aggregate(scores), runs=len(values))
     ci = stats.bootstrap_interval(stats.STATISTICS[statistic], stats.strata(scores)) if spread == "ci" else None
-    return _Measured(aggregate, ci, int(group["diverged"].sum()))
+    hashes = itertools.chain.from_iterable(group["hashes"].iloc[first])
+    return _Measured(aggregate, ci, int(group["diverged"].sum()), tuple(dict.fromkeys(hashes)))
 
 
 def _table(
@@ -407,6 +428,7 @@ def _cell(measured: _Measured | None, statistic: Statistic, spread: Spread, deci
         n=aggregate.n,
         runs=aggregate.runs,
         diverged=measured.diverged,
+        hashes=measured.hashes,
     )
 
 
@@ -651,9 +673,18 @@ def _html(tables: Sequence[Table]) -> str:
     return "\n".join(html_table(table) for table in tables)
 
 
-def html_table(table: Table) -> str:
-    """One HTML table with its caption; a region that scrolls if the screen is narrow."""
+def html_table(table: Table, link: Callable[[tuple[str, ...]], str | None] | None = None) -> str:
+    """One HTML table with its caption; a region that scrolls if the screen is narrow.
+
+    Args:
+      link: from an entry's ``hashes`` to the address that its number shall link to, or None.
+    """
     escape = html.escape
+
+    def shown(cell: Cell) -> str:
+        address = link(cell.hashes) if link and cell.hashes else None
+        return escape(cell.text) if address is None else f'<a href="{escape(address)}">{escape(cell.text)}</a>'
+
     # Long names of metrics may break after an underscore.
     names = [escape(x).replace("_", "_<wbr>") for x in (table.corner, *table.col_labels)]
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
@@ -663,7 +694,7 @@ def html_table(table: Table) -> str:
         f"<thead><tr>{head}</tr></thead>\n<tbody>",
     ]
     for label, row in zip(table.row_labels, table.cells, strict=True):
-        entries_ = "".join(f"<td{_title(cell)}>{escape(cell.text)}</td>" for cell in row)
+        entries_ = "".join(f"<td{_title(cell)}>{shown(cell)}</td>" for cell in row)
         lines.append(f'<tr><th scope="row">{escape(label)}</th>{entries_}</tr>')
     return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
 

@@ -285,6 +285,35 @@ def test_every_table_says_what_its_learners_may_see(loaded):
     assert "; access: gradients (naive, lola), actions (all-d)" in table.note
 
 
+def test_every_entry_names_the_cells_it_comes_from(loaded):
+    def stored(game, *labels):
+        records = [r for r in loaded.records if r["kind"] == "encounter" and r["game"]["label"] == game]
+        return {r["hash"] for r in records if [x["label"] for x in r["learners"]] == list(labels)}
+
+    ipd, pennies = tables.build(loaded, "return")
+    assert set(entry(ipd, "lola", "naive").hashes) == set(entry(ipd, "naive", "lola").hashes)
+    assert set(entry(ipd, "lola", "naive").hashes) == stored("ipd", "naive", "lola")
+    both = stored("pennies", "naive", "lola") | stored("pennies", "lola", "naive")
+    assert set(entry(pennies, "lola", "naive").hashes) == both
+    assert entry(ipd, "all-d", "all-d").hashes == ()
+    (worst,) = tables.build(loaded, "robustness_worst", game="ipd")
+    assert set(entry(worst, "lola", "worst met").hashes) == stored("ipd", "lola", "all-d")
+    (influence,) = tables.build(loaded, "influence", game="ipd")
+    compared = stored("ipd", "lola", "all-d") | stored("ipd", "naive", "all-d")
+    assert set(entry(influence, "lola", "all-d").hashes) == compared
+    (cost,) = tables.build(loaded, "wall_seconds", game="ipd")
+    assert set(entry(cost, "lola", "lola").hashes) == stored("ipd", "lola", "lola")
+
+
+def test_entries_link_where_there_is_something_to_link_to(loaded):
+    (table,) = tables.build(loaded, "return", game="ipd")
+    aim = entry(table, "lola", "all-d")
+    text = tables.html_table(table, lambda hashes: "#a&b" if hashes == aim.hashes else None)
+    assert text.count("<a ") == 2  # the encounter's two sides
+    assert f'<a href="#a&amp;b">{aim.text}</a>' in text
+    assert "<a " not in tables.html_table(table)
+
+
 def test_summary(loaded):
     table = tables.summary(loaded, ["return", "cooperation"])
     assert set(table.row_labels) == {"naive", "lola"}
