@@ -2,6 +2,7 @@
 # make test     the tests (under 20 minutes on 2 cores)
 # make speed    the speed benchmark: JSON on stdout, a table on stderr
 # make lint     ruff and mypy
+# make docs     the documentation site, in .docs/html
 # make clean    remove what the other targets made, results excepted
 #
 # PYTHON=/path/to/python chooses the interpreter for .venv (3.11 or newer).
@@ -17,7 +18,7 @@ CANDIDATES := python3.13 python3.12 python3.11 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: bench test speed lint clean
+.PHONY: bench test speed lint docs clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
@@ -36,6 +37,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -n -W --keep-going -d .docs/doctrees shaping_bench/docs .docs/html
+	@echo "Documentation: .docs/html/index.html"
+
 # The stamp depends on what is installed, so a changed dependency is installed by the next
 # make, and an interrupted set-up is taken up again. All its output goes to stderr.
 $(READY): pyproject.toml constraints.txt
@@ -48,5 +53,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache .docs
 	find games algorithms shaping_bench tests -name __pycache__ -type d -prune -exec rm -rf {} +

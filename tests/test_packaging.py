@@ -34,15 +34,20 @@ def requirements(*extras):
     return [Requirement(text) for text in texts if canonicalize_name(Requirement(text).name) != "shaping-bench"]
 
 
+def shipped_code():
+    """Every module of the packages; the documentation's sources are built from a checkout only."""
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    return [file for file in files if not file.is_relative_to(ROOT / "shaping_bench" / "docs")]
+
+
 def imported_modules():
     found = set()
-    for package in PACKAGES:
-        for file in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                    found.add(str(node.module).split(".")[0])
+    for file in shipped_code():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).split(".")[0])
     return found - set(sys.stdlib_module_names) - set(PACKAGES)
 
 
@@ -53,7 +58,7 @@ def test_dependencies_are_what_the_code_imports():
 
 
 def test_dependencies_have_lower_bounds_and_no_caps():
-    for requirement in requirements("gpu", "test"):
+    for requirement in requirements("gpu", "test", "docs"):
         assert [s.operator for s in requirement.specifier] == [">="], requirement
     assert PROJECT["requires-python"] == ">=3.11"
 
@@ -68,7 +73,7 @@ def test_every_requirement_has_one_pin_that_satisfies_it(python):
         if pin.marker is None or pin.marker.evaluate(environment):
             pins.setdefault(canonicalize_name(pin.name), []).append(Version(specifier.version))
     assert all(len(versions) == 1 for versions in pins.values())
-    for requirement in requirements("test", "dev"):
+    for requirement in requirements("test", "docs", "dev"):
         (version,) = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
 
@@ -103,7 +108,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_all_code_configs_and_the_licence(wheel):
     files = {str(path.relative_to(wheel)) for path in wheel.rglob("*") if path.is_file()}
-    code = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    code = {str(path.relative_to(ROOT)) for path in shipped_code()}
     configs = {f"shaping_bench/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert "shaping_bench/configs/suites/quick.yaml" in configs
     assert code | configs <= files
