@@ -14,9 +14,14 @@ Where the published budget is beyond two cores, a protocol states a smaller one 
 """
 
 import dataclasses
+import datetime
+import hashlib
 import itertools
+import json
 import math
+import os
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -216,6 +221,13 @@ class Claim(_Strict):
                 raise ValueError(f"{q.metric} at recorded updates (steps and record_every decide), not at {q.at}")
         return self
 
+    @property
+    def hash(self) -> str:
+        """Of all that decides a verdict: the protocol and the numbers, not the words about them."""
+        said = {"statement": True, "source": True, "quantities": {"__all__": {"why", "note"}}}
+        text = json.dumps(self.model_dump(mode="json", exclude=said), sort_keys=True)  # type: ignore[arg-type]
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 class ClaimFile(_Strict):
     """The claims of one paper; ``anchors`` holds YAML anchors that the claims share."""
@@ -347,6 +359,7 @@ def verify(
     claims: Mapping[str, Claim] | None = None,
     full: bool = False,
     artifacts: Artifacts | None = None,
+    record: Path | None = None,
 ) -> list[Verdict]:
     """Re-runs the protocols of claims.
 
@@ -356,12 +369,14 @@ def verify(
       claims: the claims to choose from; those of ``configs/claims`` by default.
       full: run published budgets where the protocols state smaller ones.
       artifacts: where preparations are kept; by default where those of single encounters are.
+      record: file to write each claim's verdicts to as they come, as :func:`recorded` reads them.
 
     Returns:
       One verdict per quantity, in the order of the claims.
 
     Raises:
-      BadInput: an unknown claim, game, learner or metric, before anything is computed.
+      BadInput: an unknown claim, game, learner or metric, or a record that is none, before
+        anything is computed.
     """
     known = load_claims() if claims is None else claims
     chosen = list(known) if ids is None else list(dict.fromkeys(ids))
@@ -369,11 +384,16 @@ def verify(
         if name not in known:
             raise unknown("claim", name, known)
     resolved = [_resolve(known[name], full) for name in chosen]
+    if record is not None:
+        _read_record(record)
     verdicts: list[Verdict] = []
     for k, entry in enumerate(resolved):
         if on_progress is not None:
             on_progress(f"claim {k + 1} of {len(resolved)}: {entry.claim.id}")
-        verdicts += _verify(entry, artifacts or Artifacts(devices.artifacts_folder()))
+        found = _verify(entry, artifacts or Artifacts(devices.artifacts_folder()))
+        if record is not None:
+            _write_record(record, entry.claim, found, full)
+        verdicts += found
     return verdicts
 
 
@@ -641,6 +661,87 @@ def _judge(
         environment_steps=environment_steps,
         preparation=preparation,
     )
+
+
+# --- the record ---------------------------------------------------------------------------
+
+
+def record_file() -> Path:
+    """The verdicts that come with the benchmark."""
+    return configs_folder() / "claims" / "recorded.json"
+
+
+def recorded(path: Path | None = None, claims: Mapping[str, Claim] | None = None) -> list[dict[str, Any]]:
+    """Verdicts of earlier runs, for those who want to read them without an hour of computing.
+
+    Args:
+      path: a file written by ``verify(record=...)``; by default the one that comes with the benchmark.
+      claims: what they are verdicts of; those of ``configs/claims`` by default.
+
+    Returns:
+      One dict per quantity, in the order of the claims: the fields of :class:`Verdict`, the
+      claim's ``statement``, and of the run ``at_full_budget``, ``date``, ``commit``, ``machine``.
+      Claims whose protocol or numbers have changed since are left out. Empty if there is no file.
+
+    Raises:
+      BadInput: the file is no record.
+    """
+    entries = _read_record(path or record_file())
+    rows: list[dict[str, Any]] = []
+    for claim in (load_claims() if claims is None else claims).values():
+        entry = entries.get(claim.id)
+        if entry is None or entry["hash"] != claim.hash:
+            continue
+        run = {key: entry[key] for key in ("at_full_budget", "date", "commit", "machine")}
+        for q, verdict in zip(claim.quantities, entry["verdicts"], strict=True):
+            # The words are today's: a note on a miss is often written after the run.
+            rows.append({**verdict, **run, "statement": claim.statement, "note": q.note, "why": q.why})
+    return rows
+
+
+def record_about(path: Path | None = None) -> dict[str, str]:
+    """Where and when a record was made: ``machine``, ``commit``, ``date``, several joined by commas."""
+    entries = _read_record(path or record_file()).values()
+    dates = sorted(str(x["date"])[:10] for x in entries)
+    return {
+        "machine": ", ".join(dict.fromkeys(x["machine"] for x in entries)),
+        "commit": ", ".join(dict.fromkeys(str(x["commit"])[:10] for x in entries)),
+        "date": " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
+    }
+
+
+def _read_record(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_text())
+        return {str(name): {**entry, "verdicts": list(entry["verdicts"])} for name, entry in entries.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise BadInput(f"record is {str(path)!r}, which is none; allowed: a file written by verify --record") from None
+
+
+def _write_record(path: Path, claim: Claim, verdicts: Sequence[Verdict], full: bool) -> None:
+    device = devices.describe()
+    entry = {
+        "hash": claim.hash,
+        "at_full_budget": full,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": devices.git_commit(),
+        "machine": f"{device['count']} x {device['kind']}",
+        "verdicts": to_json(verdicts)["verdicts"],
+    }
+    order = list(load_claims())
+    entries = {**_read_record(path), claim.id: entry}
+    known = sorted(entries, key=lambda name: (order.index(name) if name in order else len(order), name))
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps({name: entries[name] for name in known}, indent=1, allow_nan=False) + "\n")
+        os.replace(draft, path)
+    except OSError as error:
+        raise BadInput(f"record is {str(path)!r}, which cannot be written ({error.strerror})") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 # --- output -------------------------------------------------------------------------------

@@ -252,7 +252,12 @@ def report(directory: Path, /, *, output: Annotated[Path | None, Parameter(name=
 
 
 @app.command
-def verify(*claims: str, full: Annotated[bool, Flag] = False, json: Annotated[bool, Flag] = False) -> int:
+def verify(
+    *claims: str,
+    full: Annotated[bool, Flag] = False,
+    record: Path | None = None,
+    json: Annotated[bool, Flag] = False,
+) -> int:
     """Re-run published protocols: published number, ours, spread, verdict.
 
     Exit code 1 if a number is missed.
@@ -263,6 +268,8 @@ def verify(*claims: str, full: Annotated[bool, Flag] = False, json: Annotated[bo
         Claims to check (see `shaping-bench list claims`); all by default.
     full:
         Run the published budgets where the protocols state smaller ones, made for two cores.
+    record:
+        JSON file to write the verdicts to as they come; those of other claims in it are kept.
     json:
         Print JSON.
     """
@@ -278,7 +285,9 @@ def verify(*claims: str, full: Annotated[bool, Flag] = False, json: Annotated[bo
     devices.configure()
     with progress_line() as say:
         artifacts = Artifacts(devices.artifacts_folder(), on_point=preparation_progress(say))
-        verdicts = published.verify(list(claims) or None, on_progress=say, full=full, artifacts=artifacts)
+        verdicts = published.verify(
+            list(claims) or None, on_progress=say, full=full, artifacts=artifacts, record=record
+        )
     if json:
         _print_json(published.to_json(verdicts))
     else:

@@ -295,3 +295,39 @@ def test_tolerance_adds_rounding_and_three_standard_errors():
     assert v.tolerance == pytest.approx(0.005 + 3 * math.hypot(0.04, ours))
     outside = quantity(rounding=0.005, standard_error=0.04, published=v.tolerance * 1.01)
     assert claims._judge(claims._resolve(claim), outside, values, 0, 1.0).verdict == "missed"
+
+
+# --- the record ---------------------------------------------------------------------------
+
+
+def test_a_record_keeps_verdicts_until_their_protocol_changes(tmp_path):
+    other = changed(id="another", quantities__0__published=0.5, quantities__0__note="known")
+    known = load_claims(written(tmp_path, changed(), other))
+    path = tmp_path / "record" / "recorded.json"
+    assert claims.recorded(path, known) == []
+    for name in known:  # one at a time: the second keeps the first
+        found = verify([name], claims=known, record=path)
+        assert claims.recorded(path, known)[-1]["ours"] == found[0].ours
+    rows = claims.recorded(path, known)
+    assert [(row["claim"], row["verdict"], row["note"]) for row in rows] == [
+        ("tandem-lola", "reproduced", ""),
+        ("another", "missed", "known"),
+    ]
+    assert claims.record_about(path)["date"] == rows[0]["date"][:10]
+    reworded = load_claims(written(tmp_path, changed(statement="Said better."), other))
+    assert next(row["statement"] for row in claims.recorded(path, reworded)) == "Said better."
+    longer = load_claims(written(tmp_path, changed(protocol__steps=300), other))
+    assert [row["claim"] for row in claims.recorded(path, longer)] == ["another"]
+
+
+def test_what_is_no_record_is_refused_before_anything_runs(tmp_path):
+    path = tmp_path / "recorded.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(BadInput, match="record is"):
+        verify(["tandem-lola"], claims=load_claims(written(tmp_path, changed())), record=path)
+
+
+def test_the_record_of_the_repository_is_of_its_claims():
+    for row in claims.recorded():
+        assert row["verdict"] in ("reproduced", "missed")
+        assert row["commit"]
