@@ -85,6 +85,10 @@ class Game:
         infinity rules an action out."""
         raise NotImplementedError
 
+    def board(self, state: Any) -> Mapping[str, Any] | None:
+        """A state for people who look, plain enough for JSON; None, the default, if there is nothing to see."""
+        return None
+
     def paid(self, observations: Array, actions: Array) -> Array:
         """Rewards that the rules pay for joint actions, as anybody who saw them can tell.
 

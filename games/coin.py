@@ -254,6 +254,16 @@ class CoinGame(Game):
             planes = jnp.concatenate([planes, jnp.broadcast_to(constants[..., None], (2, 3, n * n))], axis=1)
         return planes.reshape(2, -1, n, n)
 
+    def board(self, state: State) -> dict[str, Any]:
+        """``grid``: its side; ``agents``: row and column of either player; ``coins``: their place
+        (``at``) and colour (``owner``)."""
+
+        def place(cell: Array) -> list[int]:
+            return list(divmod(int(cell), self.size))
+
+        coins = [{"at": place(c), "owner": int(o)} for c, o in zip(state.coins, state.owners, strict=True)]
+        return {"grid": self.size, "agents": [place(cell) for cell in state.players], "coins": coins}
+
     def paid(self, observations: Array, actions: Array) -> Array:
         """Reads the board off the planes; a fresh coin's cell does not matter to what is paid.
 

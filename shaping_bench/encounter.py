@@ -197,6 +197,27 @@ def played_values(
     return {"return": per_step(play.rewards), "discounted_return": discounted, **counts}
 
 
+def shown_episode(game: Game, learners: Sequence[Learner], params: Sequence[Any], seed: int) -> list[dict[str, Any]]:
+    """One episode of a joint policy as boards for people who look, in games that have them.
+
+    Args:
+      params: per player one policy (no seeds' axis).
+
+    Returns:
+      The boards at all times, at most :data:`SHOWN_STEPS` steps, each with the ``rewards`` that
+      led there; empty where the game shows none.
+    """
+    if not plays(learners) or game.board(game.reset(jax.random.key(seed))[1]) is None:
+        return []
+    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
+    length = min(game.num_steps, SHOWN_STEPS)
+    play = jax.jit(lambda key, params: rollout(key, game, policies, params, 1, num_steps=length))
+    episode = jax.device_get(play(jax.random.key(seed), tuple(params)))
+    rewards = np.concatenate([np.zeros((1, game.n_players)), episode.rewards[:, 0]])
+    states = [jax.tree.map(lambda x, t=t: x[t, 0], episode.states) for t in range(length + 1)]
+    return [{**(game.board(s) or {}), "rewards": r.tolist()} for s, r in zip(states, rewards, strict=True)]
+
+
 def _run(
     game: Game,
     learners: tuple[Learner, ...],
@@ -456,6 +477,9 @@ class _Artifacts:
         """Per player, given one lane's own."""
         return tuple(own if shared is None else shared for shared, own in zip(self.common, laned, strict=True))
 
+
+SHOWN_STEPS = 64
+"""Most steps of an episode that is shown."""
 
 MOST_COMPILED = 48
 """Compiled programs that a process keeps. Each takes hundreds of memory mappings, of which a

@@ -26,6 +26,7 @@ from shaping_bench.encounter import (
     imagined_artifact,
     plays,
     run_encounter,
+    shown_episode,
     started,
     steps_per_update,
     valued_exactly,
@@ -304,7 +305,26 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, a
     }
     record = _record(cell, suite, seconds, costs, int(outcome.diverged.sum()), artifacts)
     policies = _flattened(outcome.final) if suite.matches else None
-    store.write(cell.hash, record, finals, curves, policies)
+    store.write(cell.hash, record, finals, curves, policies, _episode(cell, outcome))
+
+
+def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:
+    """An episode of the final policies of the first seed that has not diverged, where the game shows one."""
+    finite = np.flatnonzero(~outcome.diverged)
+    game = cell.game.named.made
+    if not len(finite):
+        return None
+    params = [jax.tree.map(lambda x: x[finite[0]], theta) for theta in outcome.final]
+    frames = shown_episode(game, _made(cell.learners), params, cell.seed)
+    if not frames:
+        return None
+    return {
+        "preset": cell.game.named.hyperparameters.get("preset"),
+        "seed": int(finite[0]),
+        "grid": frames[0]["grid"],
+        "players": game.n_players,
+        "frames": [{key: x for key, x in frame.items() if key != "grid"} for frame in frames],
+    }
 
 
 def _record(

@@ -84,8 +84,13 @@ class Store:
         finals: pd.DataFrame,
         curves: pd.DataFrame,
         policies: Mapping[str, np.ndarray] | None = None,
+        episode: Mapping[str, Any] | None = None,
     ) -> bool:
         """Stores one cell; False if another process has stored it meanwhile.
+
+        Args:
+          policies: final policies, to meet others in a league.
+          episode: one episode of them, for people who look (``episode.json``).
 
         Raises:
           StoreError: the cell cannot be written; nothing of it remains.
@@ -98,6 +103,8 @@ class Store:
             write_parquet(curves, work / "curves.parquet")
             if policies is not None:
                 np.savez(work / "policies.npz", allow_pickle=False, **policies)
+            if episode is not None:
+                (work / "episode.json").write_text(json.dumps(episode, separators=(",", ":")) + "\n")
             os.rename(work, self.cells / key)
         except OSError as error:
             if key in self:

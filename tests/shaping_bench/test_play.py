@@ -1,6 +1,7 @@
 """The same encounters, store, league, tables and claims for learners that play."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -164,6 +165,19 @@ def test_a_suite_with_play_runs_whole_and_again_for_nothing(tmp_path):
     records = [json.loads(p.read_text()) for p in tmp_path.glob("cells/*/cell.json")]
     played = [r for r in records if r["kind"] == "encounter" and r["game"]["name"] == "coin-game"]
     assert all(r["costs"]["environment_steps"] == 2 * 2 * 8 * 8 for r in played)
+    # Encounters in the Coin Game show an episode of what they ended in.
+    shown = {r["hash"]: tmp_path / "cells" / r["hash"] / "episode.json" for r in records}
+    assert {key for key, path in shown.items() if path.exists()} == {r["hash"] for r in played}
+    for r in played:
+        episode = json.loads(shown[r["hash"]].read_text())
+        assert (episode["grid"], episode["players"], len(episode["frames"])) == (3, 2, 8 + 1)
+        for before, after in itertools.pairwise(episode["frames"]):
+            for i, agent in enumerate(after["agents"]):
+                moved = [(x - y) % 3 for x, y in zip(agent, before["agents"][i], strict=True)]
+                assert sorted(moved) in ([0, 1], [0, 2])  # one step on the torus
+            taken = [[c["owner"] for c in before["coins"] if c["at"] == agent] for agent in after["agents"]]
+            paid = [len(taken[i]) - 2 * sum(owner != 1 - i for owner in taken[1 - i]) for i in (0, 1)]
+            assert after["rewards"] == paid
     # The trained best response states who was trained, for how long, and what it cost.
     (trained,) = (r for r in records if "responder" in r)
     assert trained["responder"]["steps"] == 1
