@@ -266,6 +266,12 @@ def load_claims(folder: Path | None = None) -> dict[str, Claim]:
     return claims
 
 
+def papers(folder: Path | None = None) -> dict[str, str]:
+    """Claim id to the paper whose number it is; ``folder`` and errors as in :func:`load_claims`."""
+    files = sorted((folder or configs_folder() / "claims").glob("*.yaml"))
+    return {claim.id: content.paper for content in map(_read, files) for claim in content.claims}
+
+
 def _read(path: Path) -> ClaimFile:
     content = read_yaml(path, path.name)
     try:
