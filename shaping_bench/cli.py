@@ -236,6 +236,24 @@ def table(
 
 
 @app.command
+def metagame(directory: Path, /, *, game: str | None = None, format: Format = "md") -> None:
+    """Learning rules as the actions of a game: equilibria, alpha-rank, who gains by adopting which.
+
+    Parameters
+    ----------
+    directory:
+        A results directory.
+    game:
+        Only this game; all in which the rules met each other and themselves by default.
+    format:
+        Markdown, LaTeX (booktabs), CSV, JSON or HTML; all show the same digits.
+    """
+    from shaping_bench.metagame import meta_game_command
+
+    print(meta_game_command(directory, game, format))
+
+
+@app.command
 def report(directory: Path, /, *, output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None) -> None:
     """Write the results as one self-contained HTML page and print its path.
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from shaping_bench import tables
 from shaping_bench import results as results_
+from shaping_bench import tables
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.results import Results
 from shaping_bench.tables import ABSENT, Cell, Table
