@@ -464,6 +464,14 @@ _DEFINITIONS: tuple[Metric, ...] = (
         applies=_exact,
         level="rule",
     ),
+    _metric(
+        "normalised_return",
+        "(return - random) / (one - random); one: the social optimum, in constant-sum games the largest reward",
+        "1",
+        "higher",
+        source="this benchmark; shaping_bench/anchors.py",
+        level="suite",
+    ),
     _metric("robustness_worst", "least mean return over all opponents met", _REWARD, "higher", level="suite"),
     _metric("robustness_mean", "mean return over all opponents met", _REWARD, "higher", level="suite"),
     _metric(
