@@ -244,6 +244,14 @@ class JointActionQ(EpsilonGreedy):
 
     source = SOURCE
 
+    shows: str = field(
+        "values",
+        "policy that others with access to it see: the softmax of the values, that of the joint table read with "
+        "its two actions exchanged (which gives the LOLA paper's figure), or what is played",
+        choices=("values", "exchanged", "played"),
+        static=True,
+    )
+
     def start(self, key: Array, game: Game, player: int) -> JointState:
         states, others = game.sizes[player], 2 ** (game.n_players - 1)
         counts = constant_table(0.0, states, others)
@@ -251,6 +259,12 @@ class JointActionQ(EpsilonGreedy):
 
     def values(self, state: JointState) -> Table:
         return tuple(expected(row, counts) for row, counts in zip(state.table, state.counts, strict=True))
+
+    def shown(self, params: Tree, state: JointState) -> Tree:
+        if self.shows != "exchanged":
+            return super().shown(params, state)
+        rows = (expected(tuple(zip(*row, strict=True)), c) for row, c in zip(state.table, state.counts, strict=True))
+        return jnp.stack([first - second for first, second in rows])
 
     def row(self, state: JointState, observation: Array) -> Row:
         return expected(read(state.table, observation), read(state.counts, observation))

@@ -296,6 +296,20 @@ def test_q_learners_show_the_softmax_of_their_values():
     assert NaiveQ().start(jax.random.key(0), game, 0)._fields == state._fields
 
 
+def test_an_exchanged_joint_table_is_valued_by_the_others_action():
+    rng = np.random.default_rng(0)
+    q, c = rng.normal(size=(5, 2, 2)), rng.integers(1, 9, (5, 2)).astype(float)
+    state = JointState(
+        tuple(tuple(tuple(entry) for entry in row) for row in q), tuple(tuple(x) for x in c), jnp.zeros((), jnp.int32)
+    )
+    straight, exchanged = (
+        np.einsum(spec, q, c) / c.sum(axis=1, keepdims=True) for spec in ("sab,sb->sa", "sba,sb->sa")
+    )
+    for shows, values in (("values", straight), ("exchanged", exchanged)):
+        got = JointActionQ(shows=shows).shown(None, state)
+        np.testing.assert_allclose(got, values[:, 0] - values[:, 1], rtol=1e-6)
+
+
 def test_what_a_fresh_joint_action_learner_shows_and_plays_differ():
     game = make_game("ipd(horizon=20)").made
     outcome = run_encounter(game, [JointActionQ(), Copycat()], num_seeds=3, num_updates=1)
