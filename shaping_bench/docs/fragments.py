@@ -1,0 +1,511 @@
+"""A Sphinx extension: parts of pages that are written by the program they are about.
+
+A line ``<!-- generate: NAME ARGUMENTS -->`` in a page stands for the Markdown that the function of
+that name in :data:`FRAGMENTS` returns. Hyperparameters, payoffs, metrics and claims are read off the
+registry when the site is built, so that pages cannot say otherwise than the program.
+"""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from algorithms.base import Learner
+from algorithms.fixed import FixedStrategy
+from games.base import Game, TableGame
+from games.coin import PRESETS, CoinGame, Rules
+from games.repeated import MemoryOneGame
+from shaping_bench import claims, registry
+from shaping_bench.catalogue import catalogue
+from shaping_bench.metrics import METRICS
+
+try:
+    from shaping_bench import references
+except ImportError:
+    references = None  # type: ignore[assignment]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)
+
+
+# --- Markdown -----------------------------------------------------------------------------------
+
+
+def prose(text: str) -> str:
+    """A docstring as Markdown: cross-references become code."""
+    return re.sub(r":(?:class|func|meth|data|attr):`~?([^`]*)`", r"`\1`", text)
+
+
+def cell(text: Any) -> str:
+    """Text for a cell of a table."""
+    return prose(str(text)).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def code(text: Any) -> str:
+    return "`" + str(text).replace("|", "\\|") + "`"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; without rows, nothing."""
+    body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *body]) if body else ""
+
+
+def number(x: Any) -> str:
+    """A value as one would write it, to six digits."""
+    if x is None:
+        return "none"
+    if isinstance(x, bool):
+        return str(x).lower()
+    if isinstance(x, float | np.floating):
+        return f"{float(x):.6g}"
+    if isinstance(x, tuple):
+        return "(" + ",".join(number(y) for y in x) + ")" if x else "()"
+    return str(x)
+
+
+def paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+# --- hyperparameters --------------------------------------------------------------------------
+
+
+def allowed(field: dataclasses.Field) -> str:
+    """The values a hyperparameter may take."""
+    meta = field.metadata
+    if meta.get("choices"):
+        return ", ".join(number(x) for x in meta["choices"])
+    if isinstance(field.default, bool):
+        return "true, false"
+    low, high, exclusive = meta.get("low"), meta.get("high"), meta.get("exclusive")
+    bounds = {"≥": low, "≤": high} if not exclusive else {">": low, "<": high}
+    return cell(", ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)) or "any"
+
+
+def hyperparameters(cls: type, defaults: dict[str, Any] | None = None) -> str:
+    """Name, default, range and meaning of every field."""
+
+    def default(f: dataclasses.Field) -> str:
+        value = (defaults or {}).get(f.name, f.default)
+        return "required" if value is dataclasses.MISSING else code(number(value))
+
+    fields = dataclasses.fields(cls)
+    return table(
+        ("hyperparameter", "default", "allowed", "meaning"),
+        ((code(f.name), default(f), allowed(f), cell(f.metadata.get("doc", ""))) for f in fields),
+    )
+
+
+def published(cls: type[Learner]) -> str:
+    """The defaults that depend on the game."""
+    games = list(cls.published)
+    names = list(dict.fromkeys(itertools.chain.from_iterable(cls.published[game] for game in games)))
+    rows = [
+        [code(name), *(code(number(cls.published[g][name])) if name in cls.published[g] else "" for g in games)]
+        for name in names
+    ]
+    if not rows:
+        return ""
+    return "Published for a game, and the defaults there:\n\n" + table(
+        ("", *(f"[{code(game)}](#game-{game})" for game in games)), rows
+    )
+
+
+# --- methods ------------------------------------------------------------------------------------
+
+
+def learner(name: str) -> str:
+    """What there is to know of one algorithm: what it sees and plays, its numbers, how to run it."""
+    cls = registry.algorithms()[name]
+    keys = references.keys(name) if references else ()
+    facts = [
+        ("sees of the others", f"[{cls.access}](#access)"),
+        ("plays", ", ".join(sorted(cls.views)) + " games"),
+        ("prepares", "yes" if cls.needs_preparation else "no"),
+        ("source", cell(cls.source)),
+        ("cite", ", ".join(code(key) for key in keys)),
+    ]
+    about = inspect.getdoc(cls) or ""
+    strategy = issubclass(cls, FixedStrategy)
+    return paragraphs(
+        f"({anchor('method', name)})=\n### `{name}`",
+        prose(about),
+        table(("", ""), [row for row in facts if row[1] and not (strategy and row[0] == "source" and row[1] == about)]),
+        hyperparameters(cls),
+        published(cls),
+        f"```\n{command(name)}\n```",
+    )
+
+
+def anchor(kind: str, name: str) -> str:
+    return f"{kind}-{name}"
+
+
+def command(name: str) -> str:
+    """The shortest encounter that shows the learner at work, checked to be possible."""
+    for game, opponent in (("ipd", "naive"), ("coin-game", "ppo")):
+        made = registry.make_game(game)
+        learners = [registry.make_learner(text, game=game) for text in (name, opponent)]
+        try:
+            registry.check_encounter(made, learners)
+        except registry.BadInput:
+            continue
+        return f"shaping-bench encounter {game} {name} {opponent}"
+    raise ExtensionError(f"no encounter is known that {name} can play")
+
+
+def methods() -> str:
+    """All algorithms with what they see and need."""
+    rows = (
+        (
+            f"[{code(entry['name'])}](#{anchor('method', entry['name'])})",
+            entry["access"],
+            ", ".join(entry["views"]),
+            "yes" if entry["needs_preparation"] else "",
+            cell(entry["summary"]),
+        )
+        for entry in catalogue(["algorithms"])["algorithms"]
+    )
+    return table(("name", "access", "views", "prepares", "in one line"), rows)
+
+
+def bibtex(*names: str) -> str:
+    """The entries that these algorithms cite, folded away."""
+    entries = references.bibtex(names) if references else ""
+    return folded("BibTeX", f"```bibtex\n{entries.strip()}\n```") if entries else ""
+
+
+# --- reproduction -------------------------------------------------------------------------------
+
+
+@functools.cache
+def by_paper() -> dict[str, list[claims.Claim]]:
+    """All claims, by paper."""
+    paper_of = claims.papers()
+    found: dict[str, list[claims.Claim]] = {}
+    for claim in claims.load_claims().values():
+        found.setdefault(paper_of[claim.id], []).append(claim)
+    return found
+
+
+@functools.cache
+def verdicts() -> dict[str, list[dict[str, Any]]]:
+    """Recorded verdicts by claim, one per quantity."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in claims.recorded():
+        found.setdefault(row["claim"], []).append(row)
+    return found
+
+
+def players(claim: claims.Claim) -> set[str]:
+    return {registry.split_call(text, "learner")[0] for text in claim.protocol.learners}
+
+
+def reproduction(*names: str) -> str:
+    """The published numbers about these algorithms beside ours, folded by paper.
+
+    With ``only`` first, those in which nobody else takes part.
+    """
+    wanted, only = set(names), names[:1] == ("only",)
+    parts = []
+    for paper, known in by_paper().items():
+        chosen = [c for c in known if (players(c) <= wanted if only else players(c) & wanted)]
+        if not chosen:
+            continue
+        rows = [row for claim in chosen for row in numbers(claim)]
+        met = sum(row[-1] == "reproduced" for row in rows)
+        said = f"{met} of {len(rows)} numbers reproduced" if any(c.id in verdicts() for c in chosen) else "not recorded"
+        parts.append(folded(f"{paper}: {said}", table(("claim", *NUMBERS), rows)))
+    if not parts:
+        return "No published number of these alone is among the [claims](/claims.md)."
+    about = (
+        f"{about_record()} Run one again with `shaping-bench verify CLAIM`; what each says stands [here](/claims.md)."
+    )
+    return paragraphs(about, *parts)
+
+
+NUMBERS = ("number", "published", "ours", "tolerance", "verdict")
+
+
+def numbers(claim: claims.Claim) -> list[tuple[str, ...]]:
+    """Rows of a claim's numbers: a link to it, then :data:`NUMBERS`."""
+    found = verdicts().get(claim.id) or [{}] * len(claim.quantities)
+    rows: list[tuple[str, ...]] = []
+    for q, verdict in zip(claim.quantities, found, strict=True):
+        tolerance = verdict["tolerance"] if verdict else q.tolerance
+        rows.append(
+            (
+                f"[{code(claim.id)}](#{anchor('claim', claim.id)})",
+                cell(q.text),
+                digits(q.published) + ("" if q.provenance == "published" else f" ({q.provenance})"),
+                digits(verdict["ours"]) if verdict else "",
+                "sampling error" if tolerance is None else digits(tolerance),
+                cell(verdict["verdict"]) if verdict else "not recorded",
+            )
+        )
+    return rows
+
+
+def digits(x: float) -> str:
+    """A measured number, to four digits."""
+    return f"{x:.4g}"
+
+
+def folded(summary: str, inside: str) -> str:
+    return f"<details>\n<summary>{cell(summary)}</summary>\n\n{inside}\n\n</details>"
+
+
+def about_record() -> str:
+    """Where the recorded verdicts come from."""
+    about = claims.record_about()
+    if not verdicts():
+        return "No verdicts are recorded with this version."
+    return f"Recorded on {cell(about['machine'])}, {cell(about['date'])}, commit {cell(about['commit'])}."
+
+
+def all_claims() -> str:
+    """Every claim with its protocol, its numbers and their verdicts."""
+    parts = [about_record()]
+    for paper, chosen in by_paper().items():
+        parts.append(f"## {cell(paper)}")
+        parts += [one_claim(claim) for claim in chosen]
+    return paragraphs(*parts)
+
+
+def one_claim(claim: claims.Claim) -> str:
+    notes = dict.fromkeys(q.note.strip() for q in claim.quantities if q.note.strip())
+    return paragraphs(
+        f"({anchor('claim', claim.id)})=\n### {cell(claim.id)}",
+        f"{cell(claim.statement)} Source: {cell(claim.source)}. Protocol: {cell(claim.protocol.text)}.",
+        table(NUMBERS, (row[1:] for row in numbers(claim))),
+        *(cell(note) for note in notes),
+    )
+
+
+# --- games --------------------------------------------------------------------------------------
+
+
+def game(name: str, actions: str = "") -> str:
+    """What there is to know of one game.
+
+    Args:
+      name: registered name.
+      actions: names of the two actions, ``C,D``, for the payoff table.
+    """
+    entry = registry.games()[name]
+    complete = "payoffs" in entry.defaults or not any(
+        f.default is dataclasses.MISSING
+        for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
+    )
+    made = registry.make_game(name).made if complete else None
+    facts = [("views", ", ".join(sorted(entry.cls.views))), ("source", cell(entry.source))]
+    if made is not None:
+        facts[1:1] = [("players", str(made.n_players)), *reported(made)]
+    return paragraphs(
+        f"({anchor('game', name)})=\n## `{name}`",
+        cell(entry.summary[0].upper() + entry.summary[1:]) + ".",
+        payoff_table(made, actions.split(",")) if isinstance(made, TableGame) and made.n_players == 2 else "",
+        table(("", ""), facts),
+        hyperparameters(entry.cls, entry.defaults),
+    )
+
+
+def reported(made: Game) -> list[tuple[str, str]]:
+    """Facts about a game's numbers that follow from its table."""
+    facts = []
+    if made.sizes:
+        names = ", ".join(code(x) for x in made.coordinates[0])
+        facts.append(("parameters per player", f"{len(made.coordinates[0])}: {names}"))
+    if not isinstance(made, TableGame):
+        return facts
+    payoffs = [[float(x) for x in row] for row in made.payoffs]
+    if isinstance(made, MemoryOneGame):
+        facts.append(("discount", number(made.gamma)))
+    everything = [x for row in payoffs for x in row]
+    facts.append(("return per step lies in", f"[{number(min(everything))}, {number(max(everything))}]"))
+    facts.append(("all play action 0", ", ".join(number(row[0]) for row in payoffs)))
+    facts.append(("all play action 1", ", ".join(number(row[-1]) for row in payoffs)))
+    best = max(sum(column) for column in zip(*payoffs, strict=True))
+    facts.append(("largest sum of rewards", number(best)))
+    if made.n_players == 2:
+        facts.append(("equilibria of one round", "; ".join(stage_equilibria(payoffs))))
+    return facts
+
+
+def stage_equilibria(payoffs: Sequence[Sequence[float]]) -> list[str]:
+    """Nash equilibria of a 2x2 game, as probabilities of action 0: the pure ones, and the mixed one
+    of full support if there is one."""
+    first, second = (np.array(row).reshape(2, 2) for row in payoffs)
+    found = [
+        f"({1 - a}, {1 - b})"
+        for a, b in itertools.product((0, 1), repeat=2)
+        if first[a, b] >= first[1 - a, b] and second[a, b] >= second[a, 1 - b]
+    ]
+    # Each player mixes so that the other is indifferent.
+    bends = [first[0, 0] - first[0, 1] - first[1, 0] + first[1, 1]]
+    bends.append(second[0, 0] - second[0, 1] - second[1, 0] + second[1, 1])
+    if all(bends):
+        q = (first[1, 1] - first[0, 1]) / bends[0]
+        p = (second[1, 1] - second[1, 0]) / bends[1]
+        if 0 < p < 1 and 0 < q < 1:
+            found.append(f"({number(float(p))}, {number(float(q))})")
+    return found
+
+
+def payoff_table(made: TableGame, actions: Sequence[str]) -> str:
+    """Rewards of both, the row player's first."""
+    names = actions if len(actions) == 2 else ("action 0", "action 1")
+    first, second = made.payoffs
+    rows = [
+        [f"**{cell(names[a])}**", *(f"{number(first[2 * a + b])}, {number(second[2 * a + b])}" for b in (0, 1))]
+        for a in (0, 1)
+    ]
+    return table(("player 1 \\ player 2", *map(cell, names)), rows)
+
+
+def strategies(name: str, *names: str) -> str:
+    """Exact returns per step of fixed strategies against one another, the row's."""
+    made = registry.make_game(name).made
+    thetas = [registry.make_learner(text).made.init(jax.random.key(0), made, 0)[0] for text in names]
+    pairs = jnp.stack([jnp.stack([a, b]) for a, b in itertools.product(thetas, repeat=2)])
+    values = jax.jit(jax.vmap(lambda pair: made.per_step * made.value(tuple(pair), 0)))(pairs)
+    values = np.asarray(values).reshape(len(names), len(names))
+    return table(
+        ("", *(code(x) for x in names)),
+        ([code(x), *(f"{v:.3f}" for v in row)] for x, row in zip(names, values, strict=True)),
+    )
+
+
+def strategy_table() -> str:
+    """What the fixed strategies play in the IPD, by state."""
+    made = registry.make_game("ipd").made
+    rows = []
+    for name, cls in registry.algorithms().items():
+        if issubclass(cls, FixedStrategy):
+            table_of = registry.make_learner(name).made.probabilities(made, 0)
+            rows.append((code(name), *(number(round(float(p), 4)) for p in table_of)))
+    return table(("", *(code(state) for state in made.coordinates[0])), rows)
+
+
+def games() -> str:
+    """All games."""
+    rows = (
+        (
+            f"[{code(entry['name'])}](#{anchor('game', entry['name'])})",
+            str(entry["players"] or "any"),
+            ", ".join(entry["views"]),
+            cell(entry["summary"]),
+        )
+        for entry in catalogue(["games"])["games"]
+    )
+    return table(("name", "players", "views", "what it is"), rows)
+
+
+def presets() -> str:
+    """The Coin Game's conventions, one column per preset."""
+    names = {f.name: f.metadata["doc"] for f in dataclasses.fields(CoinGame)}
+    rows = [
+        [f"{code(rule)}: {cell(names[rule].removesuffix('; none: as the preset'))}"]
+        + [code(number(getattr(rules, rule))) for rules in PRESETS.values()]
+        for rule in Rules._fields
+    ]
+    return table(("rule", *(code(name) for name in PRESETS)), rows)
+
+
+# --- metrics, suites, README ------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    """Every metric."""
+
+    def span(low: float | None, high: float | None) -> str:
+        if low is None and high is None:
+            return "of the game"
+        return f"[{'-∞' if low is None else number(low)}, {'∞' if high is None else number(high)}]"
+
+    rows = (
+        (code(m.name), cell(m.formula), cell(m.unit), m.direction, span(m.low, m.high), cell(m.source))
+        for m in METRICS.values()
+    )
+    return table(("name", "formula", "unit", "better", "range", "source"), rows)
+
+
+def suites() -> str:
+    """The suites that come with the benchmark."""
+    return table(
+        ("name", "encounters", "matches", "seeds", "what it is"),
+        (
+            (code(s["name"]), str(s["encounters"]), str(s["matches"]), str(s["seeds"]), cell(s["summary"]))
+            for s in catalogue(["suites"])["suites"]
+        ),
+    )
+
+
+def readme(*title: str) -> str:
+    """A section of the README, without its heading.
+
+    Raises:
+      ExtensionError: there is no such section.
+    """
+    heading = " ".join(title)
+    found = re.search(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    if found is None:
+        raise ExtensionError(f"README.md has no section {heading!r}")
+    return found[1].strip()
+
+
+FRAGMENTS: dict[str, Callable[..., str]] = {
+    f.__name__: f
+    for f in (
+        all_claims,
+        bibtex,
+        game,
+        games,
+        learner,
+        methods,
+        metrics,
+        presets,
+        readme,
+        reproduction,
+        strategies,
+        strategy_table,
+        suites,
+    )
+}
+
+
+def expanded(text: str) -> str:
+    """A page with what its marks stand for.
+
+    Raises:
+      ExtensionError: an unknown fragment.
+    """
+
+    def write(match: re.Match[str]) -> str:
+        name, arguments = match.groups()
+        if name not in FRAGMENTS:
+            raise ExtensionError(f"no fragment {name!r}; allowed: {', '.join(FRAGMENTS)}")
+        return FRAGMENTS[name](*arguments.split())
+
+    return MARK.sub(write, text)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    def read(app: Sphinx, page: str, source: list[str]) -> None:
+        source[0] = expanded(source[0])
+
+    app.connect("source-read", read)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
