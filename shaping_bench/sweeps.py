@@ -1,0 +1,191 @@
+"""Sweeps over a hyperparameter, read back from stored results.
+
+A suite sweeps by writing lists, ``naive(lr=[0.1, 1, 10])``; every value is a cell of its own.
+Here cells that differ in one number only come together again, as the curve of a metric over
+that number.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from shaping_bench import stats
+from shaping_bench.errors import BadInput
+from shaping_bench.results import Results, kept
+
+LEAST_POINTS = 3
+"""Values that make a sweep; two are a comparison."""
+
+RESAMPLES = 1000
+"""Of the bootstrap, per point."""
+
+ASSUMED = {"lr": "lookahead_lr", "batch_size": "batch_size"}
+"""Hyperparameter by which a rule that looks ahead assumes its opponent's: the step, and, where it
+imagines play, the batch. No rule assumes an optimiser other than plain gradient steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A metric of one learner along the values of one hyperparameter.
+
+    Attributes:
+      game: label of the game.
+      learner: label of whose metric it is, without the swept number if that is its own.
+      opponent: likewise of the other players; the learner's own in self-play.
+      swept: whose hyperparameter differs: the learner's, the opponent's, or in self-play both.
+      hyperparameter: its name.
+      metric: name of the metric.
+      x: its values, ascending, ``(P,)``.
+      mean: of the metric over the seeds that did not diverge; NaN where all did, ``(P,)``.
+      low, high: 95 % percentile interval of the mean by the stratified bootstrap over seeds.
+      n: seeds that did not diverge, in all cells of a point.
+      diverged: seeds that did.
+      assumed: the value that the learner takes the opponent to have; None where it takes none.
+      hashes: per point the cells behind it.
+    """
+
+    game: str
+    learner: str
+    opponent: str
+    swept: Literal["learner", "opponent", "both"]
+    hyperparameter: str
+    metric: str
+    x: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n: tuple[int, ...]
+    diverged: tuple[int, ...]
+    assumed: float | None
+    hashes: tuple[tuple[str, ...], ...]
+
+
+@kept
+def series(results: Results, metric: str = "return") -> list[Series]:
+    """Every sweep of the suite's learners in stored encounters, in the suite's order.
+
+    A sweep is three or more cells that differ in nothing but one number: of the learner, of its
+    opponents (who then play alike), or of both in self-play. Where a pair met in both orders of
+    seats, a point is the mean over the two.
+
+    Args:
+      results: a results directory.
+      metric: a final metric.
+
+    Raises:
+      BadInput: no encounter has stored that metric.
+    """
+    stored = results.final_metrics("encounter")
+    if metric not in stored:
+        raise BadInput(f"metric is {metric!r}, which no encounter has stored; allowed: {', '.join(stored)}")
+    # Per sweep and value: the cells, and where the learner sat in them.
+    seats: dict[_Sweep, dict[float, dict[str, list[int]]]] = {}
+    for record in results.records:
+        for player, learner in enumerate(record["learners"]):
+            if record["kind"] == "encounter" and learner["label"] in results.learners:
+                for sweep, x in _sweeps(record, player):
+                    seats.setdefault(sweep, {}).setdefault(x, {}).setdefault(record["hash"], []).append(player + 1)
+    final = results.final(metric, "encounter")
+    runs = {key: part.set_index("seed")["value"] for key, part in final.groupby(["hash", "player"], observed=True)}
+    found = [_measured(sweep, metric, points, runs) for sweep, points in seats.items() if len(points) >= LEAST_POINTS]
+    rank = {game: k for k, game in enumerate(results.games)}, {label: k for k, label in enumerate(results.learners)}
+    return sorted(found, key=lambda s: (rank[0][s.game], rank[1].get(s.learner, len(rank[1])), s.learner, s.opponent))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sweep:
+    """What the cells of a sweep have in common."""
+
+    game: str
+    learner: str
+    opponent: str
+    swept: Literal["learner", "opponent", "both"]
+    hyperparameter: str
+    assumed: float | None
+    rest: str
+    """All other numbers of the players and of the protocol."""
+
+
+def _sweeps(record: Mapping[str, Any], player: int) -> Iterator[tuple[_Sweep, float]]:
+    """The sweeps that an encounter may be a point of, seen from one seat, and its value in each."""
+    own = record["learners"][player]
+    others = [x for j, x in enumerate(record["learners"]) if j != player]
+    if any((x["label"], x["hyperparameters"]) != (others[0]["label"], others[0]["hyperparameters"]) for x in others):
+        return
+    alike = own["label"] == others[0]["label"]
+    sides: list[Literal["learner", "opponent", "both"]] = ["both"] if alike else ["learner", "opponent"]
+    for swept in sides:
+        source = others[0] if swept == "opponent" else own
+        for name, x in source["hyperparameters"].items():
+            if isinstance(x, bool) or not isinstance(x, int | float):
+                continue
+            fixed = [
+                {k: v for k, v in y["hyperparameters"].items() if k != name or swept not in (side, "both")}
+                for side, y in (("learner", own), ("opponent", others[0]))
+            ]
+            protocol = [record.get(key) for key in ("seeds", "seed", "steps", "precision")]
+            sweep = _Sweep(
+                game=record["game"]["label"],
+                learner=own["label"] if swept == "opponent" else _unswept(own["label"], name),
+                opponent=others[0]["label"] if swept == "learner" else _unswept(others[0]["label"], name),
+                swept=swept,
+                hyperparameter=name,
+                assumed=None if swept == "learner" else _assumed(own["hyperparameters"], name),
+                rest=json.dumps([own["name"], others[0]["name"], fixed, protocol], sort_keys=True),
+            )
+            yield sweep, float(x)
+
+
+def _unswept(label: str, name: str) -> str:
+    """A label without one of its numbers: ``naive(lr=0.1,optimiser='adam')`` without ``lr``."""
+    inside = re.sub(rf"(?<=[(,]){re.escape(name)}=[^,()]*,?", "", label)
+    return inside.replace(",)", ")").replace("()", "")
+
+
+def _assumed(own: Mapping[str, Any], name: str) -> float | None:
+    """What a learner with these hyperparameters takes its opponent's ``name`` to be."""
+    value = own.get(ASSUMED.get(name, "")) if "lookahead_lr" in own else None
+    return None if value is None else float(value)
+
+
+def _measured(
+    sweep: _Sweep,
+    metric: str,
+    points: Mapping[float, Mapping[str, Sequence[int]]],
+    runs: Mapping[tuple[str, int], pd.Series],
+) -> Series:
+    x = sorted(points)
+    means, ends, n, lost = [], [], [], []
+    for value in x:
+        # A task per cell; a seed that sat in both seats counts once, with its mean.
+        tasks = [
+            pd.concat([runs[cell, seat] for seat in seats], axis=1).mean(axis=1, skipna=False).to_numpy(float)
+            for cell, seats in points[value].items()
+        ]
+        finite = [task[np.isfinite(task)] for task in tasks]
+        strata = [task for task in finite if len(task)]
+        means.append(float(stats.mean(strata)))
+        ends.append(stats.bootstrap_interval(stats.mean, strata, reps=RESAMPLES) if strata else (np.nan, np.nan))
+        n.append(sum(map(len, finite)))
+        lost.append(sum(map(len, tasks)) - n[-1])
+    return Series(
+        sweep.game,
+        sweep.learner,
+        sweep.opponent,
+        sweep.swept,
+        sweep.hyperparameter,
+        metric,
+        tuple(x),
+        tuple(means),
+        tuple(low for low, _ in ends),
+        tuple(high for _, high in ends),
+        tuple(n),
+        tuple(lost),
+        sweep.assumed,
+        tuple(tuple(points[value]) for value in x),
+    )
