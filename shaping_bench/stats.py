@@ -1,23 +1,36 @@
-"""Aggregates over seeds and tasks, in rliable's vocabulary (Agarwal et al. 2021).
+"""Aggregates over runs and tasks, in rliable's vocabulary (Agarwal et al., NeurIPS 2021).
 
-Scores are *strata*: a list with one array of runs per task (a task is a game and an
-opponent), so that tasks may have lost different numbers of runs to divergence. Every
-statistic maps strata of shape ``(..., n_t)`` to ``(...)``: the same function serves the
-point estimate and, with a leading axis of resamples, its bootstrap. NaN runs are removed,
-and counted, by :func:`strata` before anything is computed.
+Scores are *strata*: a list with one array of runs ``(n_t,)`` per task (a task is a game and
+an opponent), so that tasks may have lost different numbers of runs to divergence. NaN runs
+are removed, and counted, before anything is computed.
+
+A resample is a matrix of *weights*: how often each run was drawn. Every statistic maps
+strata, and weights ``(..., n_t)`` if given, to ``(...)``: the same function serves the point
+estimate and its bootstrap. What is drawn as one is a *unit* (:class:`Units`): a training
+seed with all that came of it, or all seeds that share a preparation; never an episode and
+never a seat, over which a run's score is a mean already.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Strata = Sequence[NDArray[np.float64]]
+Weights = Sequence[NDArray[Any]]
 Statistic = Callable[..., NDArray[np.float64]]
 
 MAX_DRAWS = 2**22
 """Most numbers drawn at once by a bootstrap; 32 MiB."""
+
+REPS = 2000
+"""Resamples of a bootstrap."""
+
+EXCHANGES = 4096
+"""Most sign patterns of an exchange test: all there are of up to twelve units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +52,28 @@ class Aggregate:
     runs: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What a bootstrap draws as one.
+
+    Attributes:
+      of: per task the unit of each run, ``(n_t,)``, counted from 0 within the task's pool.
+      pools: per task the pool its units are drawn from. Tasks of one pool share the draw, since
+        a unit's runs in all of them began alike; pools are drawn independently.
+      sizes: per task the number of units in its pool, those whose runs were lost included.
+    """
+
+    of: tuple[NDArray[np.int64], ...]
+    pools: tuple[Hashable, ...]
+    sizes: tuple[int, ...]
+
+
+def apart(runs: Strata, sample: Hashable = 0) -> Units:
+    """Every run its own unit and every task its own pool: rliable's stratified bootstrap."""
+    tasks = range(len(runs))
+    return Units(tuple(np.arange(len(x)) for x in runs), tuple((sample, t) for t in tasks), tuple(map(len, runs)))
+
+
 def strata(scores: ArrayLike) -> list[NDArray[np.float64]]:
     """Finite runs per task.
 
@@ -53,23 +88,107 @@ def strata(scores: ArrayLike) -> list[NDArray[np.float64]]:
     return [column for column in kept if len(column)]
 
 
-def mean(runs: Strata) -> NDArray[np.float64]:
+# --- statistics ---------------------------------------------------------------------------
+
+
+def mean(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
     """Mean over tasks of the mean over runs: every task weighs the same."""
-    return _over_tasks([x.mean(axis=-1) for x in runs])
+    return _over_tasks(_task_means(runs, weights))
 
 
-def median(runs: Strata) -> NDArray[np.float64]:
-    """Median of all runs. (rliable's median is over tasks of their means, a mean for one task.)"""
-    return np.median(np.concatenate(runs, axis=-1), axis=-1) if runs else np.array(np.nan)
+def median(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
+    """Median of all runs. rliable's median is :func:`task_median`, which for one task is a mean."""
+    if not runs:
+        return np.array(np.nan)
+    if weights is None:
+        return np.asarray(np.median(np.concatenate(runs)))
+    ordered, upto = _ordered(runs, weights)
+    total = upto[..., -1]
+    middle = [(upto <= k[..., None]).sum(axis=-1) for k in ((total - 1) // 2, total // 2)]
+    low, high = (ordered[np.minimum(k, len(ordered) - 1)] for k in middle)
+    return np.where(total > 0, (low + high) / 2, np.nan)
 
 
-def iqm(runs: Strata) -> NDArray[np.float64]:
+def iqm(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
     """Interquartile mean: of all runs, a quarter (rounded down) cut off at either end."""
     if not runs:
         return np.array(np.nan)
-    ordered = np.sort(np.concatenate(runs, axis=-1), axis=-1)
-    cut = ordered.shape[-1] // 4
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+    if weights is None:
+        values = np.sort(np.concatenate(runs))
+        cut = len(values) // 4
+        return np.asarray(values[cut : len(values) - cut].mean())
+    ordered, upto = _ordered(runs, weights)
+    total = upto[..., -1:]
+    quarter = total // 4
+    below = np.clip(upto, quarter, total - quarter) - quarter  # how much of what remains lies up to each run
+    kept = np.diff(below, axis=-1, prepend=0)
+    with np.errstate(invalid="ignore"):  # a resample without runs has no mean
+        return kept @ ordered / (total - 2 * quarter)[..., 0]
+
+
+def task_median(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
+    """Median over tasks of the mean over runs: what rliable calls the median."""
+    return _over_tasks(_task_means(runs, weights), np.nanmedian)
+
+
+def optimality_gap(runs: Strata, weights: Weights | None = None, target: float = 1.0) -> NDArray[np.float64]:
+    """How far runs stay below the target: mean of ``target - min(score, target)``; 0 is best.
+
+    Of normalised scores, whose target 1 is the social optimum; what lies above does not count.
+    """
+    return mean([target - np.minimum(x, target) for x in runs], weights)
+
+
+def probability_of_improvement(
+    first: Strata, second: Strata, first_weights: Weights | None = None, second_weights: Weights | None = None
+) -> NDArray[np.float64]:
+    """Probability that a run of ``first`` scores higher than one of ``second``; ties count half.
+
+    Mann and Whitney's U over its maximum in each task, averaged over tasks. Both need the
+    same tasks in the same order.
+
+    Raises:
+      ValueError: different numbers of tasks.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"both need the same tasks; got {len(first)} and {len(second)}")
+    chances = []
+    for t, (x, y) in enumerate(zip(first, second, strict=True)):
+        ordered = np.sort(y)
+        if first_weights is None or second_weights is None:
+            below = np.searchsorted(ordered, x, side="left") + np.searchsorted(ordered, x, side="right")
+            chances.append(below.mean() / (2 * len(y)))
+            continue
+        v, w = first_weights[t], second_weights[t]
+        upto = np.cumsum(w[..., np.argsort(y)], axis=-1)
+        upto = np.concatenate([np.zeros_like(upto[..., :1]), upto], axis=-1)
+        wins = (
+            upto[..., np.searchsorted(ordered, x, side="left")] + upto[..., np.searchsorted(ordered, x, side="right")]
+        )
+        with np.errstate(invalid="ignore"):
+            chances.append((v * wins).sum(axis=-1) / (2 * v.sum(axis=-1) * w.sum(axis=-1)))
+    return _over_tasks(chances)
+
+
+def performance_profile(runs: Strata, thresholds: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
+    """Fraction of runs that score above each threshold, averaged over tasks.
+
+    Args:
+      runs: strata ``(n_t,)``.
+      thresholds: ``(K,)``.
+      weights: of the runs, ``(..., n_t)``.
+
+    Returns:
+      ``(..., K)``, falling from 1 to 0.
+    """
+    levels = np.asarray(thresholds, np.float64)
+    if not runs:
+        return np.full(levels.shape, np.nan)
+    if weights is None:
+        return _over_tasks([1.0 - np.searchsorted(np.sort(x), levels, side="right") / len(x) for x in runs])
+    above = [(x[:, None] > levels).astype(np.float64) for x in runs]
+    with np.errstate(invalid="ignore"):
+        return _over_tasks([w @ a / w.sum(axis=-1)[..., None] for w, a in zip(weights, above, strict=True)])
 
 
 def std(scores: ArrayLike) -> float:
@@ -84,6 +203,34 @@ def std(scores: ArrayLike) -> float:
     counts = finite.sum(axis=1)
     per_seed = np.where(finite, table, 0.0).sum(axis=1)[counts > 0] / counts[counts > 0]
     return float(per_seed.std(ddof=1)) if len(per_seed) > 1 else float("nan")
+
+
+def standard_error(runs: Strata, units: Units) -> float:
+    """Standard error of :func:`mean`, from the spread over units.
+
+    Within a pool, the standard deviation (ddof = 1) over units of a unit's mean over its tasks,
+    over the root of their number; pools are independent and weigh as many tasks as they have.
+    For one task whose runs are all units this is the standard deviation over the root of n.
+
+    Returns:
+      NaN where a pool has runs of fewer than two units.
+    """
+    variance = 0.0
+    for pool in dict.fromkeys(units.pools):
+        tasks = [t for t, other in enumerate(units.pools) if other == pool]
+        size = units.sizes[tasks[0]]
+        means = np.full((len(tasks), size), np.nan)
+        for row, t in zip(means, tasks, strict=True):
+            counts = np.bincount(units.of[t], minlength=size)
+            sums = np.bincount(units.of[t], weights=runs[t], minlength=size)
+            row[counts > 0] = sums[counts > 0] / counts[counts > 0]
+        finite = np.isfinite(means)
+        kept = finite.any(axis=0)
+        if kept.sum() < 2:
+            return float("nan")
+        per_unit = np.where(finite, means, 0.0).sum(axis=0)[kept] / finite.sum(axis=0)[kept]
+        variance += (len(tasks) / len(runs)) ** 2 * per_unit.var(ddof=1) / kept.sum()
+    return float(np.sqrt(variance)) if runs else float("nan")
 
 
 STATISTICS: dict[str, Statistic] = {"mean": mean, "median": median, "iqm": iqm}
@@ -102,68 +249,256 @@ def aggregate(scores: ArrayLike) -> Aggregate:
     )
 
 
+# --- the bootstrap ------------------------------------------------------------------------
+
+
+def bootstrap(
+    statistic: Statistic,
+    *samples: Strata,
+    units: Sequence[Units] | None = None,
+    reps: int = REPS,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """A statistic of resampled runs.
+
+    Units are drawn with replacement from their pool, as many as it has; a run counts as often as
+    its unit was drawn. A pool that several samples name is drawn once for all of them: what two
+    learners owe to a lucky seed that both started from does not count as a difference.
+
+    Args:
+      statistic: called as ``statistic(*samples, *weights)``, weights ``(R, n_t)``.
+      *samples: what it is applied to; several for a comparison.
+      units: one for each sample; by default every run is drawn on its own (:func:`apart`).
+      reps: number of resamples R.
+      seed: of the draws; the same seed gives the same resamples.
+
+    Returns:
+      ``(R, ...)``.
+    """
+    drawn_as = units or [apart(runs, k) for k, runs in enumerate(samples)]
+    sizes = {pool: size for x in drawn_as for pool, size in zip(x.pools, x.sizes, strict=True)}
+    rng = np.random.default_rng(seed)
+    width = sum(sizes.values()) + sum(len(x) for runs in samples for x in runs)
+    values = []
+    for first in range(0, reps, max(1, MAX_DRAWS // width)):
+        count = min(max(1, MAX_DRAWS // width), reps - first)
+        counts = {pool: _counts(rng, size, count) for pool, size in sizes.items()}
+        weights = [[counts[pool][:, of] for pool, of in zip(x.pools, x.of, strict=True)] for x in drawn_as]
+        values.append(statistic(*samples, *weights))
+    return np.concatenate(values)
+
+
 def bootstrap_interval(
-    statistic: Statistic, *samples: Strata, reps: int = 2000, confidence: float = 0.95, seed: int = 0
+    statistic: Statistic,
+    *samples: Strata,
+    units: Sequence[Units] | None = None,
+    reps: int = REPS,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile interval of a statistic by the stratified bootstrap.
 
-    Runs are resampled with replacement within their task, never across tasks.
-
     Args:
-      statistic: maps one or more strata, with a leading axis, to one number each.
-      *samples: what it is applied to; several for a comparison.
-      reps: number of resamples R.
+      statistic, *samples, units, reps, seed: as :func:`bootstrap`.
       confidence: mass of the interval.
-      seed: of the resampling; the same seed gives the same interval.
 
     Returns:
       Low and high end; NaN where there are no runs.
     """
     if not all(samples):
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    size = sum(len(x) for runs in samples for x in runs)
-    values = []
-    for first in range(0, reps, max(1, MAX_DRAWS // size)):
-        count = min(max(1, MAX_DRAWS // size), reps - first)
-        drawn = [[x[rng.integers(len(x), size=(count, len(x)))] for x in runs] for runs in samples]
-        values.append(statistic(*drawn))
-    low, high = np.quantile(np.concatenate(values), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = interval(bootstrap(statistic, *samples, units=units, reps=reps, seed=seed), confidence)
     return float(low), float(high)
 
 
-def probability_of_improvement(first: Strata, second: Strata) -> NDArray[np.float64]:
-    """Probability that a run of ``first`` scores higher than one of ``second``; ties count half.
+def profile_interval(
+    runs: Strata,
+    thresholds: ArrayLike,
+    units: Units | None = None,
+    reps: int = REPS,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Pointwise percentile intervals of :func:`performance_profile`, ``(2, K)``."""
+    levels = np.asarray(thresholds, np.float64)
+    if not runs:
+        return np.full((2, *levels.shape), np.nan)
 
-    Mann and Whitney's U over its maximum in each task, averaged over tasks. Both need the
-    same tasks in the same order.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"both need the same tasks; got {len(first)} and {len(second)}")
-    from scipy.stats import rankdata  # half a second to import: only this pays for it
+    def profile(x: Strata, weights: Weights) -> NDArray[np.float64]:
+        return performance_profile(x, levels, weights)
 
-    chances = []
-    for x, y in zip(first, second, strict=True):
-        n, m = x.shape[-1], y.shape[-1]
-        ranks = rankdata(np.concatenate([x, y], axis=-1), axis=-1)[..., :n]
-        chances.append((ranks.sum(axis=-1) - n * (n + 1) / 2) / (n * m))
-    return _over_tasks(chances)
+    drawn_as = None if units is None else [units]
+    return interval(bootstrap(profile, runs, units=drawn_as, reps=reps, seed=seed), confidence)
 
 
-def performance_profile(runs: Strata, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """Fraction of runs that score above each threshold, averaged over tasks.
+def interval(values: NDArray[np.float64], confidence: float = 0.95) -> NDArray[np.float64]:
+    """Percentiles of resampled values ``(R, ...)`` that enclose the given mass: ``(2, ...)``."""
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    # A resample that lost every run of a statistic has no value.
+    quantile = np.nanquantile if np.isnan(values).any() else np.quantile
+    return np.asarray(quantile(values, ends, axis=0))
+
+
+def _counts(rng: np.random.Generator, size: int, reps: int) -> NDArray[np.float64]:
+    """How often each of ``size`` units is drawn, ``(R, size)``."""
+    drawn = rng.integers(size, size=(reps, size)) + np.arange(reps)[:, None] * size
+    return np.bincount(drawn.ravel(), minlength=reps * size).reshape(reps, size).astype(np.float64)
+
+
+# --- comparisons --------------------------------------------------------------------------
+
+
+def exchange_test(
+    first: Strata,
+    second: Strata,
+    units: Weights,
+    statistic: Statistic = mean,
+    reps: int = EXCHANGES,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value of the difference of a statistic between two learners.
+
+    Fisher's randomisation test for pairs: if the learners were alike, a unit's runs might as well
+    have been the other's. The difference is compared with those after exchanging the runs of some
+    units: of all subsets of units where there are at most ``reps``, else of as many random ones.
+    The least p-value is thus ``2^(1 - units)``: five seeds never tell two learners apart at 0.05.
 
     Args:
-      runs: strata ``(n_t,)``.
-      thresholds: ``(K,)``.
-
-    Returns:
-      ``(K,)``, falling from 1 to 0.
+      first, second: paired runs per task, ``(n_t,)``; finite.
+      units: per task the unit of each pair, whole numbers from 0 ``(n_t,)``.
+      statistic: of strata.
+      reps: number of exchanges.
+      seed: of the random subsets.
     """
-    levels = np.asarray(thresholds, np.float64)
-    fractions = [1.0 - np.searchsorted(np.sort(x), levels, side="right") / len(x) for x in runs]
-    return _over_tasks(fractions) if fractions else np.full(levels.shape, np.nan)
+    if not first:
+        return float("nan")
+    labels, flat = np.unique(np.concatenate(units), return_inverse=True)
+    signs = _signs(len(labels), reps, seed)
+    if statistic is mean:  # linear in what is exchanged
+        shares = [(x - y) / (len(x) * len(first)) for x, y in zip(first, second, strict=True)]
+        differences = signs @ np.bincount(flat, weights=np.concatenate(shares))
+    else:
+        both = [np.concatenate([x, y]) for x, y in zip(first, second, strict=True)]
+        ends = np.cumsum([len(x) for x in first])
+        differences = np.empty(len(signs))
+        most = max(1, MAX_DRAWS // (4 * int(ends[-1])))
+        for k in range(0, len(signs), most):
+            stays = (signs[k : k + most, flat] + 1) / 2
+            own = [np.concatenate([x, 1 - x], axis=-1) for x in np.split(stays, ends[:-1], axis=-1)]
+            differences[k : k + most] = statistic(both, own) - statistic(both, [1 - x for x in own])
+    # Signs of rounding: exchanges that change nothing must count as equal.
+    reached = np.abs(differences) >= np.abs(differences[0]) - 1e-12 * np.abs(differences).max()
+    return float(reached.mean())
 
 
-def _over_tasks(per_task: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.mean(np.stack(per_task), axis=0) if per_task else np.array(np.nan)
+@functools.lru_cache(maxsize=32)
+def _signs(units: int, reps: int, seed: int) -> NDArray[np.float64]:
+    """Which units keep (1) and which exchange (-1) their runs, ``(R, units)``; the first row keeps all."""
+    if 2**units <= reps:
+        exchanged = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+        return np.where(exchanged, -1.0, 1.0)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(reps, units))
+    signs[0] = 1.0
+    return signs
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P-values adjusted for their number (Holm 1979): at most that share of families has any
+    false rejection, however the tests depend on one another. NaN stays and does not count.
+
+    Args:
+      p_values: ``(m,)``.
+    """
+    given = np.asarray(p_values, np.float64)
+    order = np.argsort(given)[: np.isfinite(given).sum()]
+    adjusted = np.full(given.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)), 1.0)
+    return adjusted
+
+
+# --- ranks --------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """Ranks of L learners over their common tasks; 1 is best, ties share their ranks.
+
+    Attributes:
+      mean: over tasks of the rank by the mean over runs, ``(L,)``.
+      interval: of that, 95 %, ``(2, L)``.
+      distribution: share of resamples and tasks in which a learner has each rank, ``(L, L)``; a
+        learner that ties with others has an equal share of the ranks they cover.
+    """
+
+    mean: NDArray[np.float64]
+    interval: NDArray[np.float64]
+    distribution: NDArray[np.float64]
+
+
+def ranks(samples: Sequence[Strata], units: Sequence[Units] | None = None, reps: int = REPS, seed: int = 0) -> Ranks:
+    """Ranks of learners by what they score in tasks that all have, higher being better.
+
+    Args:
+      samples: per learner, strata over the same tasks in the same order; a task in which a learner
+        has no finite run is an empty array, and last in rank.
+      units, reps, seed: as :func:`bootstrap`.
+    """
+
+    def task_means(*arguments: Any) -> NDArray[np.float64]:
+        """``(..., L, T)``."""
+        size = len(samples)
+        runs, weights = arguments[:size], arguments[size:] or (None,) * size
+        return np.stack([np.stack(_task_means(x, w), axis=-1) for x, w in zip(runs, weights, strict=True)], axis=-2)
+
+    num_tasks = len(samples[0])
+    resampled = bootstrap(task_means, *samples, units=units, reps=reps, seed=seed)
+    mean_ranks = np.zeros((len(resampled), len(samples)))
+    distribution = np.zeros((len(samples), len(samples)))
+    point = np.zeros(len(samples))
+    for t in range(num_tasks):
+        better, level = _order(resampled[..., t])
+        mean_ranks += (better + (level + 1) / 2) / num_tasks
+        for k in range(len(samples)):
+            covered = (better <= k) & (k < better + level)
+            distribution[:, k] += np.where(covered, 1.0 / level, 0.0).mean(axis=0) / num_tasks
+        better, level = _order(task_means(*samples)[None, :, t])
+        point += (better + (level + 1) / 2)[0] / num_tasks
+    return Ranks(point, interval(mean_ranks), distribution)
+
+
+def _order(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Per learner how many score better, and how many the same (itself included), ``(R, L)`` each."""
+    x = np.where(np.isfinite(scores), scores, -np.inf)
+    return (x[:, None, :] > x[:, :, None]).sum(-1), (x[:, None, :] == x[:, :, None]).sum(-1)
+
+
+# --- common -------------------------------------------------------------------------------
+
+
+def _task_means(runs: Strata, weights: Weights | None) -> list[NDArray[np.float64]]:
+    """Mean over runs, per task ``(...)``; NaN where a task has none."""
+    if weights is None:
+        return [np.asarray(x.mean() if len(x) else np.nan) for x in runs]
+    with np.errstate(invalid="ignore"):
+        return [w @ x / w.sum(axis=-1) for x, w in zip(runs, weights, strict=True)]
+
+
+def _over_tasks(
+    per_task: Sequence[NDArray[np.float64]], combine: Callable[..., NDArray[np.float64]] = np.nanmean
+) -> NDArray[np.float64]:
+    """Combines tasks' numbers ``(...)``; a resample without any run of a task goes without that task."""
+    if not per_task:
+        return np.array(np.nan)
+    table = np.stack(per_task)
+    if np.isnan(table).any():
+        with np.errstate(invalid="ignore"):
+            missing = np.isnan(table).all(axis=0)
+            return np.where(missing, np.nan, combine(np.where(missing, 0.0, table), axis=0))
+    return np.asarray(table.mean(axis=0) if combine is np.nanmean else combine(table, axis=0))
+
+
+def _ordered(runs: Strata, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """All runs in order, ``(N,)``, and the weight up to and with each, ``(..., N)``."""
+    values = np.concatenate(runs)
+    order = np.argsort(values, kind="stable")
+    return values[order], np.cumsum(np.concatenate(list(weights), axis=-1)[..., order], axis=-1)

@@ -5,6 +5,9 @@ those same digits. The entry of learner A against opponent B is A's number per s
 averaged over all seats and cells in which A sits opposite B: in a symmetric game the one
 stored encounter yields both (A, B) and (B, A), in an asymmetric one both orders are pooled,
 and in self-play the two seats are.
+
+What is resampled, exchanged and counted is thus the training seed. Where seeds share fewer
+preparations than there are seeds, it is the preparation: see :func:`_pairings`.
 """
 
 import csv
@@ -23,17 +26,20 @@ import numpy as np
 import pandas as pd
 import tabulate
 
+from shaping_bench import anchors, stats
 from shaping_bench import results as results_
-from shaping_bench import stats
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.results import Results
 
 DIMENSIONS = ("learner", "opponent", "game", "metric")
-SPREADS = ("std", "ci", "none")
+SPREADS = ("std", "se", "ci", "none")
 ABSENT = "\N{EN DASH}"
 
 Statistic = Literal["mean", "median", "iqm"]
-Spread = Literal["std", "ci", "none"]
+Spread = Literal["std", "se", "ci", "none"]
+
+LEVEL = 0.05
+"""Level of the tests behind bold entries, after correction for their number."""
 
 COSTS = {
     "wall_seconds": "run_seconds",
@@ -52,11 +58,13 @@ class Cell:
     Attributes:
       text: what every format prints.
       mean, std, median, iqm: statistics of the finite runs; None where there is none.
+      se: standard error of the mean.
       ci: 95 % bootstrap interval of the table's statistic, where it was asked for.
       n: finite runs that entered.
       runs: all runs (seeds, times the tasks an average runs over).
       diverged: runs whose learning diverged; the others that miss have no value.
       hashes: the stored cells it comes from.
+      best: whether it is the best of those it is compared with, or not distinguishable from it.
     """
 
     text: str
@@ -64,11 +72,13 @@ class Cell:
     std: float | None = None
     median: float | None = None
     iqm: float | None = None
+    se: float | None = None
     ci: tuple[float, float] | None = None
     n: int = 0
     runs: int = 0
     diverged: int = 0
     hashes: tuple[str, ...] = ()
+    best: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +111,14 @@ def entries(results: Results, metric: str, kind: str = "encounter") -> pd.DataFr
 
     Returns:
       game, learner, opponent, task (what an average runs over: the opponent met), seed,
-      value (NaN if any seat's is), diverged (bool), hashes (of the cells the number is from).
+      value (NaN if any seat's is), diverged (bool), hashes (of the cells the number is from),
+      unit (what of the seed's is resampled with it) and pool (of such units: what, how many).
     """
     made = {
         "robustness_mean": _robustness_mean,
         "robustness_worst": _robustness_worst,
         "influence": _influence,
+        anchors.METRIC: _normalised,
     }.get(metric)
     if made is not None:
         return made(results, kind)
@@ -127,14 +139,89 @@ def _stored(results: Results, metric: str, kind: str) -> pd.DataFrame:
     marks = per_seed("diverged").max() > 0
     frame["diverged"] = marks.reindex(frame.index, fill_value=False).astype(bool)
     frame = frame.reset_index()
-    return frame.assign(task=frame["opponent"], hashes=_hashes(results, kind, frame))
+    return _placed(results, kind, frame.assign(task=frame["opponent"]))
 
 
-def _hashes(results: Results, kind: str, frame: pd.DataFrame) -> pd.Series:
-    """Per row, the cells in which its learner sits opposite its opponent."""
-    seats = results.seats[results.seats["kind"] == kind].astype({key: object for key in _PAIRING})
-    by_pairing = seats.groupby(_PAIRING, sort=False)["hash"].agg(lambda x: tuple(dict.fromkeys(x)))
-    return by_pairing.reindex(pd.MultiIndex.from_frame(frame[_PAIRING])).set_axis(frame.index)
+@dataclasses.dataclass
+class _Pairing:
+    """Where the numbers of a learner against an opponent come from.
+
+    Attributes:
+      hashes: the stored cells.
+      pool: what is resampled, ``("seeds", S)`` or ``("preparations", P)``.
+      units: of each seed, ``(S,)``.
+    """
+
+    hashes: tuple[str, ...]
+    pool: tuple[str, int]
+    units: np.ndarray
+
+
+@results_.kept
+def _pairings(results: Results, kind: str) -> dict[tuple[str, str, str], _Pairing]:
+    """Game, learner and opponent to where their numbers come from.
+
+    A seed is the unit, unless seeds share 1 < P < S preparations: then a preparation is, with all
+    its seeds, since it is what would be drawn anew. It is the learner's own where that was prepared,
+    in the first seat in which it is stored, else the opponent's. Of a single preparation there is
+    no spread to be had, so that seeds are units again, and tables say so.
+    """
+    found: dict[tuple[str, str, str], _Pairing] = {}
+    by_hash = {record["hash"]: record for record in results.records}
+    seats = results.seats[results.seats["kind"] == kind]
+    for key, player, *names in seats[["hash", "player", *_PAIRING]].itertuples(index=False, name=None):
+        pairing = found.get(tuple(names))
+        if pairing is None:
+            found[tuple(names)] = _Pairing((key,), *_units(by_hash[key], player - 1))
+        elif key not in pairing.hashes:
+            pairing.hashes += (key,)
+    return found
+
+
+def _units(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], np.ndarray]:
+    """Pool and units of a cell's seeds, as a player sees them."""
+    seeds, learners = int(record["seeds"]), record["learners"]
+    for seat in (player, *(i for i in range(len(learners)) if i != player)):
+        count = _num_prepared(learners[seat])
+        if 1 < count < seeds:
+            from shaping_bench import registry
+            from shaping_bench.encounter import shared_preparations
+
+            rule = registry.algorithms().get(learners[seat]["name"])
+            return ("preparations", count), shared_preparations(rule, seat, seeds, count)  # type: ignore[arg-type]
+    return ("seeds", seeds), np.arange(seeds)
+
+
+def _num_prepared(learner: Mapping[str, Any]) -> int:
+    """Preparations that the seeds of a cell's learner share; 0 without any."""
+    return int((learner.get("preparation") or {}).get("seeds", 0))
+
+
+def _placed(results: Results, kind: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their cells and what is resampled with them."""
+    pairings = _pairings(results, kind)
+    codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[_PAIRING]))
+    found = [pairings[key] for key in keys]
+    own = np.empty(len(found), object), np.empty(len(found), object)
+    for k, pairing in enumerate(found):
+        own[0][k], own[1][k] = pairing.hashes, pairing.pool
+    units = frame["seed"].to_numpy(int).copy()
+    for k, pairing in enumerate(found):
+        if pairing.pool[0] != "seeds":
+            rows = codes == k
+            units[rows] = pairing.units[units[rows]]
+    return frame.assign(hashes=own[0][codes], pool=own[1][codes], unit=units)
+
+
+def _normalised(results: Results, kind: str) -> pd.DataFrame:
+    """Returns on the scale of each game's anchors; games without one are left out."""
+    returns = _stored(results, "return", kind)
+    parts = []
+    for game, part in returns.groupby("game", sort=False):
+        known = anchors.anchors_in(results)[str(game)]
+        if known is not None and known.one is not None:
+            parts.append(part.assign(value=known.normalised(part["value"])))
+    return pd.concat(parts, ignore_index=True) if parts else returns.iloc[:0]
 
 
 def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
@@ -142,7 +229,8 @@ def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
     seats = results.seats.astype({key: object for key in ("hash", "game", "learner", "opponent")})
     rows = seats.merge(numbers, on="hash").rename(columns={COSTS[metric]: "value"})
     frame = rows.groupby(["game", "learner", "opponent"], sort=False)["value"].mean().astype(float).reset_index()
-    return frame.assign(task=frame["opponent"], seed=0, diverged=False, hashes=_hashes(results, kind, frame))
+    placed = _placed(results, kind, frame.assign(task=frame["opponent"], seed=0, diverged=False))
+    return placed.assign(unit=0, pool=[("cells", 1)] * len(placed))
 
 
 def _robustness_mean(results: Results, kind: str) -> pd.DataFrame:
@@ -178,7 +266,7 @@ def _influence(results: Results, kind: str) -> pd.DataFrame:
         diverged=both["diverged"] | both["lost"],
         hashes=both["hashes"] + both["base_hashes"],
     )
-    return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged", "hashes"]]
+    return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged", "hashes", "pool", "unit"]]
 
 
 SUITE_METRICS = ("robustness_mean", "robustness_worst", "influence")
@@ -190,7 +278,8 @@ def metric_names(results: Results, kind: str) -> list[str]:
     stored = results.final_metrics(kind)
     if not stored:
         return []
-    return sorted({*stored, *(COSTS if kind == "encounter" else ()), *(SUITE_METRICS if "return" in stored else ())})
+    made = (*SUITE_METRICS, anchors.METRIC) if "return" in stored else ()
+    return sorted({*stored, *(COSTS if kind == "encounter" else ()), *made})
 
 
 # --- the row model ------------------------------------------------------------------------
@@ -205,6 +294,8 @@ def build(
     game: str | None = None,
     statistic: Statistic = "mean",
     spread: Spread = "std",
+    show_n: bool = False,
+    bold: bool = True,
 ) -> list[Table]:
     """Comparison tables.
 
@@ -218,10 +309,14 @@ def build(
       kind: ``"encounter"`` or ``"league"``.
       game: only this one.
       statistic: of the runs.
-      spread: ``"std"`` over seeds, ``"ci"`` (95 %, stratified bootstrap) or ``"none"``.
+      spread: ``"std"`` over seeds, ``"se"`` (standard error of the mean), ``"ci"`` (95 %,
+        stratified bootstrap of the statistic) or ``"none"``.
+      show_n: whether entries say how many runs they are from; they do where some were lost.
+      bold: whether the best learner against each opponent is marked, with all that the runs do
+        not tell apart from it (see :func:`_mark_best`).
 
     Raises:
-      BadInput: an unknown name.
+      BadInput: an unknown name, or a metric that none of the games has.
     """
     for field, value in (("rows", rows), ("cols", cols)):
         if value not in DIMENSIONS:
@@ -245,7 +340,10 @@ def build(
     frame = pd.concat([entries(results, name, kind).assign(metric=name) for name in names], ignore_index=True)
     if game is not None:
         frame = frame[frame["game"] == game]
-    return tabulated(results, frame, kind, rows, cols, statistic, spread)
+    if frame.empty:
+        where = "the games" if game is None else f"game {game!r}"
+        raise BadInput(f"metric is {', '.join(map(repr, names))}, of which {where} has none; allowed: one that it has")
+    return tabulated(results, frame, kind, rows, cols, statistic, spread, show_n, bold)
 
 
 def tabulated(
@@ -256,8 +354,10 @@ def tabulated(
     cols: str,
     statistic: Statistic = "mean",
     spread: Spread = "std",
+    show_n: bool = False,
+    bold: bool = True,
 ) -> list[Table]:
-    """Tables of per-seed numbers: those of :func:`entries` with a column ``metric``."""
+    """Tables of per-seed numbers: those of :func:`entries` with a column ``metric``; see :func:`build`."""
     frame = _numbered(frame)
     split = [name for name in ("game", "metric") if name not in (rows, cols)]
     order = {
@@ -277,18 +377,25 @@ def tabulated(
         row_labels, col_labels = (tuple(sorted(part[x].unique(), key=order[x])) for x in (rows, cols))
         measured = {key: _measured(group, statistic, spread) for key, group in part.groupby([rows, cols], sort=False)}
         title = ": ".join(chosen) or "all"
+        grid = [[measured.get((r, c)) for c in col_labels] for r in row_labels]
+        marks = _marks(results, part, rows, cols, grid, (row_labels, col_labels), statistic) if bold else None
+        note = (
+            f"{_note(kind, part, rows, cols, statistic, spread)}; {_bold_note(results, marks, row_labels, rows, cols)}"
+            f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
+            f"{_prepared(results, part)}"
+        )
         tables.append(
             _table(
                 title + (" (league)" if kind == "league" else ""),
-                f"{_note(kind, part, rows, cols, statistic, spread)}; "
-                f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
-                f"{_prepared(results, part)}",
+                note,
                 (rows, cols),
                 row_labels,
                 col_labels,
-                [[measured.get((r, c)) for c in col_labels] for r in row_labels],
+                grid,
                 statistic,
                 spread,
+                show_n,
+                marks,
             )
         )
     return tables
@@ -296,10 +403,40 @@ def tabulated(
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
+    """One entry with the runs behind it.
+
+    Attributes:
+      scores, units: per seed and task, ``(S, T)``; NaN and -1 where there is none.
+      tasks: what was met, ``(game, opponent, task, metric)``; ``pools`` of each.
+      seeds: ``(S,)``.
+    """
+
     aggregate: stats.Aggregate
+    se: float
     ci: tuple[float, float] | None
     diverged: int
     hashes: tuple[str, ...]
+    scores: np.ndarray
+    units: np.ndarray
+    tasks: tuple[tuple[str, ...], ...]
+    pools: tuple[tuple[str, int], ...]
+    seeds: np.ndarray
+
+    def runs(self, tasks: Sequence[tuple[str, ...]] | None = None) -> tuple[list[np.ndarray], stats.Units]:
+        """Finite runs per task and what is resampled of them; of all tasks that have any, or of those
+        named (an empty array where there is none)."""
+        at = {task: t for t, task in enumerate(self.tasks)}
+        finite = np.isfinite(self.scores)
+        chosen = [t for t in range(len(self.tasks)) if finite[:, t].any()] if tasks is None else [*map(at.get, tasks)]
+        runs: list[np.ndarray] = []
+        units: list[np.ndarray] = []
+        pools: list[tuple[str, int]] = []
+        for t in chosen:
+            kept = finite[:, t] if t is not None else np.zeros(len(self.seeds), bool)
+            runs.append(self.scores[kept, t or 0])
+            units.append(self.units[kept, t or 0])
+            pools.append(self.pools[t or 0])
+        return runs, stats.Units(tuple(units), tuple(pools), tuple(size for _, size in pools))
 
 
 def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
@@ -313,11 +450,136 @@ def _measured(group: pd.DataFrame, statistic: Statistic, spread: Spread) -> _Mea
     seeds, row = np.unique(group["seed"].to_numpy(), return_inverse=True)
     tasks, first, column = np.unique(group["number"].to_numpy(), return_index=True, return_inverse=True)
     scores = np.full((len(seeds), len(tasks)), np.nan)
+    units = np.full(scores.shape, -1)
     scores[row, column] = values
-    aggregate = dataclasses.replace(stats.aggregate(scores), runs=len(values))
-    ci = stats.bootstrap_interval(stats.STATISTICS[statistic], stats.strata(scores)) if spread == "ci" else None
-    hashes = itertools.chain.from_iterable(group["hashes"].iloc[first])
-    return _Measured(aggregate, ci, int(group["diverged"].sum()), tuple(dict.fromkeys(hashes)))
+    units[row, column] = group["unit"].to_numpy(int)
+    one_each = group.iloc[first]
+    made = _Measured(
+        dataclasses.replace(stats.aggregate(scores), runs=len(values)),
+        np.nan,
+        None,
+        int(group["diverged"].sum()),
+        tuple(dict.fromkeys(itertools.chain.from_iterable(one_each["hashes"]))),
+        scores,
+        units,
+        tuple(one_each[["game", "opponent", "task", "metric"]].itertuples(index=False, name=None)),
+        tuple(one_each["pool"]),
+        seeds,
+    )
+    runs, drawn_as = made.runs()
+    ci = None
+    if spread == "ci":
+        ci = stats.bootstrap_interval(stats.STATISTICS[statistic], runs, units=[drawn_as])
+    return dataclasses.replace(made, se=stats.standard_error(runs, drawn_as), ci=ci)
+
+
+# --- bold ---------------------------------------------------------------------------------
+
+
+def _marks(
+    results: Results,
+    part: pd.DataFrame,
+    rows: str,
+    cols: str,
+    grid: Sequence[Sequence[_Measured | None]],
+    labels: tuple[Sequence[str], Sequence[str]],
+    statistic: Statistic,
+) -> list[list[bool]] | None:
+    """Which entries are bold; None where nothing is compared.
+
+    Compared are the suite's learners against the same opponents in the same game: the entries of
+    a column where learners are rows, of a row where they are columns. Metrics of which neither more
+    nor less is better, and costs, which have no runs to be compared by, have no best.
+    """
+    if "learner" not in (rows, cols) or set(part["metric"]) <= set(COSTS):
+        return None
+    from shaping_bench.metrics import definition
+
+    transposed = rows != "learner"
+    lines = [list(line) for line in (grid if transposed else zip(*grid, strict=True))]
+    learners, others = (labels[1], labels[0]) if transposed else labels
+    known = set(results.learners or results.labels)
+    compared = [x in known for x in learners]
+    decimals = _decimals(getattr(x.aggregate, statistic) for line in lines for x in line if x is not None)
+    marks = []
+    for label, line in zip(others, lines, strict=True):
+        metric = label if "metric" in (rows, cols) else str(part["metric"].iloc[0])
+        direction = "none" if metric in COSTS else definition(metric).direction
+        entered = [x if ok else None for x, ok in zip(line, compared, strict=True)]
+        marks.append(_mark_best(entered, stats.STATISTICS[statistic], direction, decimals))
+    if not any(map(any, marks)):
+        return None
+    return marks if transposed else [list(line) for line in zip(*marks, strict=True)]
+
+
+def _mark_best(
+    entered: Sequence[_Measured | None],
+    statistic: stats.Statistic,
+    direction: str,
+    decimals: int,
+    reps: int = stats.EXCHANGES,
+) -> list[bool]:
+    """The best entry, and those that its runs do not tell apart from it.
+
+    Every other entry is compared with the best by an exchange test of the statistic, seed against
+    seed; the p-values are corrected for their number (Holm). An entry that prints the same number
+    as the best is marked whatever the test says of the digits that are not shown.
+    """
+    numbers = [float(statistic(x.runs()[0])) if x is not None and x.aggregate.n else math.nan for x in entered]
+    finite = [k for k, x in enumerate(numbers) if math.isfinite(x)]
+    if direction not in ("higher", "lower") or not finite:
+        return [False] * len(entered)
+    best = (max if direction == "higher" else min)(finite, key=numbers.__getitem__)
+    chances = [
+        _exchanged(entered[best], x, statistic, reps) if k in finite else math.nan for k, x in enumerate(entered)
+    ]
+    chances[best] = math.nan  # is no comparison
+    apart = stats.holm(chances) <= LEVEL
+    compared = np.isfinite(chances)
+    shown = [_number(x, decimals) if k in finite else None for k, x in enumerate(numbers)]
+    return [
+        k == best or (shown[k] is not None and (shown[k] == shown[best] or bool(compared[k] and not apart[k])))
+        for k in range(len(entered))
+    ]
+
+
+def _exchanged(first: _Measured | None, second: _Measured | None, statistic: stats.Statistic, reps: int) -> float:
+    """P-value of the difference of two entries over the tasks and seeds that both have; NaN without any."""
+    if first is None or second is None or first is second:
+        return math.nan
+    _, rows, other_rows = np.intersect1d(first.seeds, second.seeds, return_indices=True)
+    at = {task: t for t, task in enumerate(second.tasks)}
+    pools: dict[Any, int] = {}
+    samples: tuple[list[np.ndarray], ...] = [], [], []
+    for t, task in enumerate(first.tasks):
+        if task not in at:
+            continue
+        x, y = first.scores[rows, t], second.scores[other_rows, at[task]]
+        kept = np.isfinite(x) & np.isfinite(y)
+        if not kept.any():
+            continue
+        # Where one of the two shares preparations, its seeds move together, and so must the other's.
+        sides = (first.pools[t], first.units[rows, t]), (second.pools[at[task]], second.units[other_rows, at[task]])
+        pool, units = min(sides, key=lambda side: side[0][1])
+        start = pools.setdefault(pool, sum(size for _, size in pools))
+        for sample, numbers in zip(samples, (x, y, start + units), strict=True):
+            sample.append(numbers[kept])
+    return stats.exchange_test(samples[0], samples[1], samples[2], statistic, reps=reps)
+
+
+def _bold_note(
+    results: Results, marks: Sequence[Sequence[bool]] | None, row_labels: Sequence[str], rows: str, cols: str
+) -> str:
+    if marks is None:
+        return ""
+    line = "column" if rows == "learner" else "row"
+    among = " among the suite's learners"
+    if rows == "learner" and set(row_labels) <= set(results.learners or results.labels):
+        among = ""
+    return (
+        f"bold: the best of each {line}{among} and all that its runs do not tell apart from it (exchange test, paired "
+        f"by seed, Holm-corrected over the {line}, level {LEVEL}); "
+    )
 
 
 def _table(
@@ -329,23 +591,40 @@ def _table(
     grid: Sequence[Sequence[_Measured | None]],
     statistic: Statistic,
     spread: Spread,
+    show_n: bool = False,
+    marks: Sequence[Sequence[bool]] | None = None,
 ) -> Table:
     decimals = _decimals(getattr(x.aggregate, statistic) for row in grid for x in row if x is not None)
-    cells = tuple(tuple(_cell(x, statistic, spread, decimals) for x in row) for row in grid)
+    cells = [[_cell(x, statistic, spread, decimals, show_n) for x in row] for row in grid]
+    if marks is not None:
+        cells = [
+            [dataclasses.replace(cell, best=best) for cell, best in zip(*both, strict=True)]
+            for both in zip(cells, marks, strict=True)
+        ]
     if any(cell.n < cell.runs for row in cells for cell in row):
         note += "; (n=a/b): a of b runs have a value, the others diverged or have none"
-    return Table(title, note, *dimensions, tuple(row_labels), tuple(col_labels), cells, decimals)
+    return Table(title, note, *dimensions, tuple(row_labels), tuple(col_labels), tuple(map(tuple, cells)), decimals)
 
 
 def _note(kind: str, part: pd.DataFrame, rows: str, cols: str, statistic: str, spread: str) -> str:
     what = "learner's number" if "learner" in (rows, cols) else "number"
-    how = {"std": " ± standard deviation", "ci": " [95 % bootstrap interval]", "none": ""}[spread]
+    how = {
+        "std": " ± standard deviation",
+        "se": " ± standard error of the mean",
+        "ci": " [95 % bootstrap interval]",
+        "none": "",
+    }[spread]
     groups = part.groupby([rows, cols], sort=False)
     over = [f"{x}s" for x in ("learner", "opponent") if x not in (rows, cols) and groups[x].nunique().max() > 1]
     averaged = f", averaged over {' and '.join(over)}" if over else ""
     where = "; final policies meet without learning" if kind == "league" else ""
+    if kind == "league" and spread != "none":
+        where += ", and spreads are over the learner's own seeds, whom they met being as it was"
     num_seeds = part["seed"].nunique()
     per = "per cell" if set(part["metric"]) <= set(COSTS) else f"over {num_seeds} seed{'s' * (num_seeds != 1)}"
+    grouped = sorted({size for pool, size in part["pool"] if pool == "preparations"})
+    if grouped and spread in ("se", "ci"):
+        per += f", in groups that share one of {' or '.join(map(str, grouped))} preparations"
     return f"{what}, {statistic}{how} {per}{averaged}{where}"
 
 
@@ -379,7 +658,11 @@ def _prepared(results: Results, part: pd.DataFrame) -> str:
                 if x.get("preparation") and x["label"] in shown:
                     spent.setdefault(x["label"], {})[x["preparation"]["artifact"]] = x["preparation"]
     texts = [f"{label} ({preparation_cost(list(spent[label].values()))})" for label in spent]
-    return f"; prepared before: {', '.join(texts)}" if texts else ""
+    if not texts:
+        return ""
+    single = [label for label in spent if all(x.get("seeds") == 1 for x in spent[label].values())]
+    alone = f"; one preparation each, so that spreads are of encounters only: {', '.join(single)}" if single else ""
+    return f"; prepared before: {', '.join(texts)}{alone}"
 
 
 def preparation_cost(preparations: Sequence[Mapping[str, Any]]) -> str:
@@ -406,7 +689,9 @@ def _number(x: float, decimals: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def _cell(measured: _Measured | None, statistic: Statistic, spread: Spread, decimals: int) -> Cell:
+def _cell(
+    measured: _Measured | None, statistic: Statistic, spread: Spread, decimals: int, show_n: bool = False
+) -> Cell:
     if measured is None:
         return Cell(ABSENT)
     aggregate = measured.aggregate
@@ -416,14 +701,19 @@ def _cell(measured: _Measured | None, statistic: Statistic, spread: Spread, deci
         text += f" [{_number(measured.ci[0], decimals)}, {_number(measured.ci[1], decimals)}]"
     elif spread == "std" and math.isfinite(aggregate.std):
         text += f" ± {_number(aggregate.std, decimals)}"
+    elif spread == "se" and math.isfinite(measured.se):
+        text += f" ± {_number(measured.se, decimals)}"
     if aggregate.n < aggregate.runs:
         text += f" (n={aggregate.n}/{aggregate.runs})"
+    elif show_n:
+        text += f" (n={aggregate.n})"
     return Cell(
         text,
         mean=_finite(aggregate.mean),
         std=_finite(aggregate.std),
         median=_finite(aggregate.median),
         iqm=_finite(aggregate.iqm),
+        se=_finite(measured.se),
         ci=measured.ci if aggregate.n else None,
         n=aggregate.n,
         runs=aggregate.runs,
@@ -563,7 +853,7 @@ def _markdown(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
         body = [
-            [_md(label), *(_md(cell.text) for cell in row)]
+            [_md(label), *(f"**{_md(cell.text)}**" if cell.best else _md(cell.text) for cell in row)]
             for label, row in zip(table.row_labels, table.cells, strict=True)
         ]
         grid = tabulate.tabulate(
@@ -621,6 +911,11 @@ def _latex_cell(text: str) -> str:
     return re.sub(_NUMBER, lambda m: f"${exponent(m[0])}$", head) + bracket + rest
 
 
+def _latex_entry(cell: Cell) -> str:
+    text = _latex_cell(cell.text)
+    return rf"{{\bfseries\boldmath {text}}}" if cell.best else text
+
+
 def _latex(tables: Sequence[Table]) -> str:
     blocks = ["% needs \\usepackage{booktabs}"]
     for table in tables:
@@ -634,7 +929,7 @@ def _latex(tables: Sequence[Table]) -> str:
             r"\midrule",
         ]
         for label, row in zip(table.row_labels, table.cells, strict=True):
-            lines.append(" & ".join([_latex_text(label), *(_latex_cell(cell.text) for cell in row)]) + r" \\")
+            lines.append(" & ".join([_latex_text(label), *(_latex_entry(cell) for cell in row)]) + r" \\")
         blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
     return "\n\n".join(blocks)
 
@@ -643,14 +938,15 @@ def _csv(tables: Sequence[Table]) -> str:
     """Tidy, one line per entry; the statistics have the digits of the text."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    statistics = ["mean", "std", "median", "iqm", "ci_low", "ci_high"]
-    writer.writerow(["table", "row", "column", "text", *statistics, "n", "runs", "diverged"])
+    statistics = ["mean", "std", "median", "iqm", "se", "ci_low", "ci_high"]
+    writer.writerow(["table", "row", "column", "text", *statistics, "n", "runs", "diverged", "best"])
     for table in tables:
         for label, row in zip(table.row_labels, table.cells, strict=True):
             for column, cell in zip(table.col_labels, row, strict=True):
-                values = [cell.mean, cell.std, cell.median, cell.iqm, *(cell.ci or (None, None))]
+                values = [cell.mean, cell.std, cell.median, cell.iqm, cell.se, *(cell.ci or (None, None))]
                 numbers = ["" if x is None else _number(x, _shown_decimals(cell, table)) for x in values]
-                writer.writerow([table.title, label, column, cell.text, *numbers, cell.n, cell.runs, cell.diverged])
+                counts = [cell.n, cell.runs, cell.diverged, int(cell.best)]
+                writer.writerow([table.title, label, column, cell.text, *numbers, *counts])
     return out.getvalue().rstrip("\n")
 
 
@@ -683,7 +979,8 @@ def html_table(table: Table, link: Callable[[tuple[str, ...]], str | None] | Non
 
     def shown(cell: Cell) -> str:
         address = link(cell.hashes) if link and cell.hashes else None
-        return escape(cell.text) if address is None else f'<a href="{escape(address)}">{escape(cell.text)}</a>'
+        text = f"<strong>{escape(cell.text)}</strong>" if cell.best else escape(cell.text)
+        return text if address is None else f'<a href="{escape(address)}">{text}</a>'
 
     # Long names of metrics may break after an underscore.
     names = [escape(x).replace("_", "_<wbr>") for x in (table.corner, *table.col_labels)]

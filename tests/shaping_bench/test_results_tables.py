@@ -310,7 +310,8 @@ def test_entries_link_where_there_is_something_to_link_to(loaded):
     aim = entry(table, "lola", "all-d")
     text = tables.html_table(table, lambda hashes: "#a&b" if hashes == aim.hashes else None)
     assert text.count("<a ") == 2  # the encounter's two sides
-    assert f'<a href="#a&amp;b">{aim.text}</a>' in text
+    assert aim.best  # with three seeds nothing is told apart
+    assert f'<a href="#a&amp;b"><strong>{aim.text}</strong></a>' in text
     assert "<a " not in tables.html_table(table)
 
 
@@ -336,9 +337,13 @@ def grid(table):
     ]
 
 
-@pytest.fixture(scope="module", params=["std", "ci", "none"])
+def bold(table):
+    return [[cell.best for cell in row] for row in table.cells]
+
+
+@pytest.fixture(scope="module", params=["std", "se", "ci", "none"])
 def several(loaded, request):
-    made = tables.build(loaded, ["return", "cooperation"], spread=request.param)
+    made = tables.build(loaded, ["return", "cooperation"], spread=request.param, show_n=request.param == "se")
     return [*made, tables.summary(loaded, spread=request.param)]
 
 
@@ -348,7 +353,9 @@ def test_markdown_parses_back(several):
         title, _, *lines = (line for line in block.splitlines() if line)
         assert title == table.title
         cells = [[x.strip() for x in line.strip("|").split("|")] for line in lines]
-        assert [cells[0], *cells[2:]] == grid(table)
+        shown = [cells[0], *cells[2:]]
+        assert [[x.strip("*") for x in row] for row in shown] == grid(table)
+        assert [[x.startswith("**") and x.endswith("**") for x in row[1:]] for row in shown[1:]] == bold(table)
 
 
 def test_latex_parses_back(several):
@@ -356,8 +363,11 @@ def test_latex_parses_back(several):
     bodies = re.findall(r"\\toprule\n(.*?)\\bottomrule", text, flags=re.DOTALL)
     for body, table in zip(bodies, several, strict=True):
         lines = [line.removesuffix(r" \\") for line in body.splitlines() if line and line != r"\midrule"]
-        plain = [[plain_latex(x) for x in line.split(" & ")] for line in lines]
-        assert plain == grid(table)
+        shown = [
+            [re.fullmatch(r"(?:({\\bfseries\\boldmath )(.*)}|(.*))", x) for x in line.split(" & ")] for line in lines
+        ]
+        assert [[plain_latex(x[2] or x[3]) for x in row] for row in shown] == grid(table)
+        assert [[x[1] is not None for x in row[1:]] for row in shown[1:]] == bold(table)
 
 
 def plain_latex(text):
@@ -377,10 +387,10 @@ def test_csv_parses_back_with_the_texts_digits(several):
     assert len(rows) == len(cells)
     for row, (title, label, column, cell) in zip(rows, cells, strict=True):
         assert (row["table"], row["row"], row["column"], row["text"]) == (title, label, column, cell.text)
-        assert (int(row["n"]), int(row["diverged"])) == (cell.n, cell.diverged)
+        assert (int(row["n"]), int(row["diverged"]), bool(int(row["best"]))) == (cell.n, cell.diverged, cell.best)
         if cell.n and column != "access":
             assert cell.text.startswith(row["mean"])
-            assert " ± " not in cell.text or f"± {row['std']}" in cell.text
+            assert " ± " not in cell.text or re.search(rf"± ({row['std']}|{row['se']})( |$)", cell.text)
             assert "[" not in cell.text or f"[{row['ci_low']}, {row['ci_high']}]" in cell.text
 
 
@@ -389,6 +399,7 @@ def test_json_parses_back(several):
         assert got["title"] == table.title
         assert [[x["text"] for x in row] for row in got["cells"]] == [[x.text for x in row] for row in table.cells]
         assert [[x["mean"] for x in row] for row in got["cells"]] == [[x.mean for x in row] for row in table.cells]
+        assert [[x["best"] for x in row] for row in got["cells"]] == bold(table)
 
 
 class Cells(html.parser.HTMLParser):
@@ -396,9 +407,11 @@ class Cells(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.tables, self.inside = [], False
+        self.tables, self.strong, self.inside = [], 0, False
 
     def handle_starttag(self, tag, attributes):
+        if tag == "strong":
+            self.strong += 1
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -420,6 +433,7 @@ def test_html_parses_back(several):
     parser = Cells()
     parser.feed(tables.render(several, "html"))
     assert parser.tables == [grid(table) for table in several]
+    assert parser.strong == sum(sum(row) for table in several for row in bold(table)) > 0
 
 
 NASTY = r"50% of_a & {b} <i>\x|#$~^ [c]*"
