@@ -45,7 +45,7 @@ LEAST_CHANCE = 1e-100
 """Of a mutant that loses: small against all else, and its square is still a number."""
 ALPHAS = np.logspace(-2.0, 4.0, 37)
 
-REPLICATOR_STEP = 0.5
+REPLICATOR_STEP = 0.25
 """In units of the fastest change that a path's mixture allows."""
 REPLICATOR_STEPS = 2000
 RECORDED_POINTS = 201
@@ -603,7 +603,7 @@ def replicator(payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_ST
     Args:
       payoffs: A, ``(n, n)``.
       starts: ``(K, n)``, positive, rows summing to one.
-      steps: of the integration.
+      steps: of the integration, at most; it ends where all paths have come to equilibria.
 
     Returns:
       Times ``(T, K)`` in 1 / payoff, of every path its own, and shares ``(T, K, n)``.
@@ -633,6 +633,9 @@ def replicator(payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_ST
         if step in recorded:
             times.append(now)
             path.append(_mixtures(logs))
+            # All are at equilibria: nobody moves, and nobody rare grows.
+            if max(lead.max(), np.abs(path[-1] - path[-2]).max()) < TOLERANCE * min(1.0, _range(table)):
+                break
     return np.array(times), np.array(path)
 
 
