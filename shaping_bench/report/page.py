@@ -1,53 +1,40 @@
-"""The results of a suite as one HTML page that needs nothing else.
+"""The page's sections, and how they become one file.
 
-No script, no font, no picture is fetched: the page opens from a disk, in light and dark,
-on a wide screen and on a phone. Figures are matplotlib's SVG, put inline; their text takes
-the page's colour.
+No script, no font, no picture is fetched: the page opens from a disk and from any static
+host, in light and dark, on a wide screen and on a phone. All of it can be read without its
+script, which filters, sorts, opens what a link points at and plays episodes.
 """
 
 import dataclasses
-import html
-import io
+import importlib.resources
 import itertools
-import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import matplotlib.ticker
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from scipy.special import stdtrit
 
+from shaping_bench import claims, metagame, registry, stats, tables
 from shaping_bench import results as results_
-from shaping_bench import stats, tables
 from shaping_bench.errors import BadInput
+from shaping_bench.report import drawing
+from shaping_bench.report.drawing import STATES, Line
+from shaping_bench.report.episodes import player
+from shaping_bench.report.leaderboard import BOLD, leaderboard, one_table
+from shaping_bench.report.markup import Addresses, details, escape, facts, meeting, plural, region
+from shaping_bench.report.verdicts import published_numbers
 from shaping_bench.results import Results
 from shaping_bench.tables import ABSENT, Table, html_table
 
 MAX_POINTS = 60
 """Most points of a learning curve that are drawn."""
 
-STATES = ("start", "CC", "CD", "DC", "DD")
+MAX_POLICIES = 100
+"""Most seeds whose final policies are drawn in one panel."""
 
-_INK = "#010203"
-"""Stands for the page's text colour until the SVG is inlined."""
-_LINES = (("#0072B2", "-"), ("#D55E00", (0, (5, 2))), ("#009E73", ":"), ("#CC79A7", "-."))
-"""Okabe and Ito's colours, and dashes for who sees none."""
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+CONFIDENCE = 0.95
 
 
 def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
@@ -73,80 +60,76 @@ def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
 def render_page(results: Results) -> str:
     """The whole page as text."""
     name = str(results.suite.get("name", "suite"))
-    sections = [
+    addresses = Addresses(results)
+    candidates = [
+        ("leaderboard", "Leaderboard", _standing(results, addresses)),
+        *((f"game-{k}", game, _game(results, addresses, game)) for k, game in enumerate(results.games)),
+        ("claims", "Published numbers", published_numbers(claims.recorded(), claims.papers(), claims.record_about())),
         ("run", "What was run", _what_was_run(results)),
-        ("summary", "Summary", _summary(results)),
-        *((f"game-{k}", game, _game(results, game)) for k, game in enumerate(results.games)),
-        ("costs", "Costs", _costs(results)),
-        ("diverged", "Diverged seeds", _diverged(results)),
+        ("diverged", "Diverged seeds", _diverged(results, addresses)),
+        ("learners", "Learners", _learners(results)),
         ("metrics", "Metrics", _metrics(results)),
-        ("cells", "Every cell and its command", _cells(results)),
+        ("cells", "Every cell and its command", _cells(results, addresses)),
     ]
-    links = "".join(f'<li><a href="#{key}">{_e(title)}</a></li>' for key, title, _ in sections)
+    sections = [(key, title, content) for key, title, content in candidates if content]
+    told = {f"game-{k}": _told(results, game) for k, game in enumerate(results.games)}
+    links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in sections)
     body = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-title">\n<h2 id="{key}-title">{_e(title)}</h2>\n{content}\n'
+        f'<section id="{key}" aria-labelledby="{key}-title">\n'
+        f'<h2 id="{key}-title">{escape(title)}{told.get(key, "")}</h2>\n{content}\n'
         "</section>"
         for key, title, content in sections
     )
-    description = str(results.suite.get("description") or "").strip()
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_e(name)}: opponent shaping compared</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        f'<header>\n<p class="kind">shaping-bench results</p>\n<h1>{_e(name)}</h1>\n'
-        f"{f'<p>{_e(description)}</p>' if description else ''}\n</header>\n"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+        f"<title>{escape(name)}: opponent shaping compared</title>\n<style>{_resource('style.css')}</style>\n"
+        '</head>\n<body>\n<a class="skip" href="#main">Skip to the results</a>\n'
+        f'{_header(results, name)}\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
+        f'<main id="main" tabindex="-1">\n{body}\n</main>\n'
+        "<footer><p>Made by shaping-bench from stored results; one file, which fetches nothing.</p></footer>\n"
+        f"<script>{_resource('page.js')}</script>\n</body>\n</html>\n"
     )
 
 
-def _e(text: object) -> str:
-    return html.escape(str(text))
+def _resource(name: str) -> str:
+    return importlib.resources.files("shaping_bench.report").joinpath(name).read_text(encoding="utf-8")
 
 
-# --- sections -----------------------------------------------------------------------------
-
-
-def _what_was_run(results: Results) -> str:
-    records, cells = results.records, results.cells
-    versions = {f"{k} {v}" for record in records for k, v in (record.get("versions") or {}).items()}
-    encounters = int((cells["kind"] == "encounter").sum())
-    seconds = cells["compile_seconds"].sum() + cells["run_seconds"].sum()
-    facts = {
-        "Games": ", ".join(results.games),
-        "Learners": ", ".join(results.learners),
-        "Further opponents": ", ".join(x for x in results.labels if x not in results.learners),
-        "Cells": f"{encounters} encounters, {len(cells) - encounters} league match-ups",
-        "Seeds per cell": _distinct(cells["seeds"]),
-        "Base seed": _distinct(cells["seed"]),
-        "Updates": _distinct(cells.loc[cells["kind"] == "encounter", "steps"]),
-        "Precision": _distinct(cells["precision"]),
-        "Device": _distinct(cells["device"]),
-        "Commit": _distinct(cells["git_commit"]),
-        "Versions": ", ".join(sorted(versions)),
-        "Started": str(cells["started"].dropna().min()) if cells["started"].notna().any() else "",
-        "Seconds": f"{seconds:.1f} in compiled programs and their compilation",
+def _header(results: Results, name: str) -> str:
+    description = " ".join(str(results.suite.get("description") or "").replace("`", "").split())
+    encounters = sum(record["kind"] == "encounter" for record in results.records)
+    counts = {
+        plural(len(results.learners), "learner"): "#leaderboard",
+        plural(len(results.games), "game"): "#game-0",
+        plural(encounters, "encounter"): "#cells",
+        f"{' or '.join(map(str, sorted(results.cells['seeds'].unique())))} seeds each": "#run",
     }
-    rows = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in facts.items() if v)
-    return f'<dl class="facts">{rows}</dl>'
+    listed = "".join(f'<li><a href="{address}">{escape(text)}</a></li>' for text, address in counts.items())
+    return (
+        f'<header>\n<p class="kind">shaping-bench: opponent shaping compared</p>\n<h1>{escape(name)}</h1>\n'
+        f"{f'<p>{escape(description)}</p>' if description else ''}\n"
+        "<p>Learning rules meet freshly initialised and learn against one another; some take into account that the "
+        "other one learns as well. Numbers are what a rule is paid per step after that.</p>\n"
+        f'<ul class="counts">{listed}</ul>\n</header>'
+    )
 
 
-def _distinct(column: pd.Series) -> str:
-    return ", ".join(str(x) for x in column.dropna().unique())
+# --- standing -----------------------------------------------------------------------------
 
 
-def _summary(results: Results) -> str:
-    table = tables.summary(results, tables.suite_metrics(results, "encounter"))
-    parts = [html_table(table)]
+def _standing(results: Results, addresses: Addresses) -> str:
+    parts = [leaderboard(results, addresses)]
     improvement = _improvement(results)
     if improvement is not None:
-        parts.append(
-            "<h3>Probability of improvement</h3>\n<p>The chance that a run of the row's learner returns more than a "
-            "run of the column's against the same opponent in the same game, averaged over all games and opponents "
-            "that both met. Above one half, the row's learner is the better bet.</p>"
+        note = (
+            "The chance that a run of the row's learner returns more than a run of the column's against the same "
+            "opponent in the same game, averaged over all games and opponents that both met. Above one half, the "
+            "row's learner is the better bet."
         )
-        parts.append(_heat_map(improvement, "probability of improvement", limits=(0.0, 1.0)))
-    return "\n".join(parts)
+        parts.append("<h3>Who improves on whom</h3>\n" + drawing.heat_map(improvement, (0.0, 1.0), note=note))
+    return "\n".join(part for part in parts if part)
 
 
 def _improvement(results: Results) -> Table | None:
@@ -175,31 +158,56 @@ def _improvement(results: Results) -> Table | None:
         return tables.Cell(f"{chance:.2f}", mean=chance, n=len(common), runs=len(common))
 
     grid = tuple(tuple(cell(a, b) for b in learners) for a in learners)
-    return Table("probability of improvement", "", "learner", "learner", tuple(learners), tuple(learners), grid)
+    return Table("Probability of improvement", "", "learner", "learner", tuple(learners), tuple(learners), grid)
 
 
-def _game(results: Results, game: str) -> str:
+# --- one game -----------------------------------------------------------------------------
+
+
+def _game(results: Results, addresses: Addresses, game: str) -> str:
     parts: list[str] = []
     encounter_tables = _tables_of(results, game, "encounter")
     if encounter_tables:
         first = encounter_tables[0]
+        metric = first.title.rpartition(": ")[2]
+        note = (
+            f"{metric} of the row's learner after learning against the column's, mean over seeds; lighter is higher, "
+            f"a star marks entries that have lost seeds. Every number links to its cell. {BOLD}"
+        )
+        bare = dataclasses.replace(first, title=f"{game}: {metric}")
         parts += [
             "<h3>Learning together</h3>",
-            f"<p>The row's learner after learning against the column's: {_e(first.title.rpartition(': ')[2])}, mean "
-            "over seeds; lighter is higher. A star marks entries that have lost seeds.</p>",
-            _heat_map(first, first.title),
-            *map(html_table, encounter_tables),
+            drawing.heat_map(
+                bare, link=addresses.entry, row_identity=lambda label: addresses.row_identity(game, label), note=note
+            ),
+            details(
+                f"With spreads: {', '.join(x.title.rpartition(': ')[2] for x in encounter_tables)}",
+                "\n".join(html_table(x, addresses.entry) for x in encounter_tables),
+            ),
         ]
-    parts += [_curves(results, game), _by_state(results, game), _profiles(results, game)]
+    parts += [
+        player(results, game),
+        _curves(results, game),
+        _policies(results, game),
+        _profiles(results, game),
+        _meta_game(results, addresses, game),
+    ]
     league = _tables_of(results, game, "league")
     if league:
         parts += [
             "<h3>League of final policies</h3>",
             "<p>What each learner's self-play ended in, frozen, meets the others' and fixed strategies without "
             "learning. Against <code>best-response</code> it meets the policy that does best against it.</p>",
-            *map(html_table, league),
+            *(html_table(x, addresses.entry) for x in league),
         ]
     return "\n".join(part for part in parts if part)
+
+
+def _told(results: Results, game: str) -> str:
+    """What is played, in the words of the game's entry; nothing of games that are not installed here."""
+    played = next(r["game"] for r in results.records if r["game"]["label"] == game)
+    entry = registry.games().get(played["name"])
+    return f" <small>{escape(entry.summary)}</small>" if entry else ""
 
 
 def _tables_of(results: Results, game: str, kind: str) -> list[Table]:
@@ -207,35 +215,8 @@ def _tables_of(results: Results, game: str, kind: str) -> list[Table]:
     names = tables.suite_metrics(results, kind) if known else []
     if kind == "league":
         names = list(dict.fromkeys([*names, *(x for x in ("exploitability",) if x in known)]))
-    frames = [tables.entries(results, name, kind).assign(metric=name) for name in names]
-    if not frames:
-        return []
-    frame = pd.concat(frames, ignore_index=True)
-    return tables.tabulated(results, frame[frame["game"] == game], kind, "learner", "opponent")
-
-
-def _by_state(results: Results, game: str) -> str:
-    """Cooperation in each state of memory-one games, in self-play where there is any."""
-    names = [f"cooperation_{s}" for s in STATES if f"cooperation_{s}" in tables.metric_names(results, "encounter")]
-    frames = [tables.entries(results, name).assign(metric=name.removeprefix("cooperation_")) for name in names]
-    if not frames:
-        return ""
-    frame = pd.concat(frames, ignore_index=True)
-    frame = frame[frame["game"] == game]
-    own = frame[frame["learner"] == frame["opponent"]]
-    where, frame = ("in self-play", own) if len(own) else ("averaged over opponents", frame)
-    if frame.empty:
-        return ""
-    (table,) = tables.tabulated(results, frame, "encounter", "learner", "metric")
-    title = f"{game}: probability of the first action (cooperate) by state, {where}"
-    return "\n".join(
-        [
-            "<h3>Cooperation by state</h3>",
-            f"<p>Probability of the first action after each outcome of the last round (own action first), {where}.</p>",
-            _heat_map(table, title, limits=(0.0, 1.0)),
-            _details("The same with spreads", html_table(dataclasses.replace(table, title=f"{game}: by state"))),
-        ]
-    )
+    made = [one_table(results, name, "opponent", game, kind) for name in names]
+    return [x for x in made if x is not None]
 
 
 def _curves(results: Results, game: str) -> str:
@@ -246,7 +227,8 @@ def _curves(results: Results, game: str) -> str:
     bands = bands[bands["game"] == game]
     if bands.empty or bands["update"].nunique() < 2:
         return ""
-    limits = _limits(np.concatenate([bands["mean"] - bands["std"].fillna(0), bands["mean"] + bands["std"].fillna(0)]))
+    spread = bands["std"].fillna(0)
+    limits = drawing.limits(np.concatenate([bands["mean"] - spread, bands["mean"] + spread]))
     by_cell = {str(key): group for key, group in bands.groupby("hash", observed=True)}
     own: list[str] = []
     cross: list[str] = []
@@ -257,14 +239,36 @@ def _curves(results: Results, game: str) -> str:
             (own if len(set(labels)) == 1 else cross).append(panel)
     parts = [
         "<h3>Learning curves</h3>",
-        f"<p>{_e(metric)} against updates; lines are means over seeds, bands one standard deviation.</p>",
+        f"<p>{escape(metric)} against updates: mean over seeds. Light band: one standard deviation over seeds. Darker "
+        "band: 95 % interval of the mean (Student's t).</p>",
     ]
     if own:
         parts.append(f'<div class="panels">{"".join(own)}</div>')
     if cross:
         grid = f'<div class="panels">{"".join(cross)}</div>'
-        parts.append(_details(f"{len(cross)} pairings", grid) if own else grid)
+        parts.append(details(f"{plural(len(cross), 'pairing')} of different learners", grid) if own else grid)
     return "\n".join(parts)
+
+
+def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits: tuple[float, float]) -> str:
+    lines: list[Line] = []
+    for player_, group in bands.groupby("player"):
+        label = labels[int(player_) - 1]
+        name = (
+            label
+            if labels.count(label) == 1
+            else f"player {player_}"
+            if len(set(labels)) == 1
+            else f"{label} ({player_})"
+        )
+        kept = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
+        x, mean, std, n = (group[c].to_numpy(float)[kept] for c in ("update", "mean", "std", "n"))
+        std = np.nan_to_num(std)
+        # One seed has neither a spread nor an interval.
+        interval = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2) * std / np.sqrt(n), 0.0)
+        lines.append(Line(name, x, mean, *((std, interval) if std.any() else ())))
+    who = meeting(labels)
+    return drawing.line_panel(lines, f"{title}: {who}", limits, who)
 
 
 def _profiles(results: Results, game: str) -> str:
@@ -278,34 +282,221 @@ def _profiles(results: Results, game: str) -> str:
         for learner, group in returns.groupby("learner", sort=False)
     }
     runs = {learner: runs[learner] for learner in results.learners if runs.get(learner)}
-    low, high = _limits(returns["value"].to_numpy(float))
+    low, high = drawing.limits(returns["value"].to_numpy(float))
     if len(runs) < 2 or not high > low:
         return ""
     levels = np.linspace(low, high, 101)
-    lines = [(learner, levels, stats.performance_profile(x, levels), None) for learner, x in runs.items()]
     panels = [
-        _line_panel([line], f"{game}: performance profile of {line[0]}", (-0.03, 1.03), line[0]) for line in lines
+        drawing.line_panel(
+            [Line(learner, levels, stats.performance_profile(x, levels))],
+            f"{game}: performance profile of {learner}",
+            (-0.03, 1.03),
+            learner,
+        )
+        for learner, x in runs.items()
     ]
     text = "<p>Fraction of runs, over seeds and opponents, that return more than the value below.</p>"
-    return _details("Performance profiles", f'{text}\n<div class="panels">{"".join(panels)}</div>')
+    return details("Performance profiles", f'{text}\n<div class="panels">{"".join(panels)}</div>')
 
 
-def _costs(results: Results) -> str:
-    parts = ["<p>Per cell, all seeds together, averaged over opponents; seconds are those of the compiled program.</p>"]
-    for metric in (
-        "wall_seconds",
-        "compile_seconds",
-        "gradient_evaluations",
-        "environment_steps",
-        "preparation_seconds",
-    ):
-        frame = tables.entries(results, metric).assign(metric=metric)
-        if len(frame) and frame["value"].any():
-            parts += map(html_table, tables.tabulated(results, frame, "encounter", "learner", "game", spread="none"))
+# --- the meta-game ------------------------------------------------------------------------
+
+
+def _meta_game(results: Results, addresses: Addresses, game: str) -> str:
+    """Which rule to choose, where others choose too; empty where too few have met."""
+    meta = metagame.analyse(results, game)
+    if meta is None:
+        return ""
+    strategies, gain, *others = metagame.meta_tables(meta)
+    brief = "Row: the rule of a single adopter; column: the rule of everybody else; what the adopter returns more."
+    return "\n".join(
+        [
+            "<h3>Which rule to adopt</h3>",
+            "<p>The choice of a learning rule is a game itself: what a rule returns depends on the rules that the "
+            "others have chosen.</p>",
+            f"<ul>{''.join(f'<li>{x}</li>' for x in _advice(meta))}</ul>",
+            drawing.heat_map(dataclasses.replace(gain, note=""), link=addresses.entry, note=brief),
+            details(
+                "Rules as strategies: exploitability, alpha-rank, replicator dynamics, equilibria",
+                "\n".join(html_table(x, addresses.entry) for x in (strategies, others[-1])),
+            ),
+            details(
+                "With intervals: gains, their probability, and what adoption does to the others",
+                "\n".join(html_table(x, addresses.entry) for x in (gain, *others[:-1])),
+            ),
+        ]
+    )
+
+
+def _advice(meta: metagame.MetaGame) -> list[str]:
+    """The meta-game in sentences."""
+    said = []
+    for i, rule in enumerate(meta.rules):
+        k = int(meta.exploiter[i])
+        low, high = meta.gain_ci[k, i]
+        if rule == "naive" or (i == 0 and "naive" not in meta.rules):
+            change = "most of all here" if meta.gain[k, i] > 0 else "still the most here"
+            said.append(
+                f"Where everybody plays {escape(rule)}, a single adopter of {escape(meta.rules[k])} gains "
+                f"{_signed(meta.gain[k, i])} per step (95 % interval {_signed(low)} to {_signed(high)}), {change}."
+            )
+    pure = [meta.rules[int(x.shares.argmax())] for x in meta.equilibria if (x.shares > 0).sum() == 1]
+    if pure:
+        said.append(f"Where everybody plays it, nobody gains by leaving: {escape(', '.join(pure))}.")
+    else:
+        said.append("Of every rule it holds that where everybody plays it, somebody gains by leaving.")
+    weight = sorted(zip(meta.alpha_rank, meta.rules, strict=True), key=lambda x: -x[0])
+    leaders = [f"{escape(rule)} {mass:.2f}" for mass, rule in weight if mass >= 0.05]
+    said.append(f"Where rules spread by imitation, these last (alpha-rank's mass): {', '.join(leaders) or 'none'}.")
+    return said
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+# --- policies -----------------------------------------------------------------------------
+
+
+def _policies(results: Results, game: str) -> str:
+    """Final memory-one policies: every seed's, and the table of their means."""
+    names = [f"cooperation_{s}" for s in STATES if f"cooperation_{s}" in tables.metric_names(results, "encounter")]
+    frames = [tables.entries(results, name).assign(metric=name.removeprefix("cooperation_")) for name in names]
+    if not frames:
+        return ""
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[frame["game"] == game]
+    own = frame[frame["learner"] == frame["opponent"]]
+    where, frame = ("in self-play", own) if len(own) else ("averaged over opponents", frame)
+    if frame.empty:
+        return ""
+    (table,) = tables.tabulated(results, frame, "encounter", "learner", "metric")
+    parts = [
+        "<h3>Policies</h3>",
+        "<p>The probability of the first action (cooperate, heads) at the start and after each outcome of the last "
+        f"round, own action first, {where}: what a learner has come to do, and how its cooperation depends on the "
+        "other's. Tit-for-tat is 1, 1, 0, 1, 0.</p>",
+    ]
+    seats = _final_policies(results, game)
+    if seats:
+        strips, planes = _policy_panels(results, game, seats)
+        parts += [
+            f'<p class="soft">One dot per player of each of {_drawn(seats)}; bars are means.</p>',
+            f'<div class="panels">{strips}</div>',
+            details(
+                "Player 1 against player 2, in the unit square",
+                f"<p>Every seed's two policies against one another, as in the LOLA paper's figures.</p>"
+                f'{drawing.marks_key()}\n<div class="panels square">{planes}</div>',
+            ),
+        ]
+    title = f"{game}: cooperation by state, {where}"
+    parts += [
+        drawing.heat_map(dataclasses.replace(table, title=title, cols="state"), (0.0, 1.0)),
+        details(
+            "The same with spreads", html_table(dataclasses.replace(table, title=f"{game}: by state", cols="state"))
+        ),
+    ]
     return "\n".join(parts)
 
 
-def _diverged(results: Results) -> str:
+@results_.kept
+def _in_self_play(results: Results, metric: str) -> pd.DataFrame:
+    """A metric of either player where two of a kind met: game, learner, seed, "1", "2"."""
+    rows = results.final(metric, "encounter").astype({name: object for name in ("game", "learner", "opponent")})
+    rows = rows[rows["learner"] == rows["opponent"]]
+    table = rows.groupby(["game", "learner", "seed", "player"], sort=True)["value"].mean().unstack("player")
+    table.columns = [str(x) for x in table.columns]
+    pairs = table[["1", "2"]] if {"1", "2"} <= set(table.columns) else table.iloc[:0].reindex(columns=["1", "2"])
+    return pairs.reset_index()
+
+
+def _final_policies(results: Results, game: str) -> dict[str, dict[str, np.ndarray]]:
+    """Label to state to ``(S, 2)``, of self-play; diverged seeds left out."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for state in STATES:
+        rows = _in_self_play(results, f"cooperation_{state}")
+        for label, group in rows[rows["game"] == game].groupby("learner"):
+            table = group[["1", "2"]].to_numpy(float)
+            found.setdefault(str(label), {})[state] = table[np.isfinite(table).all(axis=1)]
+    return {x: found[x] for x in results.labels if x in found}
+
+
+def _drawn(seats: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    most = max(len(x) for states in seats.values() for x in states.values())
+    return f"the first {MAX_POLICIES} of {most} seeds" if most > MAX_POLICIES else plural(most, "seed")
+
+
+def _policy_panels(results: Results, game: str, seats: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[str, str]:
+    strips, planes = [], []
+    for label, states in seats.items():
+        kept = {state: x[:MAX_POLICIES] for state, x in states.items()}
+        strips.append(
+            drawing.strip_panel(
+                [(state, x.ravel()) for state, x in kept.items()],
+                f"{game}: probability of the first action by state, {label} in self-play",
+                label,
+            )
+        )
+        planes.append(
+            drawing.plane_panel(
+                [(state, x[:, 0], x[:, 1]) for state, x in kept.items()],
+                f"{game}: policies of both players, {label} in self-play",
+                label,
+            )
+        )
+    return "".join(strips), "".join(planes)
+
+
+# --- what ran -----------------------------------------------------------------------------
+
+
+def _what_was_run(results: Results) -> str:
+    records, cells = results.records, results.cells
+    versions = {f"{k} {v}" for record in records for k, v in (record.get("versions") or {}).items()}
+    encounters = int((cells["kind"] == "encounter").sum())
+    seconds = cells["compile_seconds"].sum() + cells["run_seconds"].sum()
+    commits = dict.fromkeys(_short_commit(x) for x in cells["git_commit"].dropna())
+    told = {
+        "Games": ", ".join(results.games),
+        "Learners": ", ".join(results.learners),
+        "Further opponents": ", ".join(x for x in results.labels if x not in results.learners),
+        "Cells": f"{encounters} encounters, {len(cells) - encounters} league match-ups",
+        "Seeds per cell": _distinct(cells["seeds"]),
+        "Base seed": _distinct(cells["seed"]),
+        "Updates": _distinct(cells.loc[cells["kind"] == "encounter", "steps"]),
+        "Precision": _distinct(cells["precision"]),
+        "Device": _distinct(cells["device"]),
+        "Commit": ", ".join(commits),
+        "Versions": ", ".join(sorted(versions)),
+        "Started": str(cells["started"].dropna().min()) if cells["started"].notna().any() else "",
+        "Seconds": f"{seconds:.1f} in compiled programs and their compilation",
+    }
+    listed = facts({key: escape(value) for key, value in told.items()})
+    return f"{listed}\n{details('What it cost, by learner and game', _costs(results))}"
+
+
+def _short_commit(commit: object) -> str:
+    """Ten digits say which; whether the tree had changes stays."""
+    name, mark, state = str(commit).partition("-")
+    return name[:10] + mark + state
+
+
+def _distinct(column: pd.Series) -> str:
+    return ", ".join(str(x) for x in column.dropna().unique())
+
+
+def _costs(results: Results) -> str:
+    addresses = Addresses(results)
+    parts = ["<p>Per cell, all seeds together, averaged over opponents; seconds are those of the compiled program.</p>"]
+    for metric in tables.COSTS:
+        frame = tables.entries(results, metric).assign(metric=metric)
+        if len(frame) and frame["value"].any():
+            made = tables.tabulated(results, frame, "encounter", "learner", "game", spread="none")
+            parts += [html_table(x, addresses.average) for x in made]
+    return "\n".join(parts)
+
+
+def _diverged(results: Results, addresses: Addresses) -> str:
     marks = results.final("diverged")
     marks = marks[marks["value"] > 0]
     if marks.empty:
@@ -316,16 +507,38 @@ def _diverged(results: Results) -> str:
         if record["hash"] in seeds.index:
             numbers = sorted(int(x) for x in seeds[record["hash"]])
             shown = ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+            address = addresses.entry([record["hash"]])
             rows.append(
-                f'<tr><th scope="row">{_e(_cell_title(record))}</th><td>{len(numbers)} of {record["seeds"]}</td>'
+                f'<tr><th scope="row">{escape(_cell_title(record))}</th>'
+                f'<td><a href="{address}">{len(numbers)} of {record["seeds"]}</a></td>'
                 f'<td class="left">{shown}</td></tr>'
             )
-    return (
-        "<p>Seeds whose parameters did not stay finite. They enter no statistic; entries that miss them say so.</p>\n"
-        '<div class="scroll" role="region" tabindex="0" aria-label="Diverged seeds"><table>\n'
-        '<thead><tr><th scope="col">cell</th><th scope="col">diverged</th><th scope="col">seeds</th></tr></thead>\n'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    table = (
+        '<table>\n<thead><tr><th scope="col">cell</th><th scope="col">diverged</th><th scope="col">seeds</th></tr>'
+        f"</thead>\n<tbody>{''.join(rows)}</tbody></table>"
     )
+    said = "<p>Seeds whose parameters did not stay finite. They enter no statistic; entries that miss them say so.</p>"
+    listed = region("Diverged seeds", table)
+    return f"{said}\n{details(plural(len(rows), 'cell'), listed) if len(rows) > 12 else listed}"
+
+
+def _learners(results: Results) -> str:
+    """Who is who, in the words of the rules' own documentation; those not installed here by name only."""
+    from shaping_bench.catalogue import catalogue
+
+    known = {x["name"]: x for x in catalogue(["algorithms"])["algorithms"]}
+    told = {}
+    for label in results.labels:
+        made = results.played[label]
+        entry = known.get(made["name"], {})
+        words = [escape(entry["summary"].rstrip(".")) + "." if entry.get("summary") else ""]
+        words.append(
+            f"Sees: {escape(made.get('access', ABSENT))}." + (" Prepares." if made["needs_preparation"] else "")
+        )
+        if entry.get("source"):
+            words.append(f"Source: {escape(entry['source'])}.")
+        told[label] = " ".join(x for x in words if x)
+    return facts(told)
 
 
 def _metrics(results: Results) -> str:
@@ -334,211 +547,106 @@ def _metrics(results: Results) -> str:
 
     shown = [*tables.suite_metrics(results, "encounter"), *tables.SUITE_METRICS, *tables.COSTS]
     shown += [x for x in ("exploitability",) if x in tables.metric_names(results, "league")]
-    rows = []
+    told = {}
     for name in dict.fromkeys(shown):
         d = definition(name)
         better = "" if d.direction == "none" else f"; {d.direction} is better"
-        source = f" Source: {_e(d.source)}." if d.source else ""
-        rows.append(f"<div><dt>{_e(name)}</dt><dd>{_e(d.formula)} ({_e(d.unit)}{better}).{source}</dd></div>")
-    return f'<dl class="facts">{"".join(rows)}</dl>'
+        source = f" Source: {escape(d.source)}." if d.source else ""
+        told[name] = f"{escape(d.formula)} ({escape(d.unit)}{better}).{source}"
+    return facts(told)
 
 
-def _cells(results: Results) -> str:
-    parts = ["<p>Each encounter again, from a shell with shaping-bench installed.</p>"]
+# --- cells --------------------------------------------------------------------------------
+
+
+def _cells(results: Results, addresses: Addresses) -> str:
+    parts = [
+        "<p>Each encounter again, from a shell with shaping-bench installed, and everything that decides it. Cells "
+        "with the same learners in other seats stand together.</p>"
+    ]
+    described: dict[str, list[dict[str, Any]]] = {}
+    for record in results.records:
+        described.setdefault(addresses.identity(record["hash"]), []).append(record)
     for kind, game in itertools.product(("encounter", "league"), results.games):
-        chosen = [r for r in results.records if r["kind"] == kind and r["game"]["label"] == game]
+        chosen = [x for x in described.values() if x[0]["kind"] == kind and x[0]["game"]["label"] == game]
         if chosen:
-            inside = "\n".join(
-                _details(
-                    _cell_title(record),
-                    f'<pre tabindex="0"><code>{_e(record.get("command", ""))}</code></pre>\n'
-                    f"<p>{_e(record['seeds'])} seeds, {_e(record['steps'])} updates, "
-                    f"{record['timings'].get('compile', 0.0):.2f} s to compile, "
-                    f"{record['timings'].get('run', 0.0):.2f} s to run, {_e(record.get('diverged', 0))} diverged; "
-                    f"stored in <code>cells/{_e(record['hash'])}</code></p>",
-                )
-                for record in chosen
-            )
-            parts.append(
-                _details(f"{game}: {len(chosen)} {'encounters' if kind == 'encounter' else 'match-ups'}", inside)
-            )
+            count = sum(map(len, chosen))
+            inside = "\n".join(_meeting(addresses, records) for records in chosen)
+            noun = plural(count, "encounter") if kind == "encounter" else plural(count, "match-up")
+            parts.append(details(f"{game}: {noun}", inside))
+    parts += ["<h3>By learner</h3>", *_by_learner(results, addresses)]
     return "\n".join(parts)
 
 
-def _cell_title(record: dict[str, Any]) -> str:
-    labels = [x["label"] for x in record["learners"]]
-    against = " against ".join(labels) if len(set(labels)) > 1 else f"{labels[0]} in self-play"
-    return f"{record['game']['label']}: {against}" + (" (league)" if record["kind"] == "league" else "")
+def _meeting(addresses: Addresses, records: Sequence[Mapping[str, Any]]) -> str:
+    inside = "\n".join(_configuration(record) for record in records)
+    identity = addresses.identity(records[0]["hash"])
+    # The identifier stands inside: a browser opens what encloses the target of a link.
+    return details(_cell_title(records[0]), f'<div id="{identity}" tabindex="-1">{inside}</div>', kind="cell")
 
 
-def _details(title: str, inside: str) -> str:
-    return f"<details><summary>{_e(title)}</summary>\n{inside}\n</details>"
-
-
-# --- figures ------------------------------------------------------------------------------
-
-
-def _limits(values: Iterable[float]) -> tuple[float, float]:
-    """Range of the values; of their bulk, where a few have run away."""
-    finite = np.array([x for x in values if math.isfinite(x)])
-    if not len(finite):
-        return 0.0, 1.0
-    low, high = float(finite.min()), float(finite.max())
-    inner = np.quantile(finite, [0.05, 0.95])
-    if high - low > 100.0 * max(float(inner[1] - inner[0]), 1e-12) and high - low > 1000.0:
-        low, high = float(inner[0]), float(inner[1])
-    margin = 0.04 * (high - low) or 0.5
-    return low - margin, high + margin
-
-
-def _heat_map(table: Table, title: str, limits: tuple[float, float] | None = None) -> str:
-    """A table's means as colours, darkest to lightest, with its printed numbers."""
-    means = np.array([[math.nan if cell.mean is None else cell.mean for cell in row] for row in table.cells], float)
-    low, high = limits or _limits(means.ravel())
-    num_rows, num_cols = means.shape
-    longest_row, longest_col = (max(map(len, x)) for x in (table.row_labels, table.col_labels))
-    left, top = 0.12 + 0.075 * longest_row, 0.15 + 0.07 * longest_col
-    cell_width, cell_height = 0.62, 0.36
-    width, height = left + cell_width * num_cols + 0.05, top + cell_height * num_rows + 0.05
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height))
-        axes = figure.add_axes(
-            (left / width, 0.05 / height, cell_width * num_cols / width, cell_height * num_rows / height)
+def _configuration(record: Mapping[str, Any]) -> str:
+    costs, timings = record["costs"], record["timings"]
+    counted = costs.get("gradient_evaluations", 0)
+    evaluations = sum(counted) if isinstance(counted, list) else counted
+    told = {"Game": f"{escape(record['game']['label'])}: {_numbers(record['game'])}"}
+    for k, learner in enumerate(record["learners"]):
+        prepared = learner.get("preparation")
+        told[f"Player {k + 1}"] = (
+            f"{escape(learner['label'])}: {_numbers(learner)}; access: {escape(learner.get('access', ABSENT))}"
+            + (f"; prepared before: {escape(tables.preparation_cost([prepared]))}" if prepared else "")
         )
-        shades = matplotlib.colormaps["cividis"](np.clip((means - low) / (high - low), 0.0, 1.0))
-        for (r, c), mean in np.ndenumerate(means):
-            cell = table.cells[r][c]
-            known = math.isfinite(mean)
-            color = matplotlib.colors.to_hex(tuple(shades[r, c])) if known else "none"
-            axes.add_patch(matplotlib.patches.Rectangle((c, r), 1, 1, facecolor=color, linewidth=0))
-            # Of dark and light print the one with more contrast; they tie at luminance 0.19.
-            dark = float(shades[r, c, :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]) < 0.19
-            ink = _INK if not known else "#ffffff" if dark else "#111111"
-            text = cell.text.split(" ")[0] + ("*" if cell.n < cell.runs else "")
-            axes.text(c + 0.5, r + 0.5, text, ha="center", va="center", color=ink, fontsize=8.5)
-        axes.set(xlim=(0, num_cols), ylim=(num_rows, 0))
-        axes.xaxis.tick_top()
-        axes.set_xticks(np.arange(num_cols) + 0.5, table.col_labels, rotation=45 if longest_col > 7 else 0,
-                        ha="left" if longest_col > 7 else "center")  # fmt: skip
-        axes.set_yticks(np.arange(num_rows) + 0.5, table.row_labels)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        picture = _svg(figure, title)
-    # A picture shrunk to a phone's width cannot be read; this one scrolls instead.
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{_e(title)}"><figure>{picture}</figure></div>'
-
-
-Line = tuple[str, np.ndarray, np.ndarray, np.ndarray | None]
-"""Name, x ``(R,)``, mean ``(R,)`` and half the band's width ``(R,)``."""
-
-
-def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits: tuple[float, float]) -> str:
-    lines: list[Line] = []
-    for player, group in bands.groupby("player"):
-        label = labels[int(player) - 1]
-        name = (
-            label if labels.count(label) == 1 else f"seat {player}" if len(set(labels)) == 1 else f"{label} ({player})"
-        )
-        kept = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
-        x, mean, std = (group[c].to_numpy(float)[kept] for c in ("update", "mean", "std"))
-        lines.append((name, x, mean, np.nan_to_num(std)))
-    who = " against ".join(dict.fromkeys(labels)) if len(set(labels)) > 1 else f"{labels[0]} in self-play"
-    return _line_panel(lines, f"{title}: {who}", limits, who)
-
-
-def _line_panel(lines: Sequence[Line], title: str, limits: tuple[float, float], caption: str) -> str:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(2.9, 1.75))
-        axes = figure.add_axes((0.155, 0.14, 0.82, 0.82))
-        for (_, x, mean, half), (color, dashes) in zip(lines, itertools.cycle(_LINES), strict=False):
-            if half is not None:
-                axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
-            axes.plot(x, mean, color=color, linestyle=dashes, linewidth=1.5)
-        axes.set_ylim(*limits)
-        axes.margins(x=0.01)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-        axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-        axes.tick_params(length=0, labelsize=8)
-        axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=0.6)
-        picture = _svg(figure, title)
-    names = [
-        f'<span style="--line:{color}">{_e(name)}</span>'
-        for (name, *_), (color, _) in zip(lines, itertools.cycle(_LINES), strict=False)
+    protocol = {"seeds": "seeds", "seed": "base seed", "steps": "updates", "record_every": "recorded every",
+                "precision": "precision"}  # fmt: skip
+    told["Protocol"] = escape(
+        ", ".join(f"{name} {record[k]}" for k, name in protocol.items() if record.get(k) is not None)
+    )
+    spent = [
+        f"{timings.get('compile', 0.0):.2f} s to compile, {timings.get('run', 0.0):.2f} s to run",
+        f"{evaluations} gradient evaluations" if evaluations else "",
+        f"{costs['environment_steps']} environment steps" if costs.get("environment_steps") else "",
+        f"{record.get('diverged', 0)} diverged",
     ]
-    key = f'<span class="key">{"".join(names)}</span>' if len(names) > 1 else ""
-    return f"<figure>{picture}<figcaption>{_e(caption)}{key}</figcaption></figure>"
+    told["Cost"] = escape(", ".join(x for x in spent if x))
+    device = record.get("device") or {}
+    made = [
+        ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
+        f"commit {_short_commit(record['git_commit'])}" if record.get("git_commit") else "",
+        f"{device.get('kind', 'unknown')} x {device.get('count', 1)}" if device else "",
+        str(record.get("started") or ""),
+    ]
+    told["Made with"] = escape("; ".join(x for x in made if x))
+    told["Stored in"] = f"<code>cells/{escape(record['hash'])}</code>"
+    command = escape(record.get("command", ""))
+    return f'<pre tabindex="0" aria-label="Command"><code>{command}</code></pre>\n{facts(told, "facts one")}'
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an inline ``<svg>``: no header, no identifiers, the page's text colour."""
-    out = io.StringIO()
-    # The salt makes the identifiers of clip paths this figure's own, and the page reproducible.
-    with matplotlib.rc_context({"svg.hashsalt": title}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
-    text = re.sub(r"\n\s*", "\n", text).replace(_INK, "currentColor")
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{_e(title)}" ', text, count=1)
+def _numbers(made: Mapping[str, Any]) -> str:
+    """Hyperparameters, those that are not set left out."""
+    given = [f"{k}={v}" for k, v in (made.get("hyperparameters") or {}).items() if v is not None]
+    return f"<code>{escape(', '.join(given))}</code>" if given else "no hyperparameters"
 
 
-_CSS = """
-:root { color-scheme: light dark; --back: #fff; --ink: #1c2024; --soft: #5b6470; --line: #d9dee3; --band: #f4f6f8;
-  --link: #0b5cad; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171a; --ink: #e4e7ea; --soft: #9aa4af; --line: #343a41;
-  --band: #1d2125; --link: #7ab8ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 0 1rem 4rem; max-width: 76rem; background: var(--back); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { margin: 0; font-size: 2rem; line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin: 3rem 0 .75rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); font-size: 1.4rem;
-  overflow-wrap: anywhere; }
-h3 { margin: 2rem 0 .5rem; font-size: 1.1rem; }
-p { max-width: 46rem; margin: .5rem 0; }
-a { color: var(--link); }
-header { padding-top: 2.5rem; }
-.kind { margin: 0; color: var(--soft); }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: 1rem 0 0; padding: 0; list-style: none; }
-.facts { margin: 0; }
-@media (min-width: 60rem) { .facts { columns: 2; column-gap: 2.5rem; } .facts div { break-inside: avoid; } }
-.facts div { display: grid; grid-template-columns: 9.5rem 1fr; gap: 0 1rem; padding: .3rem 0;
-  border-bottom: 1px solid var(--line); }
-.facts dt { color: var(--soft); overflow-wrap: anywhere; }
-.facts dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 1rem 0 1.5rem; }
-.scroll:focus-visible, pre:focus-visible, summary:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-caption { padding-bottom: .4rem; text-align: left; font-weight: 600; }
-caption span, caption small { display: block; position: sticky; left: 0; width: fit-content;
-  max-width: min(46rem, calc(100vw - 2rem)); }
-caption small { color: var(--soft); font-weight: 400; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal;
-  line-height: 1.25; }
-th[scope=row], thead th:first-child { position: sticky; left: 0; background: var(--back); text-align: left; }
-th[scope=row] { font-weight: 500; }
-tbody tr:hover > * { background: var(--band); }
-td.left { text-align: left; white-space: normal; }
-figure { margin: 0; }
-svg { display: block; height: auto; }
-svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem 1.25rem;
-  margin: .75rem 0 1.25rem; }
-.panels svg { width: 100%; }
-figcaption { font-size: .85rem; overflow-wrap: anywhere; }
-.key { display: flex; flex-wrap: wrap; gap: 0 .9rem; color: var(--soft); }
-.key span::before { content: ""; display: inline-block; width: .8rem; height: .2rem; margin-right: .35rem;
-  vertical-align: middle; background: var(--line); }
-details { margin: .5rem 0; }
-details details { margin-left: 1.1rem; }
-summary { cursor: pointer; }
-pre { margin: .4rem 0; padding: .6rem .8rem; overflow-x: auto; background: var(--band); border-radius: 4px;
-  font-size: .85rem; }
-@media (max-width: 36rem) { .facts div { grid-template-columns: 1fr; } h1 { font-size: 1.6rem; }
-  th, td { padding: .3rem .5rem; } th[scope=row], thead th:first-child { max-width: 8.5rem; white-space: normal; } }
-@media print { nav { display: none; } .scroll { overflow: visible; } }
-"""
+def _by_learner(results: Results, addresses: Addresses) -> list[str]:
+    """All cells of each learner, as links."""
+    found: dict[str, dict[str, dict[str, str]]] = {label: {} for label in results.labels}
+    for record in results.records:
+        labels = [x["label"] for x in record["learners"]]
+        where = record["game"]["label"] + (" (league)" if record["kind"] == "league" else "")
+        for k, label in enumerate(labels):
+            others = " + ".join(dict.fromkeys(labels[:k] + labels[k + 1 :])) or label
+            found[label].setdefault(where, {})[others] = f"#{addresses.identity(record['hash'])}"
+    parts = []
+    for label, games in found.items():
+        told = {
+            where: ", ".join(f'<a href="{address}">{escape(other)}</a>' for other, address in met.items())
+            for where, met in games.items()
+        }
+        inside = f'<div id="{addresses.learner(label)[1:]}" tabindex="-1">{facts(told, "facts one")}</div>'
+        parts.append(details(f"{label} met", inside, kind="met"))
+    return parts
+
+
+def _cell_title(record: Mapping[str, Any]) -> str:
+    kind = " (league)" if record["kind"] == "league" else ""
+    return f"{record['game']['label']}: {meeting([x['label'] for x in record['learners']])}{kind}"

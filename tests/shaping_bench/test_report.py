@@ -1,44 +1,55 @@
-"""The page: well-formed, self-contained, and with the tables' own digits."""
+"""The page as text: well-formed, self-contained, and with the tables' own digits.
 
+What a reader does with it is tested in a browser, in test_report_browser.py.
+"""
+
+import html
 import html.parser
 import itertools
+import json
 import re
 
 import numpy as np
 import pytest
 
-from shaping_bench import report, tables
+from shaping_bench import claims, report, tables
 from shaping_bench import results as results_
 from shaping_bench.errors import BadInput
+from shaping_bench.report import drawing, episodes, leaderboard, verdicts
+from shaping_bench.report.markup import Addresses
+from shaping_bench.report.page import MAX_POINTS
+from tests.shaping_bench.page_results import FRAMES, LEARNERS, NAN, PAPERS, VERDICTS, write_page_results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
-NAN = float("nan")
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr", "use", "path"}
-LEARNERS = ("naive", "lola", "a <b> & c")
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("page")
-    write_suite(path, ["ipd", "tandem"], LEARNERS, opponents=["all-d"], description="Two games & <more>.")
-    rng = np.random.default_rng(0)
-    updates = list(range(0, 1010, 10))
-    for game in ("ipd", "tandem"):
-        pairs = [(a, b) for k, a in enumerate(LEARNERS) for b in (*LEARNERS[k:], *(["all-d"] if game == "ipd" else []))]
-        for a, b in pairs:
-            finals = {"return": rng.normal(size=(4, 2))}
-            if game == "ipd":
-                finals |= {f"cooperation_{s}": rng.random((4, 2)) for s in report.STATES}
-            if (game, a, b) == ("tandem", "lola", "lola"):
-                finals["return"][[1, 3]] = NAN
-            curves = {"return": rng.normal(size=(len(updates), 4, 2))}
-            write_cell(path, game, [a, b], finals, curves=curves, updates=updates)
-    write_cell(path, "ipd", ["naive", "best-response"], {"return": [[-3.0, -0.125]] * 4}, kind="league")
+    write_page_results(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def page(directory):
+def results(directory):
+    return results_.load(directory)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recorded():
+    """Verdicts of this module's own: reading all claims takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "recorded", lambda: VERDICTS)
+        patch.setattr(claims, "papers", lambda: PAPERS)
+        patch.setattr(
+            claims, "record_about", lambda: {"machine": "a <machine>", "commit": "0123", "date": "2026-01-02"}
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def page(directory, recorded):
     return report.write_report(directory).read_text(encoding="utf-8")
 
 
@@ -64,7 +75,7 @@ class Structure(html.parser.HTMLParser):
             self.errors.append(tag)
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
 
@@ -76,6 +87,10 @@ def structure(page):
     return parser
 
 
+def section(page, key):
+    return re.search(rf'<section id="{key}".*?</section>', page, flags=re.DOTALL)[0]
+
+
 def test_every_element_is_closed(structure):
     assert structure.errors == []
     assert structure.open == []
@@ -83,21 +98,20 @@ def test_every_element_is_closed(structure):
 
 def test_page_needs_nothing_else(structure, page):
     tags = {tag for tag, _ in structure.elements}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "img", "image"}
+    assert not tags & {"link", "iframe", "object", "embed", "img", "image"}
     for tag, attributes in structure.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             if tag != "a" and name in attributes:
                 assert attributes[name].startswith("#")
     assert not re.search(r"@import|url\(\s*['\"]?(?!#)", page)
-    assert "http://" not in page
+    assert re.findall(r"https?://[^\"']*", page) == ["http://www.w3.org/2000/svg"]
 
 
 def test_identifiers_are_unique_and_links_arrive(structure):
     found = [attributes["id"] for _, attributes in structure.elements if "id" in attributes]
-    outside_figures = [x for x in found if not re.fullmatch(r"[mp][0-9a-f]{6,}|DejaVu.*", x)]
-    assert len(outside_figures) == len(set(outside_figures))
-    targets = {a["href"][1:] for tag, a in structure.elements if tag in ("a", "use") and a["href"].startswith("#")}
-    assert targets
+    assert len(found) == len(set(found))
+    targets = {a["href"][1:] for tag, a in structure.elements if tag == "a" and a.get("href", "").startswith("#")}
+    assert len(targets) > 20
     assert targets <= set(found)
 
 
@@ -110,34 +124,97 @@ def test_headings_do_not_skip_a_level(structure):
 
 def test_accessible_names(structure):
     for tag, attributes in structure.elements:
-        if tag == "svg":
+        if tag == "svg" and "aria-hidden" not in attributes:
             assert attributes["role"] == "img"
             assert attributes["aria-label"]
-        if attributes.get("role") == "region" or tag == "nav":
+        if attributes.get("role") in ("region", "group") or tag == "nav":
             assert attributes["aria-label"]
     assert ("html", {"lang": "en"}) in structure.elements
     scopes = [attributes.get("scope") for tag, attributes in structure.elements if tag == "th"]
     assert set(scopes) == {"row", "col"}
 
 
-def test_page_has_the_tables_digits(page, directory):
-    results = results_.load(directory)
+def test_page_has_the_tables_digits(page, results):
+    addresses = Addresses(results)
     for kind in ("encounter", "league"):
         for table in tables.build(results, "return", kind):
-            assert tables.html_table(table) in page
-    assert tables.html_table(tables.summary(results, ["return"])) in page
-    # The heat map prints the tables' means.
-    (table, _) = tables.build(results, "return", spread="none")
-    svg = re.search(r'<svg [^>]*aria-label="ipd: return".*?</svg>', page, flags=re.DOTALL)[0]
-    shown = re.findall(r">(-?\d+\.\d\d)</text>", svg)
-    assert shown == [cell.text for row in table.cells for cell in row if cell.n]
+            assert tables.html_table(table, addresses.entry) in page
+
+
+def test_heat_map_has_the_tables_means_and_links_to_their_cells(page, results):
+    (table,) = tables.build(results, "return", game="ipd")
+    heat = re.search(r'aria-label="ipd: return"><table class="heat">.*?</table>', page, flags=re.DOTALL)[0]
+    linked = re.findall(r'<td style="[^"]*"><a href="#cell-(\w+)">(.*?)</a></td>', heat)
+    entries = [cell for row in table.cells for cell in row if cell.n]
+    texts = [(f"<strong>{x}</strong>" if cell.best else x) for cell in entries for x in [cell.text.split(" ")[0]]]
+    assert [text for _, text in linked] == texts
+    assert [hash_ for hash_, _ in linked] == [cell.hashes[0] for cell in entries]
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 41))
+def test_numbers_on_a_heat_map_contrast_with_it(share):
+    back, ink = re.fullmatch(r"background:#(\w{6});color:#(\w{3})", drawing.shade(share)).groups()
+
+    def luminance(color):
+        channels = [int(color[k : k + 2], 16) / 255 for k in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(back), luminance(ink * 2)])
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_leaderboard_has_the_tables_digits_in_order_of_rank(page, results):
+    (board,) = re.findall(r'<table class="board" id="board-0".*?</table>', page, flags=re.DOTALL)
+    (expected,) = tables.build(results, "robustness_mean", rows="learner", cols="game")
+    rows = re.findall(r'<tr data-access="(\w+)" data-preparation="(\d+)"><th[^>]*>(.*?)</th>(.*?)</tr>', board)
+    assert {html.unescape(label): (access, spent) for access, spent, label, _ in rows} == {
+        x: ("simulator", "300") if x == "mfos" else ("gradients", "0") for x in LEARNERS
+    }
+    for _, _, label, entries in rows:
+        shown = [html.unescape(re.sub(r"<[^>]*>", "", x)) for x in re.findall(r"<td[^>]*>(.*?)</td>", entries)]
+        (row,) = [r for x, r in zip(expected.row_labels, expected.cells, strict=True) if x == html.unescape(label)]
+        assert shown[1:4] == [cell.text.partition(" (n=")[0] if not cell.diverged else cell.text for cell in row]
+    ranks = [float(x) for x in re.findall(r'<tr.*?<td data-value="([\d.]+)"', board)]
+    assert ranks == sorted(ranks)
+    assert len(ranks) == len(LEARNERS)
+
+
+def test_preparation_of_many_cells_counts_once(results):
+    assert leaderboard.preparation_seconds(results) == {"mfos": 300.0}
+
+
+def test_addresses_of_entries_and_averages(results):
+    addresses = Addresses(results)
+    (table,) = tables.build(results, "return", game="tandem")
+    entry = table.cells[0][1].hashes
+    assert addresses.average(entry) == addresses.entry(entry) == f"#cell-{entry[0]}"
+    (means,) = tables.build(results, "robustness_mean", rows="learner", cols="game")
+    assert addresses.average(means.cells[0][1].hashes) == addresses.row("tandem", "naive") == "#row-1-0"
+    everything = [record["hash"] for record in results.records]
+    assert addresses.average(everything) is None
+    assert addresses.average(()) is None
+    assert addresses.entry(()) is None
+
+
+def test_both_orders_of_seats_share_a_description(tmp_path):
+    write_suite(tmp_path, ["imp"], ["naive", "lola"])
+    first = write_cell(tmp_path, "imp", ["naive", "lola"], {"return": [[0.0, 1.0]]})
+    second = write_cell(tmp_path, "imp", ["lola", "naive"], {"return": [[2.0, 3.0]]})
+    addresses = Addresses(results_.load(tmp_path))
+    assert addresses.entry([first]) == addresses.entry([second])
+    page = report.render_page(results_.load(tmp_path))
+    (shared,) = re.findall(r'<div id="cell-\w+" tabindex="-1">.*?</details>', page, flags=re.DOTALL)
+    assert f"cells/{first}" in shared
+    assert f"cells/{second}" in shared
 
 
 def test_lost_seeds_are_starred_and_listed(page):
-    svg = re.search(r'<svg [^>]*aria-label="tandem: return".*?</svg>', page, flags=re.DOTALL)[0]
-    assert len(re.findall(r">-?\d+\.\d\d\*</text>", svg)) == 1
-    section = page[page.index('<section id="diverged"') :]
-    assert 'tandem: lola in self-play</th><td>2 of 4</td><td class="left">1, 3</td>' in section
+    heat = re.search(r'aria-label="tandem: return"><table class="heat">.*?</table>', page, flags=re.DOTALL)[0]
+    assert len(re.findall(r">-?\d+\.\d\d\*<", heat)) == 1
+    listed = section(page, "diverged")
+    assert re.search(r'tandem: lola in self-play</th><td><a href="#cell-\w+">2 of 4</a></td>', listed)
+    assert '<td class="left">1, 3</td>' in listed
 
 
 def test_no_divergence_is_said(tmp_path):
@@ -145,45 +222,135 @@ def test_no_divergence_is_said(tmp_path):
     write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[0.0, 0.0]]})
     page = report.render_page(results_.load(tmp_path))
     assert "None: every seed of every cell stayed finite." in page
-    assert "Learning curves" not in page
-    assert "Cooperation by state" not in page
+    for absent in ("Learning curves", "Policies", "Watch them play", "Which rule to adopt", "Who improves on whom"):
+        assert f"<h3>{absent}" not in page
 
 
-def test_every_cell_has_its_command(structure, directory):
+def test_every_cell_has_its_command_and_configuration(structure, results):
     words = "".join(structure.words)
-    for record in results_.load(directory).records:
+    for record in results.records:
         assert record["command"] in words
-        assert record["hash"] in words
+        assert f"cells/{record['hash']}" in words
+    assert words.count("lr=1.0") >= len(results.records)
+    assert "hidden" not in words.split("Every cell and its command")[-1]
 
 
 def test_curves_have_one_panel_per_encounter_and_few_points(page):
     panels = re.findall(r"<figure><svg .*?</figure>", page, flags=re.DOTALL)
-    curves = [x for x in panels if re.search(r'aria-label="(ipd|tandem), return: ', x)]
-    assert len(curves) == 9 + 6
-    longest = max(len(re.findall(r"L ", path)) for x in curves for path in re.findall(r'd="([^"]*)"', x))
-    assert longest <= 2 * report.MAX_POINTS + 1
+    curves = [x for x in panels if re.search(r'aria-label="(ipd|tandem|coin-game), return: ', x)]
+    assert len(curves) == 14 + 10 + 3
+    longest = max(path.count("L") for x in curves for path in re.findall(r'd="([^"]*)"', x))
+    assert longest == 2 * MAX_POINTS - 1
+    # Per player one line, its standard deviation and its interval.
+    assert all(x.count('class="line') == 4 for x in curves)
+    assert all(x.count('class="band') == 4 for x in curves)
 
 
-def test_state_section_only_for_memory_one_games(page):
-    assert page.count("<h3>Cooperation by state</h3>") == 1
+def test_interval_of_a_curve_is_students(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    curves = {"return": np.array([[[0.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [3.0, 0.0]]])}
+    write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[1.0, 0.0]] * 2}, curves=curves, updates=[0, 1])
+    page = report.render_page(results_.load(tmp_path))
+    svg = re.search(r'<svg [^>]*aria-label="ipd, return: .*?</svg>', page, flags=re.DOTALL)[0]
+
+    def height(kind):
+        """Of player 1's band at the first update, in pixels."""
+        points = re.search(rf'<path class="band{kind} f0" d="M([^z]*)z"', svg)[1].split("L")
+        ys = [float(p.split()[1]) for p in points]
+        return ys[-1] - ys[0]
+
+    # Two seeds: the interval of the mean is t(0.975, 1) / sqrt(2) = 8.98 standard deviations, cut off at the panel.
+    assert height(" mean") > height("") > 0
+
+
+def test_final_policies_have_a_dot_per_seed_and_player(page):
+    panels = re.findall(r'<svg [^>]*aria-label="ipd: probability of the first action by state, .*?</svg>', page)
+    assert len(panels) == len(LEARNERS)
+    for panel in panels:
+        assert len(re.findall(r"M[\d.]+ [\d.]+h0", panel)) == 5 * 4 * 2
+    squares = re.findall(r'<svg [^>]*aria-label="ipd: policies of both players, .*?</svg>', page)
+    assert len(squares) == len(LEARNERS)
+    for square in squares:
+        marks = re.findall(r'<path class="mark s\d" d="([^"]*)"', square)
+        assert [len(re.findall(r"M[\d.]+ [\d.]+", x)) for x in marks] == [4] * 5
+    assert page.count("<h3>Policies</h3>") == 1
+
+
+def test_a_policy_is_drawn_where_it_is():
+    panel = drawing.strip_panel([("CC", np.array([1.0])), ("CD", np.array([0.0]))], "title", "caption")
+    (top, bottom) = [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)h0", panel)]
+    rules = [float(y) for y in re.findall(r"M34 ([\d.]+)H", panel)]
+    assert (bottom, top) == (rules[0], rules[2])
+    square = drawing.plane_panel([("DD", np.array([1.0]), np.array([0.0]))], "title", "caption")
+    assert drawing.mark("DD", 174, 174) in square
+
+
+def test_states_and_lines_differ_without_colour():
+    assert len({drawing.mark(s, 0, 0) for s in drawing.STATES}) == len(drawing.STATES)
+    style = (drawing.__file__).replace("drawing.py", "style.css")
+    with open(style, encoding="utf-8") as file:
+        dashes = re.findall(r"\.l[0-3] \{[^}]*\}", file.read())
+    assert len({"".join(re.findall(r"stroke-dasharray:[^;]*", x)) for x in dashes}) == drawing.NUM_LINES
+
+
+def test_episodes_are_in_the_page_whole(page):
+    shown = section(page, "game-2")
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', shown, flags=re.DOTALL)
+    stored = json.loads(data)
+    assert [x["title"] for x in stored] == ["naive in self-play", "naive against lola", "naive against a <b> & c"]
+    assert all(x["frames"] == FRAMES for x in stored)
+    assert "Watch them play" not in section(page, "game-0")
+
+
+def test_an_episode_cannot_end_its_element(tmp_path):
+    write_suite(tmp_path, ["coin-game"], ["x</script><b>"])
+    key = write_cell(tmp_path, "coin-game", ["x</script><b>"] * 2, {"return": [[0.0, 0.0]]})
+    path = tmp_path / "cells" / key / "episode.json"
+    path.write_text(json.dumps({"grid": 3, "frames": FRAMES}))
+    text = episodes.player(results_.load(tmp_path), "coin-game")
+    assert text.count("</script>") == 1
+    assert "<b>" not in text.replace("\\/", "/").partition("<script")[0]
+    for broken in ("{", "[]", '{"grid": 3, "frames": [{"agents": 0}]}'):
+        path.write_text(broken)
+        with pytest.raises(BadInput, match=r"episode .* cannot be read"):
+            episodes.player(results_.load(tmp_path), "coin-game")
+
+
+def test_verdicts_are_counted_by_paper(page):
+    shown = section(page, "claims")
+    assert "<strong>2 of 3</strong>" in shown
+    assert "Paper A: 1 of 2 numbers reproduced" in shown
+    assert "Paper B: 1 of 1 number reproduced" in shown
+    assert re.findall(r'<tr data-verdict="(\w+)">', shown) == ["reproduced", "missed", "reproduced"]
+    assert "<code>shaping-bench verify a-two</code>" in shown
+    assert "The paper&#x27;s &lt;figure&gt;." in shown
+    assert "<td>\N{MINUS SIGN}1.06</td><td>\N{MINUS SIGN}1.125 " in shown
+    assert "a &lt;machine&gt;" in shown
+
+
+def test_no_verdicts_no_section():
+    assert verdicts.published_numbers([], {}, {}) == ""
 
 
 def test_names_from_outside_are_escaped(page):
-    assert "Two games &amp; &lt;more&gt;." in page
-    assert "<b>" not in page
+    assert "Three games &amp; &lt;more&gt;." in page
+    assert "<b>" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
 def test_page_is_reproducible(page, directory):
-    assert report.render_page(results_.load(directory)) == page
+    rendered = report.render_page(results_.load(directory))
+    for key in ("leaderboard", "game-0", "game-2", "cells"):
+        assert section(rendered, key) == section(page, key)
 
 
 def test_limits_follow_the_bulk_when_some_run_away():
-    low, high = report._limits([*np.linspace(-2, -1, 100), -1e9])
+    low, high = drawing.limits([*np.linspace(-2, -1, 100), -1e9])
     assert -2.2 < low < -1.8
     assert -1.2 < high < -0.8
-    low, high = report._limits([-2.0, -1.0, NAN])
+    low, high = drawing.limits([-2.0, -1.0, NAN])
     assert low < -2.0 < -1.0 < high
-    assert report._limits([NAN]) == (0.0, 1.0)
+    assert drawing.limits([-2.0, -1.0], margin=0.0) == (-2.0, -1.0)
+    assert drawing.limits([NAN]) == (0.0, 1.0)
 
 
 def test_an_explosion_does_not_break_the_page(tmp_path):
@@ -194,12 +361,16 @@ def test_an_explosion_does_not_break_the_page(tmp_path):
     write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[NAN, NAN]] * 2})
     page = report.render_page(results_.load(tmp_path))
     assert "5.00e+29" in page
-    assert "nan" not in re.sub(r"[a-z-]*nan[a-z]+|[a-z]+nan", "", page.lower())
+    drawn = re.findall(r'(?: d|points|transform|style)="([^"]*)"', page)
+    assert not [x for x in drawn if "nan" in x or "inf" in x]
+    assert ">nan" not in page
 
 
-def test_output_goes_where_asked(directory, tmp_path):
-    assert report.write_report(directory, tmp_path / "x.html") == tmp_path / "x.html"
+def test_output_goes_where_asked(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[0.0, 0.0]]})
+    assert report.write_report(tmp_path, tmp_path / "x.html") == tmp_path / "x.html"
     with pytest.raises(BadInput, match="output is"):
-        report.write_report(directory, tmp_path / "no" / "x.html")
+        report.write_report(tmp_path, tmp_path / "no" / "x.html")
     with pytest.raises(BadInput, match="no directory"):
         report.write_report(tmp_path / "no")
