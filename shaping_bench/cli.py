@@ -212,6 +212,11 @@ def table(
     rows: str = "learner",
     cols: str = "opponent",
     kind: Literal["encounter", "league", "all"] = "all",
+    statistic: Literal["mean", "median", "iqm"] = "mean",
+    spread: Literal["std", "se", "ci", "none"] = "std",
+    show_n: Annotated[bool, Flag] = False,
+    bold: bool = True,
+    leaderboard: Annotated[bool, Flag] = False,
 ) -> None:
     """Comparison tables from stored results; nothing is computed again.
 
@@ -229,10 +234,21 @@ def table(
         What the columns are.
     kind:
         Learning encounters, the league of final policies, or both.
+    statistic:
+        Of the runs: mean, median or interquartile mean.
+    spread:
+        Standard deviation over seeds, standard error, 95 % bootstrap interval, or none.
+    show_n:
+        Say of every number how many runs it is from.
+    bold:
+        Mark the best learner against each opponent and all that its runs do not tell apart from it.
+    leaderboard:
+        Instead, all games in one: normalised scores, ranks, probability of improvement, and the scale.
     """
     from shaping_bench.tables import table_command
 
-    print(table_command(directory, metric, format, rows, cols, kind=None if kind == "all" else kind))
+    kinds = None if kind == "all" else kind
+    print(table_command(directory, metric, format, rows, cols, kinds, statistic, spread, show_n, bold, leaderboard))
 
 
 @app.command
@@ -251,6 +267,20 @@ def metagame(directory: Path, /, *, game: str | None = None, format: Format = "m
     from shaping_bench.metagame import meta_game_command
 
     print(meta_game_command(directory, game, format))
+
+
+@app.command
+def cite(*what: str) -> None:
+    """BibTeX of everything that results, methods or games rest on, and of shaping-bench itself.
+
+    Parameters
+    ----------
+    what:
+        Results directories, registered algorithms and games, or topics: statistics, metagame, related.
+    """
+    from shaping_bench.references import cite as citations
+
+    print(citations(what))
 
 
 @app.command

@@ -170,6 +170,43 @@ def probability_of_improvement(
     return _over_tasks(chances)
 
 
+def average_improvement(samples: Sequence[Strata], weights: Sequence[Weights] | None = None) -> NDArray[np.float64]:
+    """Probability of improvement of each of L learners over another of them, drawn at random.
+
+    In each task over those who have runs there, then over a learner's tasks.
+
+    Args:
+      samples: per learner, strata over the same tasks in the same order; an array is empty where a
+        learner has no run.
+      weights: of each, ``(R, n_t)`` per task.
+
+    Returns:
+      ``(L,)`` or ``(R, L)``; NaN where nobody else has runs in any task.
+    """
+    size = len(samples)
+    drawn = weights or [[np.ones((1, len(x))) for x in runs] for runs in samples]
+    chances = []
+    for t in range(len(samples[0])):
+        values = np.concatenate([runs[t] for runs in samples])
+        owner = np.repeat(np.arange(size), [len(runs[t]) for runs in samples])
+        by_owner = (owner == np.arange(size)[:, None]).astype(np.float64)
+        # Runs come first, resamples last: picking rows is fast, picking columns is not.
+        w = np.concatenate([x[t].T for x in drawn])
+        totals = by_owner @ w
+        present = totals > 0
+        shares = w / np.where(present, totals, 1.0)[owner]  # every learner weighs the same
+        order = np.argsort(values, kind="stable")
+        upto = np.concatenate([np.zeros_like(w[:1]), np.cumsum(shares[order], axis=0)])
+        below = upto[np.searchsorted(values[order], values, side="left")]
+        below += upto[np.searchsorted(values[order], values, side="right")]
+        # Against everybody, oneself included, who wins half of the time.
+        others = present.sum(axis=0) - 1
+        chance = (by_owner @ (shares * below) / 2 - 0.5) / np.maximum(others, 1)
+        chances.append(np.where(present & (others > 0), chance, np.nan).T)
+    found = _over_tasks(chances)
+    return found if weights else found[0]
+
+
 def performance_profile(runs: Strata, thresholds: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
     """Fraction of runs that score above each threshold, averaged over tasks.
 
@@ -283,7 +320,8 @@ def bootstrap(
     for first in range(0, reps, max(1, MAX_DRAWS // width)):
         count = min(max(1, MAX_DRAWS // width), reps - first)
         counts = {pool: _counts(rng, size, count) for pool, size in sizes.items()}
-        weights = [[counts[pool][:, of] for pool, of in zip(x.pools, x.of, strict=True)] for x in drawn_as]
+        # Rows are picked, not columns, which is several times as fast.
+        weights = [[counts[pool].T[of].T for pool, of in zip(x.pools, x.of, strict=True)] for x in drawn_as]
         values.append(statistic(*samples, *weights))
     return np.concatenate(values)
 
@@ -342,7 +380,8 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> NDArray[n
 def _counts(rng: np.random.Generator, size: int, reps: int) -> NDArray[np.float64]:
     """How often each of ``size`` units is drawn, ``(R, size)``."""
     drawn = rng.integers(size, size=(reps, size)) + np.arange(reps)[:, None] * size
-    return np.bincount(drawn.ravel(), minlength=reps * size).reshape(reps, size).astype(np.float64)
+    counts = np.bincount(drawn.ravel(), minlength=reps * size).reshape(reps, size)
+    return np.asfortranarray(counts, np.float64)
 
 
 # --- comparisons --------------------------------------------------------------------------
@@ -421,10 +460,10 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """Ranks of L learners over their common tasks; 1 is best, ties share their ranks.
+    """Ranks of L learners; 1 is best, ties share their ranks.
 
     Attributes:
-      mean: over tasks of the rank by the mean over runs, ``(L,)``.
+      mean: over the tasks that a learner takes part in, ``(L,)``.
       interval: of that, 95 %, ``(2, L)``.
       distribution: share of resamples and tasks in which a learner has each rank, ``(L, L)``; a
         learner that ties with others has an equal share of the ranks they cover.
@@ -435,38 +474,47 @@ class Ranks:
     distribution: NDArray[np.float64]
 
 
-def ranks(samples: Sequence[Strata], units: Sequence[Units] | None = None, reps: int = REPS, seed: int = 0) -> Ranks:
-    """Ranks of learners by what they score in tasks that all have, higher being better.
+def ranks(
+    samples: Sequence[Strata],
+    played: NDArray[np.bool_] | None = None,
+    units: Sequence[Units] | None = None,
+    reps: int = REPS,
+    seed: int = 0,
+) -> Ranks:
+    """Ranks of learners by their mean scores, task by task, higher being better.
 
     Args:
-      samples: per learner, strata over the same tasks in the same order; a task in which a learner
-        has no finite run is an empty array, and last in rank.
+      samples: per learner, strata over the same tasks in the same order.
+      played: who takes part in which task, ``(L, T)``; by default all in all. One who takes part
+        and has no finite run is last there.
       units, reps, seed: as :func:`bootstrap`.
     """
+    size, num_tasks = len(samples), len(samples[0])
+    takes_part = np.ones((size, num_tasks), bool) if played is None else played
 
     def task_means(*arguments: Any) -> NDArray[np.float64]:
         """``(..., L, T)``."""
-        size = len(samples)
-        runs, weights = arguments[:size], arguments[size:] or (None,) * size
-        return np.stack([np.stack(_task_means(x, w), axis=-1) for x, w in zip(runs, weights, strict=True)], axis=-2)
+        weights = arguments[size:] or (None,) * size
+        return np.stack([np.stack(_task_means(x, w), -1) for x, w in zip(arguments[:size], weights, strict=True)], -2)
 
-    num_tasks = len(samples[0])
+    point = task_means(*samples)[None]
     resampled = bootstrap(task_means, *samples, units=units, reps=reps, seed=seed)
-    mean_ranks = np.zeros((len(resampled), len(samples)))
-    distribution = np.zeros((len(samples), len(samples)))
-    point = np.zeros(len(samples))
+    distribution = np.zeros((size, size))
+    totals = np.zeros((1, size)), np.zeros((len(resampled), size))
     for t in range(num_tasks):
-        better, level = _order(resampled[..., t])
-        mean_ranks += (better + (level + 1) / 2) / num_tasks
-        for k in range(len(samples)):
+        (among,) = np.nonzero(takes_part[:, t])
+        for total, scores in zip(totals, (point, resampled), strict=True):
+            better, level = _standing(scores[:, among, t])
+            total[:, among] += better + (level + 1) / 2
+        for k in range(len(among)):
             covered = (better <= k) & (k < better + level)
-            distribution[:, k] += np.where(covered, 1.0 / level, 0.0).mean(axis=0) / num_tasks
-        better, level = _order(task_means(*samples)[None, :, t])
-        point += (better + (level + 1) / 2)[0] / num_tasks
-    return Ranks(point, interval(mean_ranks), distribution)
+            distribution[among, k] += np.where(covered, 1.0 / level, 0.0).mean(axis=0)
+    with np.errstate(invalid="ignore"):
+        counts = takes_part.sum(axis=1)
+        return Ranks(totals[0][0] / counts, interval(totals[1] / counts), distribution / counts[:, None])
 
 
-def _order(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _standing(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Per learner how many score better, and how many the same (itself included), ``(R, L)`` each."""
     x = np.where(np.isfinite(scores), scores, -np.inf)
     return (x[:, None, :] > x[:, :, None]).sum(-1), (x[:, None, :] == x[:, :, None]).sum(-1)
@@ -501,4 +549,4 @@ def _ordered(runs: Strata, weights: Weights) -> tuple[NDArray[np.float64], NDArr
     """All runs in order, ``(N,)``, and the weight up to and with each, ``(..., N)``."""
     values = np.concatenate(runs)
     order = np.argsort(values, kind="stable")
-    return values[order], np.cumsum(np.concatenate(list(weights), axis=-1)[..., order], axis=-1)
+    return values[order], np.cumsum(np.concatenate([w.T for w in weights])[order], axis=0).T

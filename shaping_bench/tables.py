@@ -791,11 +791,7 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
     evaluations: dict[str, list[float]] = {x: [] for x in learners}
     steps: dict[str, list[float]] = {x: [] for x in learners}
     diverged = dict.fromkeys(learners, 0)
-    prepared: dict[str, dict[str, Any]] = {x: {} for x in learners}
     for record in results.records:
-        for x in record["learners"]:
-            if x.get("preparation") and x["label"] in prepared:
-                prepared[x["label"]][x["preparation"]["artifact"]] = x["preparation"]
         labels = [x["label"] for x in record["learners"]]
         if record["kind"] != "encounter":
             continue
@@ -812,9 +808,6 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
                     if label in kept:
                         kept[label].append(count / updates)
 
-    def described(key: str, show: Callable[[Any], str]) -> list[Cell]:
-        return [Cell(show(results.played[x].get(key))) for x in learners]
-
     def averaged(values: Mapping[str, list[float]], decimals: int) -> list[Cell]:
         return [_plain(float(np.mean(values[x])) if values[x] else None, decimals) for x in learners]
 
@@ -822,17 +815,264 @@ def _cost_columns(results: Results, learners: Sequence[str]) -> dict[str, list[C
         "wall seconds": averaged(seconds, 2),
         "gradient evaluations per update": averaged(evaluations, 1),
         "environment steps per update": averaged(steps, 0),
-        "access": described("access", lambda x: str(x or ABSENT)),
+        **_described(results, learners),
+        "diverged": [Cell(str(diverged[x]), mean=float(diverged[x]), n=1, runs=1) for x in learners],
+    }
+
+
+def _described(results: Results, learners: Sequence[str], game: str | None = None) -> dict[str, list[Cell]]:
+    """What learners may see of others, and what their preparations have cost in a game or in all."""
+    prepared: dict[str, dict[str, Any]] = {x: {} for x in learners}
+    for record in results.records:
+        for x in record["learners"] if game in (None, record["game"]["label"]) else ():
+            if x.get("preparation") and x["label"] in prepared:
+                prepared[x["label"]][x["preparation"]["artifact"]] = x["preparation"]
+    return {
+        "access": [Cell(str(results.played[x].get("access") or ABSENT)) for x in learners],
         "preparation": [
             Cell(preparation_cost(list(prepared[x].values())) if prepared[x] else _whether(results.played[x]))
             for x in learners
         ],
-        "diverged": [Cell(str(diverged[x]), mean=float(diverged[x]), n=1, runs=1) for x in learners],
     }
 
 
 def _whether(described: Mapping[str, Any]) -> str:
     return "needed" if described.get("needs_preparation") else "none"
+
+
+# --- the leaderboard ----------------------------------------------------------------------
+
+LEADERBOARD = {
+    "IQM": (stats.iqm, "higher"),
+    "mean": (stats.mean, "higher"),
+    "task median": (stats.task_median, "higher"),
+    "optimality gap": (stats.optimality_gap, "lower"),
+}
+"""Aggregates of normalised returns over all tasks, and which way is better."""
+
+EXCHANGES = 1024
+"""Sign patterns of the tests behind a leaderboard's bold numbers, which are of many runs each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """The suite's learners over the tasks (game and opponent) that any of them met.
+
+    Attributes:
+      learners: labels, in the suite's order.
+      entries: of each, over all its tasks.
+      samples: of each, runs per task; empty where it has none.
+      units: what is resampled of them.
+      played: who met whom, ``(L, T)``, even if every run was lost.
+    """
+
+    learners: tuple[str, ...]
+    entries: tuple[_Measured, ...]
+    samples: tuple[list[np.ndarray], ...]
+    units: tuple[stats.Units, ...]
+    played: np.ndarray
+
+
+@results_.kept
+def _field(results: Results, kind: str, game: str | None) -> _Field:
+    """
+    Raises:
+      BadInput: an unknown game, or none whose returns can be normalised.
+    """
+    if game is not None and game not in results.games:
+        raise unknown("game", game, results.games)
+    if kind not in ("encounter", "league"):
+        raise unknown("kind", kind, ("encounter", "league"))
+    if anchors.METRIC in metric_names(results, kind):
+        frame = entries(results, anchors.METRIC, kind)
+        frame = frame[frame["learner"].isin(results.learners or results.labels)]
+        frame = frame if game is None else frame[frame["game"] == game]
+    else:
+        frame = pd.DataFrame()
+    if frame.empty:
+        which = f"{kind}s" if game is None else f"game {game!r} ({kind})"
+        raise BadInput(
+            f"{which}: no return that can be normalised; allowed: games with anchors (shaping_bench.anchors)"
+        )
+    frame = _numbered(frame.assign(metric=anchors.METRIC))
+    learners = tuple(sorted(frame["learner"].unique(), key=lambda x: results.rank("learner", x)))
+    made = tuple(_measured(frame[frame["learner"] == x], "mean", "none") for x in learners)
+    tasks = tuple(dict.fromkeys(task for x in made for task in x.tasks))
+    drawn = [x.runs(tasks) for x in made]
+    played = np.array([[task in x.tasks for task in tasks] for x in made])
+    return _Field(learners, made, tuple(x for x, _ in drawn), tuple(x for _, x in drawn), played)
+
+
+@results_.kept
+def leaderboard(results: Results, game: str | None = None, kind: str = "encounter") -> Table:
+    """The suite's learners by what they get on average, best first.
+
+    Columns are aggregates of normalised returns (:mod:`shaping_bench.anchors`) over the learner's
+    tasks, a task being a game and an opponent, each with its 95 % interval by the stratified
+    bootstrap: interquartile mean of all runs; mean; median over tasks of their means; optimality gap,
+    what is missing to the social optimum. Then, among those who met the same opponents in the same
+    games: the probability that a run returns more than one of another learner, and the mean rank.
+    What learners may see of others, and what they spent before, stands beside it.
+
+    Args:
+      game: only this one; all by default.
+      kind: ``"encounter"`` or ``"league"``.
+
+    Raises:
+      BadInput: an unknown name, or no game whose returns can be normalised.
+    """
+    field = _field(results, kind, game)
+    size = len(field.learners)
+    columns: dict[str, list[Cell]] = {}
+
+    def cells(points: Iterable[Any], ends: Iterable[Any], decimals: int, best: Sequence[bool] | None) -> list[Cell]:
+        return [
+            dataclasses.replace(_interval_cell(float(x), (float(low), float(high)), decimals, entry), best=bool(marked))
+            for x, (low, high), entry, marked in zip(points, ends, field.entries, best or [False] * size, strict=True)
+        ]
+
+    runs = [x.runs() for x in field.entries]
+    for name, (statistic, direction) in LEADERBOARD.items():
+        points = [float(statistic(x)) for x, _ in runs]
+        ends = [stats.bootstrap_interval(statistic, x, units=[units]) for x, units in runs]
+        marks = _mark_best(field.entries, statistic, direction, 2, EXCHANGES)
+        columns[name] = cells(points, ends, 2, marks)
+    if size > 1:
+        improvement = stats.average_improvement(field.samples)
+        resampled = stats.bootstrap(
+            lambda *x: stats.average_improvement(x[:size], x[size:]), *field.samples, units=field.units, reps=1000
+        )
+        columns["improvement"] = cells(improvement, stats.interval(resampled).T, 2, None)
+        ranks = stats.ranks(field.samples, field.played, field.units)
+        columns["mean rank"] = cells(ranks.mean, ranks.interval.T, 1, None)
+    games = [dict.fromkeys(task[0] for task in x.tasks) for x in field.entries]
+    columns["games"] = [Cell(str(len(x)), mean=float(len(x)), n=1, runs=1) for x in games]
+    columns |= _described(results, field.learners, game)
+    columns["diverged"] = [Cell(str(x.diverged), mean=float(x.diverged), n=1, runs=1) for x in field.entries]
+    order = sorted(range(size), key=lambda k: -_or(columns["IQM"][k].mean, -math.inf))
+    scale = "0 is random play, 1 the social optimum, in constant-sum games the largest reward"
+    note = (
+        f"normalised returns per step ({scale}) over {field.played.shape[1]} tasks (game and opponent), with 95 % "
+        "bootstrap intervals over training seeds (over preparations where seeds share several); task median: over "
+        "tasks of their means; improvement: probability that a run returns more than one of another learner in the "
+        "same task; mean rank: by task; bold: the best, and all that their runs in common tasks do not tell apart "
+        f"from it (exchange test, Holm-corrected, level {LEVEL})"
+    )
+    if not field.played.all():
+        note += "; learners that met others, or in other games, are compared where they met the same"
+    title = f"{results.suite.get('name', 'suite') if game is None else game}: leaderboard"
+    rows = tuple(tuple(column[k] for column in columns.values()) for k in order)
+    labels = tuple(field.learners[k] for k in order)
+    return Table(title + (" (league)" if kind == "league" else ""), note, "learner", "", labels, tuple(columns), rows)
+
+
+def _or(x: float | None, otherwise: float) -> float:
+    return otherwise if x is None else x
+
+
+def _interval_cell(x: float, ends: tuple[float, float], decimals: int, entry: _Measured) -> Cell:
+    """A number that is no mean of the runs, with its interval."""
+    if not math.isfinite(x):
+        return Cell(ABSENT, hashes=entry.hashes, runs=entry.aggregate.runs, diverged=entry.diverged)
+    low, high = (_number(end, decimals) for end in ends)
+    return Cell(
+        f"{_number(x, decimals)} [{low}, {high}]",
+        mean=x,
+        ci=ends,
+        n=entry.aggregate.n,
+        runs=entry.aggregate.runs,
+        diverged=entry.diverged,
+        hashes=entry.hashes,
+    )
+
+
+def rank_table(results: Results, game: str | None = None, kind: str = "encounter") -> Table:
+    """How often each learner has each rank: the share of bootstrap resamples and tasks.
+
+    Args, Raises: as :func:`leaderboard`.
+    """
+    field = _field(results, kind, game)
+    size = len(field.learners)
+    shares = stats.ranks(field.samples, field.played, field.units)
+    order = np.argsort(shares.mean, kind="stable")
+    note = (
+        "share of bootstrap resamples of the seeds, and of tasks (game and opponent), in which the learner has a "
+        "rank by its mean return among those who met the same; those who tie share their ranks"
+    )
+    grid = tuple(tuple(_plain(float(x), 2) if x else Cell(ABSENT) for x in shares.distribution[k]) for k in order)
+    title = f"{results.suite.get('name', 'suite') if game is None else game}: ranks"
+    labels = tuple(field.learners[k] for k in order)
+    return Table(title, note, "learner", "rank", labels, tuple(str(k + 1) for k in range(size)), grid)
+
+
+def improvement_table(results: Results, game: str | None = None, kind: str = "encounter", reps: int = 500) -> Table:
+    """Probability of improvement of the row's learner over the column's, with its interval.
+
+    Args:
+      reps: resamples of each interval, of which there are as many as pairs.
+
+    Others, Raises: as :func:`leaderboard`.
+    """
+    field = _field(results, kind, game)
+    size = len(field.learners)
+    grid = [[Cell(ABSENT)] * size for _ in range(size)]
+    for a, b in itertools.combinations(range(size), 2):
+        x, y = field.entries[a], field.entries[b]
+        both = [task for task in x.tasks if task in y.tasks]
+        (first, first_units), (second, second_units) = x.runs(both), y.runs(both)
+        kept = [t for t in range(len(both)) if len(first[t]) and len(second[t])]
+        if not kept:
+            continue
+        runs = [first[t] for t in kept], [second[t] for t in kept]
+        units = [
+            stats.Units(tuple(u.of[t] for t in kept), tuple(u.pools[t] for t in kept), tuple(u.sizes[t] for t in kept))
+            for u in (first_units, second_units)
+        ]
+        chance = float(stats.probability_of_improvement(*runs))
+        low, high = stats.bootstrap_interval(stats.probability_of_improvement, *runs, units=units, reps=reps)
+        for row, column, p, ends in ((a, b, chance, (low, high)), (b, a, 1 - chance, (1 - high, 1 - low))):
+            text = f"{_number(p, 2)} [{_number(ends[0], 2)}, {_number(ends[1], 2)}]"
+            hashes = tuple(dict.fromkeys([*x.hashes, *y.hashes]))
+            grid[row][column] = Cell(text, mean=p, ci=ends, n=len(kept), runs=len(kept), hashes=hashes)
+    note = (
+        "probability that a run of the row's learner returns more than one of the column's against the same opponent "
+        "in the same game, averaged over all that both met, [95 % bootstrap interval over training seeds, of each pair "
+        "on its own]; n: tasks"
+    )
+    title = f"{results.suite.get('name', 'suite') if game is None else game}: probability of improvement"
+    return Table(title, note, "learner", "over", field.learners, field.learners, tuple(map(tuple, grid)))
+
+
+def anchor_table(results: Results) -> Table:
+    """The reference returns of each game and what they make of the scale."""
+    columns = ("random", "naive", "best response", "social optimum", "scores 0", "scores 1", "lowest", "highest")
+    rows, grid = [], []
+    own: dict[str, float] = {}
+    if "return" in metric_names(results, "encounter"):
+        returns = entries(results, "return")
+        plain = [x for x in results.labels if results.played[x]["name"] == "naive"][:1]
+        among_naive = returns[returns["learner"].isin(plain) & returns["opponent"].isin(plain)]
+        own = among_naive.groupby("game", sort=False)["value"].mean().to_dict()
+    for game in results.games:
+        known = anchors.anchors_in(results)[game]
+        rows.append(game)
+        ends: tuple[float | None, float | None] = (None, None) if known is None or not known.range else known.range
+        numbers = (
+            (None, own.get(game), *[None] * 6)
+            if known is None
+            else (known.random, own.get(game), known.best_response, known.social_optimum)
+            + ((None, None) if known.one is None else (known.random, known.one))
+            + ends
+        )
+        grid.append(tuple(_plain(None if x is None or not math.isfinite(x) else float(x), 3) for x in numbers))
+    note = (
+        "returns per step, mean over seats; random: everybody acts uniformly at random (games of real numbers: what "
+        "initial parameters get on average); naive: self-play of the naive learner in these results; best response: "
+        "of one player to random others; scores 0, scores 1: the returns whose normalised score they are (1 is the "
+        "social optimum, in constant-sum games the largest reward); lowest, highest: possible scores of a step"
+    )
+    title = f"{results.suite.get('name', 'suite')}: anchors"
+    return Table(title, note, "game", "", tuple(rows), columns, tuple(grid), decimals=3)
 
 
 # --- writers ------------------------------------------------------------------------------
@@ -1032,6 +1272,9 @@ def table_command(
     kind: str | None = None,
     statistic: Statistic = "mean",
     spread: Spread = "std",
+    show_n: bool = False,
+    bold: bool = True,
+    standings: bool = False,
 ) -> str:
     """What ``shaping-bench table`` prints.
 
@@ -1039,8 +1282,10 @@ def table_command(
       directory: a results directory.
       metrics: which; None for the suite's, followed by the summary.
       fmt: see :func:`render`.
-      rows, cols, statistic, spread: see :func:`build`.
+      rows, cols, statistic, spread, show_n, bold: see :func:`build`.
       kind: ``"encounter"``, ``"league"`` or None for all there is.
+      standings: instead, the leaderboard with its ranks, comparisons and anchors; of encounters
+        unless ``kind`` says otherwise.
 
     Raises:
       BadInput: an unknown name, or a directory without results.
@@ -1053,6 +1298,15 @@ def table_command(
     stored = list(dict.fromkeys(record["kind"] for record in results.records))
     if kind is not None and kind not in stored:
         raise BadInput(f"kind is {kind!r}, of which {str(directory)!r} has no cell; allowed: {', '.join(stored)}")
+    for field, value, allowed in (("statistic", statistic, stats.STATISTICS), ("spread", spread, SPREADS)):
+        if value not in allowed:
+            raise unknown(field, value, allowed)
+    if standings:
+        if metrics and list(metrics) != [anchors.METRIC]:
+            raise BadInput(f"metric is {', '.join(metrics)}; allowed with leaderboard: none, or {anchors.METRIC}")
+        which = kind or stored[0]
+        made = [f(results, kind=which) for f in (leaderboard, rank_table, improvement_table)]
+        return render([*made, anchor_table(results)], fmt)
     kinds = [kind] if kind else stored
     known = {name for k in kinds for name in metric_names(results, k)}
     for name in metrics or ():
@@ -1063,7 +1317,9 @@ def table_command(
         here = metric_names(results, k)
         chosen = [x for x in metrics if x in here] if metrics else suite_metrics(results, k)
         if chosen:
-            tables += build(results, chosen, k, rows, cols, statistic=statistic, spread=spread)
+            tables += build(
+                results, chosen, k, rows, cols, statistic=statistic, spread=spread, show_n=show_n, bold=bold
+            )
     if not metrics and (rows, cols) == ("learner", "opponent") and "encounter" in kinds:
         tables.append(summary(results, suite_metrics(results, "encounter")))
     return render(tables, fmt)
