@@ -99,12 +99,12 @@ def test_everything_registered_has_one_place(kind, names):
     assert sorted(marked) == sorted(names)
 
 
-def test_every_method_of_a_page_is_among_its_claims_and_citations():
+def test_what_a_page_holds_is_among_its_claims_and_citations():
     for page, text in TEXT.items():
-        learners = re.findall(r"<!-- generate: learner ([\w-]+) -->", text)
-        for fragment in ("reproduction", "bibtex"):
+        learners, games = (re.findall(rf"<!-- generate: {kind} ([\w-]+)", text) for kind in ("learner", "game"))
+        for fragment, names in (("reproduction", learners), ("bibtex", learners + games)):
             found = re.search(rf"<!-- generate: {fragment} (?:only )?(.*?) -->", text)
-            assert sorted(found[1].split() if found else []) == sorted(learners), (page.name, fragment)
+            assert sorted(found[1].split() if found else []) == sorted(names), (page.name, fragment)
 
 
 def test_learners_and_encounters_that_pages_name_exist():

@@ -25,14 +25,9 @@ from algorithms.fixed import FixedStrategy
 from games.base import Game, TableGame
 from games.coin import PRESETS, CoinGame, Rules
 from games.repeated import MemoryOneGame
-from shaping_bench import claims, registry
+from shaping_bench import claims, references, registry
 from shaping_bench.catalogue import catalogue
-from shaping_bench.metrics import METRICS
-
-try:
-    from shaping_bench import references
-except ImportError:
-    references = None  # type: ignore[assignment]
+from shaping_bench.metrics import METRICS, Metric
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)
@@ -89,8 +84,11 @@ def allowed(field: dataclasses.Field) -> str:
     if isinstance(field.default, bool):
         return "true, false"
     low, high, exclusive = meta.get("low"), meta.get("high"), meta.get("exclusive")
-    bounds = {"≥": low, "≤": high} if not exclusive else {">": low, "<": high}
-    return cell(", ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)) or "any"
+    if low is not None and high is not None:
+        return f"({low:g}, {high:g})" if exclusive else f"[{low:g}, {high:g}]"
+    if low is not None:
+        return f"{'>' if exclusive else '≥'} {low:g}"
+    return "any"
 
 
 def hyperparameters(cls: type, defaults: dict[str, Any] | None = None) -> str:
@@ -128,13 +126,12 @@ def published(cls: type[Learner]) -> str:
 def learner(name: str) -> str:
     """What there is to know of one algorithm: what it sees and plays, its numbers, how to run it."""
     cls = registry.algorithms()[name]
-    keys = references.keys(name) if references else ()
     facts = [
         ("sees of the others", f"[{cls.access}](#access)"),
         ("plays", ", ".join(sorted(cls.views)) + " games"),
         ("prepares", "yes" if cls.needs_preparation else "no"),
         ("source", cell(cls.source)),
-        ("cite", ", ".join(code(key) for key in keys)),
+        ("cite", cited(name)),
     ]
     about = inspect.getdoc(cls) or ""
     strategy = issubclass(cls, FixedStrategy)
@@ -146,6 +143,11 @@ def learner(name: str) -> str:
         published(cls),
         f"```\n{command(name)}\n```",
     )
+
+
+def cited(name: str) -> str:
+    """BibTeX keys of a registered name."""
+    return ", ".join(code(key) for key in references.keys(name))
 
 
 def anchor(kind: str, name: str) -> str:
@@ -182,7 +184,7 @@ def methods() -> str:
 
 def bibtex(*names: str) -> str:
     """The entries that these algorithms cite, folded away."""
-    entries = references.bibtex(names) if references else ""
+    entries = references.bibtex(names)
     return folded("BibTeX", f"```bibtex\n{entries.strip()}\n```") if entries else ""
 
 
@@ -258,8 +260,8 @@ def numbers(claim: claims.Claim) -> list[tuple[str, ...]]:
 
 
 def digits(x: float) -> str:
-    """A measured number, to four digits."""
-    return f"{x:.4g}"
+    """A measured number, to six digits."""
+    return f"{x:.6g}"
 
 
 def folded(summary: str, inside: str) -> str:
@@ -284,10 +286,12 @@ def all_claims() -> str:
 
 
 def one_claim(claim: claims.Claim) -> str:
+    full = claim.protocol.at_full_budget().text if claim.protocol.full else ""
     notes = dict.fromkeys(q.note.strip() for q in claim.quantities if q.note.strip())
     return paragraphs(
         f"({anchor('claim', claim.id)})=\n### {cell(claim.id)}",
-        f"{cell(claim.statement)} Source: {cell(claim.source)}. Protocol: {cell(claim.protocol.text)}.",
+        f"{cell(claim.statement)} Source: {cell(claim.source)}. Protocol: {cell(claim.protocol.text)}."
+        + (f" At the published budget: {cell(full)}." if full else ""),
         table(NUMBERS, (row[1:] for row in numbers(claim))),
         *(cell(note) for note in notes),
     )
@@ -309,14 +313,14 @@ def game(name: str, actions: str = "") -> str:
         for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
     )
     made = registry.make_game(name).made if complete else None
-    facts = [("views", ", ".join(sorted(entry.cls.views))), ("source", cell(entry.source))]
+    facts = [("views", ", ".join(sorted(entry.cls.views))), ("source", cell(entry.source)), ("cite", cited(name))]
     if made is not None:
         facts[1:1] = [("players", str(made.n_players)), *reported(made)]
     return paragraphs(
         f"({anchor('game', name)})=\n## `{name}`",
         cell(entry.summary[0].upper() + entry.summary[1:]) + ".",
         payoff_table(made, actions.split(",")) if isinstance(made, TableGame) and made.n_players == 2 else "",
-        table(("", ""), facts),
+        table(("", ""), [row for row in facts if row[1]]),
         hyperparameters(entry.cls, entry.defaults),
     )
 
@@ -383,7 +387,7 @@ def strategies(name: str, *names: str) -> str:
     values = np.asarray(values).reshape(len(names), len(names))
     return table(
         ("", *(code(x) for x in names)),
-        ([code(x), *(f"{v:.3f}" for v in row)] for x, row in zip(names, values, strict=True)),
+        ([code(x), *(f"{v:.3f}" for v in np.round(row, 3) + 0.0)] for x, row in zip(names, values, strict=True)),
     )
 
 
@@ -434,11 +438,11 @@ def metrics() -> str:
             return "of the game"
         return f"[{'-∞' if low is None else number(low)}, {'∞' if high is None else number(high)}]"
 
-    rows = (
-        (code(m.name), cell(m.formula), cell(m.unit), m.direction, span(m.low, m.high), cell(m.source))
-        for m in METRICS.values()
-    )
-    return table(("name", "formula", "unit", "better", "range", "source"), rows)
+    def definition(m: Metric) -> str:
+        return cell(m.formula) + ("" if m.source == "this benchmark" else f" ({cell(m.source)})")
+
+    rows = ((code(m.name), definition(m), cell(m.unit), m.direction, span(m.low, m.high)) for m in METRICS.values())
+    return table(("name", "definition (source)", "unit", "better", "range"), rows)
 
 
 def suites() -> str:
