@@ -744,9 +744,10 @@ def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std
     if "return" in known:
         returns = entries(results, "return")
         columns.append(("self-play", returns[returns["learner"] == returns["opponent"]]))
+        columns.append((anchors.METRIC, entries(results, anchors.METRIC)))
         columns += [(name, entries(results, name)) for name in SUITE_METRICS]
-    extra = [name for name in metrics if name in known and name not in ("return", *SUITE_METRICS, *COSTS)]
-    columns += [(name, entries(results, name)) for name in extra]
+    shown = ("return", anchors.METRIC, *SUITE_METRICS, *COSTS)
+    columns += [(name, entries(results, name)) for name in metrics if name in known and name not in shown]
     ranks = _ranks(results) if "return" in known else {}
     learners = sorted(results.learners or results.labels, key=lambda x: ranks.get(x, math.inf))
 
@@ -757,13 +758,16 @@ def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std
             _measured(group, "mean", spread) if not (group := frame[frame["learner"] == learner]).empty else None
             for learner in learners
         ]
+        if not any(measured):
+            continue
         decimals = _decimals(x.aggregate.mean for x in measured if x is not None)
         numbers[name] = [_cell(x, "mean", spread, decimals) for x in measured]
     numbers |= _cost_columns(results, learners)
     title = f"{results.suite.get('name', 'suite')}: summary"
     note = (
-        "robustness over all opponents met, itself included; influence: opponent's return minus its return against "
-        "naive; averaged over games on their own scales; seconds per cell, evaluations and steps per seed"
+        "averaged over games, on their own scales but for normalised_return; robustness over all opponents met, itself "
+        "included; influence: opponent's return minus its return against naive; seconds per cell, evaluations and "
+        "steps per seed"
     )
     cells = tuple(tuple(column[k] for column in numbers.values()) for k in range(len(learners)))
     return Table(title, note, "learner", "", tuple(learners), tuple(numbers), cells)
@@ -1156,13 +1160,21 @@ def _latex_entry(cell: Cell) -> str:
     return rf"{{\bfseries\boldmath {text}}}" if cell.best else text
 
 
+def _latex_size(columns: int) -> str:
+    """Smaller type and gaps for tables that a page would not hold otherwise."""
+    if columns <= 6:
+        return ""
+    return r"\footnotesize\setlength{\tabcolsep}{3pt}" if columns <= 10 else r"\tiny\setlength{\tabcolsep}{1.5pt}"
+
+
 def _latex(tables: Sequence[Table]) -> str:
     blocks = ["% needs \\usepackage{booktabs}"]
     for table in tables:
         lines = [
             r"\begin{table}",
-            r"\centering",
+            r"\centering" + _latex_size(len(table.col_labels)),
             rf"\caption{{{_latex_text(table.title)}. {_latex_text(table.note[:1].upper() + table.note[1:])}.}}",
+            rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.title.lower()).strip('-')}}}",
             rf"\begin{{tabular}}{{l{'r' * len(table.col_labels)}}}",
             r"\toprule",
             " & ".join(_latex_text(x) for x in (table.corner, *table.col_labels)) + r" \\",

@@ -1,7 +1,11 @@
-"""Aggregates against hand-computed numbers, brute force and their invariances."""
+"""Aggregates against hand-computed numbers, brute force, rliable and their invariances."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -153,3 +157,266 @@ def test_profile_falls_and_integrates_to_the_mean(scores):
     assert (np.diff(profile) <= 0).all()
     area = profile.mean() * (high - low)
     assert low + area == pytest.approx(float(stats.mean(runs)), abs=2 * (high - low) / 4000)
+
+
+# --- resampling ---------------------------------------------------------------------------
+
+WEIGHTED = [stats.mean, stats.median, stats.iqm, stats.task_median, stats.optimality_gap]
+
+
+@pytest.mark.parametrize("statistic", WEIGHTED)
+def test_a_weight_is_how_often_a_run_counts(statistic):
+    rng = np.random.default_rng(0)
+    runs = [rng.integers(0, 5, 7).astype(float), rng.normal(size=10)]
+    drawn = [rng.integers(len(x), size=(50, len(x))) for x in runs]
+    weights = [np.stack([np.bincount(row, minlength=len(x)) for row in d]) for x, d in zip(runs, drawn, strict=True)]
+    got = statistic(runs, [w.astype(float) for w in weights])
+    expected = [float(statistic([x[d[r]] for x, d in zip(runs, drawn, strict=True)])) for r in range(50)]
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def test_comparisons_and_profiles_of_weighted_runs():
+    rng = np.random.default_rng(1)
+    x, y = [rng.integers(0, 4, 6).astype(float)], [rng.integers(0, 4, 9).astype(float)]
+    picks = rng.integers(6, size=(20, 6)), rng.integers(9, size=(20, 9))
+    v, w = ([np.stack([np.bincount(row, minlength=p.shape[1]) for row in p]).astype(float)] for p in picks)
+    levels = [0.5, 2.0]
+    got = stats.probability_of_improvement(x, y, v, w), stats.performance_profile(x, levels, v)
+    for r in range(20):
+        first, second = [x[0][picks[0][r]]], [y[0][picks[1][r]]]
+        assert got[0][r] == pytest.approx(float(stats.probability_of_improvement(first, second)), abs=1e-12)
+        np.testing.assert_allclose(got[1][r], stats.performance_profile(first, levels), atol=1e-12)
+
+
+def blocks(num_tasks):
+    """Twelve runs of four units, three each."""
+    of = np.repeat(np.arange(4), 3)
+    return stats.Units((of,) * num_tasks, (("preparations", 4),) * num_tasks, (4,) * num_tasks)
+
+
+def test_runs_of_a_unit_are_resampled_together():
+    # Runs of a unit are equal: the interval is that of four numbers, not of twelve.
+    four = np.array([0.0, 1.0, 5.0, 9.0])
+    twelve = [np.repeat(four, 3)]
+    assert stats.bootstrap_interval(stats.mean, twelve, units=[blocks(1)]) == stats.bootstrap_interval(
+        stats.mean, [four], units=[stats.Units((np.arange(4),), (("preparations", 4),), (4,))]
+    )
+    low, high = stats.bootstrap_interval(stats.mean, twelve, units=[blocks(1)])
+    naive_low, naive_high = stats.bootstrap_interval(stats.mean, twelve)
+    assert high - low > 1.4 * (naive_high - naive_low)
+    assert stats.standard_error(twelve, blocks(1)) == pytest.approx(np.std(four, ddof=1) / 2)
+    assert stats.standard_error(twelve, stats.apart(twelve)) == pytest.approx(np.std(twelve[0], ddof=1) / np.sqrt(12))
+
+
+def test_tasks_of_one_pool_share_their_seeds():
+    # What a seed gains in one task it loses in the other: their mean does not vary.
+    x = np.random.default_rng(2).normal(size=20)
+    runs = [x, -x]
+    shared = stats.Units((np.arange(20),) * 2, ("seeds",) * 2, (20, 20))
+    assert stats.bootstrap_interval(stats.mean, runs, units=[shared]) == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert stats.standard_error(runs, shared) == pytest.approx(0.0, abs=1e-12)
+    low, high = stats.bootstrap_interval(stats.mean, runs)
+    assert high - low > 0.3
+    assert stats.standard_error(runs, stats.apart(runs)) == pytest.approx(np.std(x, ddof=1) / np.sqrt(20) / np.sqrt(2))
+
+
+def test_samples_of_one_pool_share_their_seeds():
+    rng = np.random.default_rng(3)
+    common = rng.normal(size=30)
+    x, y = [common + 0.01 * rng.normal(size=30)], [common]
+    units = stats.Units((np.arange(30),), ("seeds",), (30,))
+
+    def difference(x, y, v, w):
+        return stats.mean(x, v) - stats.mean(y, w)
+
+    paired, unpaired = (
+        np.subtract(*stats.bootstrap_interval(difference, x, y, units=u)) for u in ([units, units], None)
+    )
+    assert abs(paired) < 0.1 * abs(unpaired)
+
+
+def test_resamples_that_lost_a_task_go_without_it():
+    runs = [np.array([1.0]), np.array([0.0, 2.0])]
+    # One of three seeds has a run in the first task; resamples without it have the second task only.
+    units = stats.Units((np.array([0]), np.array([1, 2])), ("seeds",) * 2, (3, 3))
+    values = stats.bootstrap(stats.mean, runs, units=[units])
+    assert np.isfinite(values).mean() > 0.99
+    assert set(np.round(values[np.isfinite(values)], 6)) <= {
+        0.0,
+        0.5,
+        0.666667,
+        0.833333,
+        1.0,
+        1.166667,
+        1.333333,
+        1.5,
+        2.0,
+    }
+
+
+def test_the_profile_has_intervals():
+    x = [np.random.default_rng(4).normal(size=40)]
+    levels = np.linspace(-1, 1, 5)
+    low, high = stats.profile_interval(x, levels)
+    point = stats.performance_profile(x, levels)
+    assert ((low < point) & (point < high)).all()
+    # Each is the interval of a share.
+    expected = 1.96 * np.sqrt(point * (1 - point) / 40)
+    np.testing.assert_allclose((high - low) / 2, expected, atol=0.03)
+    np.testing.assert_array_equal(stats.profile_interval(x, levels), [low, high])
+
+
+# --- against rliable ----------------------------------------------------------------------
+
+RLIABLE = json.loads((Path(__file__).parent / "fixtures" / "rliable.json").read_text())
+SAME_AS = {
+    "mean": stats.mean,
+    "median": stats.task_median,
+    "iqm": stats.iqm,
+    "optimality_gap": stats.optimality_gap,
+}
+"""rliable's median is over tasks of means; ``stats.median``, of all runs, is another statistic."""
+
+
+@pytest.fixture(params=sorted(RLIABLE["sets"]))
+def theirs(request):
+    return RLIABLE["sets"][request.param]
+
+
+def of_set(theirs):
+    """Statistic by name with its samples, as functions of strata and weights."""
+    first, second = (stats.strata(np.array(theirs[key])) for key in ("first", "second"))
+    levels = theirs["thresholds"]
+    return {
+        **{name: (statistic, (first,)) for name, statistic in SAME_AS.items()},
+        "profile": (lambda x, w=None: stats.performance_profile(x, levels, w), (first,)),
+        "probability_of_improvement": (stats.probability_of_improvement, (first, second)),
+    }
+
+
+def test_points_are_rliables_to_the_digit(theirs):
+    for name, (statistic, samples) in of_set(theirs).items():
+        np.testing.assert_allclose(statistic(*samples), theirs[name]["point"], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_intervals_are_rliables_within_resampling_error(theirs):
+    """Their ends are the 2.5 and 97.5 % points of our resamples.
+
+    The share of resamples below an end that R resamples have found scatters by sqrt(p (1 - p) / R); the
+    mean over their K intervals by as much over sqrt(K). Five of these are 0.9 %. Where scores are
+    few, many resamples are equal to an end, and the point lies among them.
+    """
+    p, ours = 0.025, 10 * RLIABLE["resamples"]
+    tolerance = 5 * np.sqrt(p * (1 - p) * (1 / RLIABLE["resamples"] / RLIABLE["repeats"] + 1 / ours))
+    for name, (statistic, samples) in of_set(theirs).items():
+        values = stats.bootstrap(statistic, *samples, reps=ours).reshape(ours, -1)
+        ends = np.array(theirs[name]["intervals"]).reshape(RLIABLE["repeats"], 2, -1)
+        for end, point in ((0, p), (1, 1 - p)):
+            below = (values[:, None] < ends[:, end] - 1e-9).mean(axis=(0, 1))
+            upto = (values[:, None] <= ends[:, end] + 1e-9).mean(axis=(0, 1))
+            assert (below <= point + tolerance).all(), name
+            assert (upto >= point - tolerance).all(), name
+
+
+# --- comparisons --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_the_exchange_test_is_fishers(size):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(0.7, 1.0, size), rng.normal(0.0, 1.0, size)
+    for statistic, plain in ((stats.mean, np.mean), (stats.median, np.median)):
+        oracle = scipy.stats.permutation_test(
+            (x, y),
+            lambda a, b, axis, plain=plain: plain(a, axis=axis) - plain(b, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=np.inf,
+        )
+        got = stats.exchange_test([x], [y], [np.arange(size)], statistic)
+        assert got == pytest.approx(oracle.pvalue, abs=1e-12)
+
+
+def test_the_exchange_test_samples_what_it_cannot_enumerate():
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(0.4, 1.0, 40), rng.normal(0.0, 1.0, 40)
+    units = [np.arange(40)]
+    got = stats.exchange_test([x], [y], units)
+    assert got == pytest.approx(scipy.stats.ttest_rel(x, y).pvalue, abs=0.02)
+    assert got == stats.exchange_test([x], [y], units)
+    assert stats.exchange_test([x], [y], units, lambda *a: stats.mean(*a)) == pytest.approx(got, abs=1e-9)
+    assert stats.exchange_test([x + 9], [y], units) == pytest.approx(1 / stats.EXCHANGES)
+
+
+def test_few_units_tell_nothing_apart():
+    x = np.repeat([5.0, 6.0], 50)
+    assert stats.exchange_test([x], [x - 5], [np.repeat([0, 1], 50)]) == 0.5
+    assert stats.exchange_test([x], [x - 5], [np.arange(100)]) < 0.001
+    assert stats.exchange_test([x], [x], [np.arange(100)]) == 1.0
+    assert np.isnan(stats.exchange_test([], [], []))
+
+
+def test_the_exchange_test_keeps_its_level():
+    rng = np.random.default_rng(7)
+    p = [stats.exchange_test([rng.lognormal(size=8)], [rng.lognormal(size=8)], [np.arange(8)]) for _ in range(400)]
+    # At most its level; 400 trials scatter by 0.011.
+    assert np.mean(np.array(p) <= 0.05) < 0.05 + 3 * 0.011
+
+
+def test_holm_by_hand():
+    # 0.01 * 4, 0.02 * 3, then 0.03 * 2 and 0.04 * 1, which may not fall below what precedes them.
+    np.testing.assert_allclose(stats.holm([0.04, 0.01, NAN, 0.03, 0.02]), [0.06, 0.04, NAN, 0.06, 0.06])
+    np.testing.assert_allclose(stats.holm([0.9, 0.8]), [1.0, 1.0])
+    assert stats.holm([]).size == 0
+
+
+# --- ranks and fields ---------------------------------------------------------------------
+
+
+def field_of_three():
+    """Three learners, two tasks; the third did not play the second."""
+    a = [np.array([3.0, 3.0]), np.array([1.0, 1.0])]
+    b = [np.array([2.0, 2.0]), np.array([1.0, 1.0])]
+    c = [np.array([5.0, 5.0]), np.array([])]
+    return [a, b, c], np.array([[True, True], [True, True], [True, False]])
+
+
+def test_ranks_by_hand():
+    samples, played = field_of_three()
+    got = stats.ranks(samples, played, reps=50)
+    # Second, third and first; then a tie for the first two places.
+    np.testing.assert_allclose(got.mean, [(2 + 1.5) / 2, (3 + 1.5) / 2, 1.0])
+    np.testing.assert_allclose(got.interval, [got.mean, got.mean])
+    np.testing.assert_allclose(got.distribution, [[0.25, 0.75, 0.0], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]])
+
+
+def test_who_lost_every_run_is_last():
+    got = stats.ranks([[np.array([])], [np.array([1.0, 2.0])]], reps=20)
+    np.testing.assert_allclose(got.mean, [2.0, 1.0])
+
+
+def test_ranks_vary_with_the_seeds():
+    rng = np.random.default_rng(8)
+    samples = [[rng.normal(shift, 1.0, 30)] for shift in (0.0, 0.1, 3.0)]
+    got = stats.ranks(samples, reps=400)
+    np.testing.assert_allclose(got.distribution.sum(axis=0), 1.0)
+    np.testing.assert_allclose(got.distribution.sum(axis=1), 1.0)
+    assert got.distribution[2, 0] == 1.0
+    assert 0.02 < got.distribution[0, 1] < 0.98
+    np.testing.assert_allclose(got.interval[:, 2], 1.0)
+
+
+def test_average_improvement_is_that_over_each_of_the_others():
+    rng = np.random.default_rng(9)
+    samples = [[rng.integers(0, 4, n).astype(float), rng.normal(size=n)] for n in (5, 8, 6)]
+    samples[2][1] = np.array([])
+    got = stats.average_improvement(samples)
+
+    def over(a, b, t):
+        return float(stats.probability_of_improvement([samples[a][t]], [samples[b][t]]))
+
+    first = (over(0, 1, 0) + over(0, 2, 0)) / 2, over(0, 1, 1)
+    assert got[0] == pytest.approx(np.mean(first))
+    assert got[2] == pytest.approx((over(2, 0, 0) + over(2, 1, 0)) / 2)
+    weights = [[np.ones((3, len(x))) for x in runs] for runs in samples]
+    np.testing.assert_allclose(stats.average_improvement(samples, weights), [got] * 3)
