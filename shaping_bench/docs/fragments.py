@@ -7,6 +7,7 @@ registry when the site is built, so that pages cannot say otherwise than the pro
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import itertools
 import re
@@ -26,7 +27,9 @@ from games.base import Game, TableGame
 from games.coin import PRESETS, CoinGame, Rules
 from games.repeated import MemoryOneGame
 from shaping_bench import claims, references, registry
+from shaping_bench.anchors import anchors_of
 from shaping_bench.catalogue import catalogue
+from shaping_bench.cli import app as command_line
 from shaping_bench.metrics import METRICS, Metric
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -329,8 +332,17 @@ def reported(made: Game) -> list[tuple[str, str]]:
     """Facts about a game's numbers that follow from its table."""
     facts = []
     if made.sizes:
-        names = ", ".join(code(x) for x in made.coordinates[0])
+        names = "; ".join(dict.fromkeys(", ".join(map(code, own)) for own in made.coordinates))
         facts.append(("parameters per player", f"{len(made.coordinates[0])}: {names}"))
+    anchors = anchors_of(made)
+    if anchors is not None:
+        scale: list[tuple[str, float | None]] = [
+            ("random play", anchors.random),
+            ("social optimum", anchors.social_optimum),
+        ]
+        scale.append(("best response to random play", anchors.best_response))
+        said = ", ".join(f"{what} {x:.4g}" for what, x in scale if x is not None)
+        facts.append(("per step and player", said))
     if not isinstance(made, TableGame):
         return facts
     payoffs = [[float(x) for x in row] for row in made.payoffs]
@@ -340,8 +352,6 @@ def reported(made: Game) -> list[tuple[str, str]]:
     facts.append(("return per step lies in", f"[{number(min(everything))}, {number(max(everything))}]"))
     facts.append(("all play action 0", ", ".join(number(row[0]) for row in payoffs)))
     facts.append(("all play action 1", ", ".join(number(row[-1]) for row in payoffs)))
-    best = max(sum(column) for column in zip(*payoffs, strict=True))
-    facts.append(("largest sum of rewards", number(best)))
     if made.n_players == 2:
         facts.append(("equilibria of one round", "; ".join(stage_equilibria(payoffs))))
     return facts
@@ -456,6 +466,20 @@ def suites() -> str:
     )
 
 
+def commands() -> str:
+    """Every command with its options, as the command line's own help has them."""
+    text = command_line.generate_docs(output_format="markdown")
+    text = text[text.index("\n## ", text.index("**Commands**")) :]
+    # The usage lines hold how this very process was started.
+    return re.sub(r"```console\n(shaping-bench [\w-]+)( -m \w+)?", r"```\n\1", text).strip()
+
+
+def about(module: str) -> str:
+    """What a module says of itself, but for its first line."""
+    text = inspect.getdoc(importlib.import_module(module)) or ""
+    return prose(text.partition("\n\n")[2]).replace("::\n", ":\n")
+
+
 def readme(*title: str) -> str:
     """A section of the README, without its heading.
 
@@ -474,8 +498,10 @@ def readme(*title: str) -> str:
 FRAGMENTS: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
+        about,
         all_claims,
         bibtex,
+        commands,
         game,
         games,
         learner,
