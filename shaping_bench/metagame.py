@@ -115,7 +115,8 @@ class MetaGame:
     """One game's learning rules as a symmetric game of n actions; arrays follow ``rules``.
 
     Intervals are 95 % percentile intervals of the bootstrap over training seeds, low and high
-    in the last axis; a seed is resampled with all its encounters, which share initial policies.
+    in the last axis; a seed is resampled with all its encounters, which share initial policies
+    (where seeds share several preparations, a preparation is resampled with all its seeds).
 
     Attributes:
       game: its label.
@@ -192,22 +193,25 @@ def analyse(results: Results, game: str) -> MetaGame | None:
     """
     if game not in results.games:
         raise unknown("game", game, results.games)
-    returns, runs, hashes, labels = _returns(results, game)
-    if len(labels) < 2:
+    stored = _stored(results, game)
+    if stored is None:
         return None
-    rules, left_out = _all_met(np.asarray(np.isfinite(returns).any(axis=-1)), runs > 0, labels)
+    valued = np.asarray(np.isfinite(stored.returns).any(axis=-1))
+    rules, left_out = _all_met(valued, stored.runs > 0, stored.labels)
     if len(rules) < 2:
         return None
     kept = np.ix_(rules, rules)
-    names = tuple(labels[i] for i in rules)
+    names = tuple(stored.labels[i] for i in rules)
     return meta_game(
         game,
         names,
-        returns[kept],
-        runs=runs[kept],
-        hashes=tuple(tuple(hashes.get((a, b), ()) for b in names) for a in names),
+        stored.returns[kept],
+        runs=stored.runs[kept],
+        units=stored.units[kept],
+        pools=stored.pools[kept],
+        hashes=tuple(tuple(stored.hashes[i, j] for j in rules) for i in rules),
         left_out=left_out,
-        note=_note(results, game, names, runs[kept]),
+        note=_note(results, game, names, stored.runs[kept]),
     )
 
 
@@ -216,21 +220,29 @@ def meta_game(
     rules: Sequence[str],
     returns: ArrayLike,
     runs: ArrayLike | None = None,
+    units: NDArray[np.int64] | None = None,
+    pools: NDArray[np.object_] | None = None,
     hashes: Hashes = (),
     left_out: Mapping[str, str] | None = None,
     note: str = "",
 ) -> MetaGame:
     """The meta-game of given returns ``(n, n, S)``: of rule i against rule j in training seed s.
 
-    Every pair needs a finite one. ``runs`` counts the seeds that were run, ``(n, n)``; all S by
-    default.
+    Args:
+      returns: every pair needs a finite one.
+      runs: how many seeds were run, ``(n, n)``; all S by default.
+      units: what each seed is resampled with, ``(n, n, S)``; itself by default.
+      pools: of what, and of how many, units are drawn, ``(n, n)`` pairs such as ``("seeds", S)``.
     """
     values = np.asarray(returns, np.float64)
     n, num_seeds = len(values), values.shape[-1]
     finite = np.isfinite(values)
     ran = np.full((n, n), num_seeds) if runs is None else np.asarray(runs, int)
     payoffs = np.where(finite, values, 0.0).sum(axis=-1) / finite.sum(axis=-1)
-    resampled = _resampled(values, payoffs, RESAMPLES)
+    if units is None or pools is None:
+        units, pools = np.broadcast_to(np.arange(num_seeds), values.shape), np.empty((n, n), object)
+        pools[:] = [[("seeds", num_seeds)] * n] * n
+    resampled = _resampled(values, payoffs, units, pools, RESAMPLES)
     gain, drawn_gain = gains(payoffs), gains(resampled)
     effect, drawn_effect = _effects(payoffs), _effects(resampled)
     chance = np.where(np.eye(n, dtype=bool), np.nan, (drawn_gain > 0.0).mean(axis=0))
@@ -272,14 +284,29 @@ def meta_game(
     )
 
 
-def _returns(
-    results: Results, game: str
-) -> tuple[Array, NDArray[np.int64], dict[tuple[str, str], tuple[str, ...]], tuple[str, ...]]:
-    """Everybody's returns ``(n, n, S)``, numbers of seeds that ran ``(n, n)``, cells, and labels."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stored:
+    """What everybody who played a game returned.
+
+    Attributes:
+      labels: of the n who played.
+      returns, units: ``(n, n, S)``, per seed: the return, and what the seed is resampled with.
+      runs, pools, hashes: ``(n, n)``: how many seeds ran, of what units are drawn, stored cells.
+    """
+
+    labels: tuple[str, ...]
+    returns: Array
+    units: NDArray[np.int64]
+    runs: NDArray[np.int64]
+    pools: NDArray[np.object_]
+    hashes: NDArray[np.object_]
+
+
+def _stored(results: Results, game: str) -> _Stored | None:
     frame = tables.entries(results, "return") if "return" in tables.metric_names(results, "encounter") else None
     records = [r for r in results.records if r["game"]["label"] == game and r["kind"] == "encounter"]
     if frame is None or not records or any(len(r["learners"]) != 2 for r in records):
-        return np.empty((0, 0, 0)), np.empty((0, 0), int), {}, ()
+        return None
     frame = frame[frame["game"] == game]
     if not _one_order_says_all(records[0]):
         met = {tuple(x["label"] for x in r["learners"]) for r in records}
@@ -288,14 +315,16 @@ def _returns(
     present = set(frame["learner"])
     labels = tuple(x for x in results.labels if x in present)
     index = {label: k for k, label in enumerate(labels)}
-    seeds = {seed: k for k, seed in enumerate(sorted(frame["seed"].unique()))}
-    returns = np.full((len(labels), len(labels), len(seeds)), np.nan)
-    runs = np.zeros(returns.shape[:2], int)
+    n, seeds = len(labels), {seed: k for k, seed in enumerate(sorted(frame["seed"].unique()))}
     rows, cols = (frame[x].map(index).to_numpy(int) for x in ("learner", "opponent"))
-    returns[rows, cols, frame["seed"].map(seeds).to_numpy(int)] = frame["value"].to_numpy(float)
+    place = frame["seed"].map(seeds).to_numpy(int)
+    returns, units, runs = np.full((n, n, len(seeds)), np.nan), np.zeros((n, n, len(seeds)), int), np.zeros((n, n), int)
+    pools, hashes = np.empty((n, n), object), np.empty((n, n), object)
+    returns[rows, cols, place] = frame["value"].to_numpy(float)
+    units[rows, cols, place] = frame["unit"].to_numpy(int)
     np.add.at(runs, (rows, cols), 1)
-    hashes = frame.groupby(["learner", "opponent"], sort=False)["hashes"].first().to_dict()
-    return returns, runs, hashes, labels
+    pools[rows, cols], hashes[rows, cols] = frame["pool"].to_numpy(object), frame["hashes"].to_numpy(object)
+    return _Stored(labels, returns, units, runs, pools, hashes)
 
 
 def _one_order_says_all(record: Mapping[str, Any]) -> bool:
@@ -340,36 +369,49 @@ def _all_met(
 def _note(results: Results, game: str, rules: Sequence[str], runs: NDArray[np.int64]) -> str:
     least, most = int(runs.min()), int(runs.max())
     note = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most != 1)}"
-    few = {
-        x["label"]: x["preparation"]["seeds"]
+    once = dict.fromkeys(
+        x["label"]
         for r in results.records
         if r["game"]["label"] == game
         for x in r["learners"]
-        if x.get("preparation") and x["label"] in rules and x["preparation"]["seeds"] < most
-    }
-    if few:
-        prepared = ", ".join(f"{label} {count}" for label, count in few.items())
-        note += f"; prepared from fewer (intervals leave out that spread): {prepared}"
+        if x["label"] in rules and (x.get("preparation") or {}).get("seeds") == 1 < most
+    )
+    if once:
+        note += f"; prepared once, so that intervals leave out what another preparation changes: {', '.join(once)}"
     return note
 
 
 # --- uncertainty --------------------------------------------------------------------------
 
 
-def _resampled(values: Array, payoffs: Array, reps: int, seed: int = 0) -> Array:
+def _resampled(
+    values: Array,
+    payoffs: Array,
+    units: NDArray[np.int64],
+    pools: NDArray[np.object_],
+    reps: int,
+    seed: int = 0,
+) -> Array:
     """Payoffs of resampled training seeds, ``(R, n, n)``.
 
-    A seed is drawn with all its encounters: they share initial policies. A pair of which a
-    resample holds no finite seed keeps its payoff there.
+    A seed is drawn with all its encounters, which share initial policies; where seeds share several
+    preparations, a preparation is drawn with all its seeds. A pair of which a resample holds no
+    finite seed keeps its payoff there.
     """
-    n, num_seeds = len(values), values.shape[-1]
-    weights = np.random.default_rng(seed).multinomial(num_seeds, np.full(num_seeds, 1.0 / num_seeds), reps)
-    flat = values.reshape(n * n, num_seeds).T
-    finite = np.isfinite(flat)
-    count = weights @ finite
-    total = weights @ np.where(finite, flat, 0.0)
-    drawn = np.where(count > 0, total / np.maximum(count, 1), payoffs.ravel())
-    return drawn.reshape(reps, n, n)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((reps, *payoffs.shape))
+    for pool in dict.fromkeys(pools.ravel()):
+        size = pool[1]
+        pairs = np.nonzero([[x == pool for x in row] for row in pools])
+        own, finite = values[pairs], np.isfinite(values[pairs])
+        at = np.arange(len(own))[:, None], units[pairs]
+        total, count = np.zeros((len(own), size)), np.zeros((len(own), size))
+        np.add.at(total, at, np.where(finite, own, 0.0))
+        np.add.at(count, at, finite)
+        weights = rng.multinomial(size, np.full(size, 1.0 / size), reps)
+        counts = weights @ count.T
+        drawn[:, pairs[0], pairs[1]] = np.where(counts > 0, weights @ total.T / np.maximum(counts, 1), payoffs[pairs])
+    return drawn
 
 
 def _interval(drawn: Array) -> Array:
@@ -649,7 +691,7 @@ def _mixtures(logs: Array) -> Array:
 
 def meta_tables(meta: MetaGame) -> list[Table]:
     """The rules as strategies, who gains by adopting which, what that does to the others, equilibria."""
-    notes = [meta.note, "intervals: 95 % bootstrap over training seeds"]
+    notes = [meta.note, "intervals: 95 % bootstrap over training seeds, or over preparations where seeds share several"]
     if meta.left_out:
         notes.append(f"left out: {', '.join(f'{label} ({why})' for label, why in meta.left_out.items())}")
     if meta.diverged.any():

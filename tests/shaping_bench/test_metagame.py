@@ -221,14 +221,11 @@ def test_a_seed_is_resampled_with_all_its_encounters():
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say():
-    rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(60):
-        noise = rng.normal(size=(2, 2, 30))
-        low, high = metagame._interval(metagame._resampled(noise, noise.mean(axis=-1), 500))[0, 0]
-        covered.append(low < 0.0 < high)
-    # 95 % nominal; percentile intervals of 30 seeds are a little short. Four standard errors.
-    assert np.mean(covered) > 0.93 - 4 * np.sqrt(0.93 * 0.07 / 60)
+    noise = np.random.default_rng(0).normal(size=(8, 8, 30))
+    low, high = np.moveaxis(metagame.meta_game("noise", tuple("abcdefgh"), noise).payoff_ci, -1, 0)
+    # 95 % nominal; percentile intervals of 30 seeds are a little short. Four standard errors of 64 pairs.
+    assert ((low < 0.0) & (high > 0.0)).mean() > 0.93 - 4 * np.sqrt(0.93 * 0.07 / 64)
+    assert np.ptp(np.stack([low, high]), axis=0).mean() == pytest.approx(2 * 1.96 / np.sqrt(30), rel=0.1)
 
 
 def test_diverged_seeds_are_counted_and_enter_nothing():
@@ -326,16 +323,33 @@ def test_games_without_a_meta_game(tmp_path):
         metagame.meta_game_command(tmp_path)
 
 
-def test_preparations_fewer_than_seeds_are_said(tmp_path):
-    write_tournament(tmp_path, rules=("naive", "lola"), opponents=())
-    for path in tmp_path.glob("cells/*/cell.json"):
+def prepare(directory, label, count):
+    for path in directory.glob("cells/*/cell.json"):
         record = json.loads(path.read_text())
         for learner in record["learners"]:
-            if learner["name"] == "lola":
-                learner["preparation"] = {"artifact": "a", "seeds": 1}
+            if learner["label"] == label:
+                learner["preparation"] = {"artifact": "a", "seeds": count}
         path.write_text(json.dumps(record))
+
+
+def test_a_rule_prepared_once_is_named(tmp_path):
+    write_tournament(tmp_path, rules=("naive", "lola"), opponents=())
+    prepare(tmp_path, "lola", 1)
     game = metagame.analyse(results.load(tmp_path), "ipd")
-    assert game.note == "2 seeds; prepared from fewer (intervals leave out that spread): lola 1"
+    assert game.note == ("2 seeds; prepared once, so that intervals leave out what another preparation changes: lola")
+
+
+def test_seeds_that_share_preparations_are_resampled_together(tmp_path):
+    """Two preparations that return 0 and 1 in four seeds each: half of the resamples hold only one."""
+    outcome = np.repeat(np.tile([0.0, 1.0], 4)[:, None], 2, axis=1)
+    write_tournament(tmp_path, rules=("naive", "lola"), opponents=(), change=lambda a, b, x: outcome)
+    apart = metagame.analyse(results.load(tmp_path), "ipd")
+    assert 0.05 < apart.payoff_ci[1, 1, 0] < apart.payoff_ci[1, 1, 1] < 0.95
+    prepare(tmp_path, "lola", 2)
+    shared = metagame.analyse(results.load(tmp_path), "ipd")
+    assert shared.payoff_ci[1, 1].tolist() == [0.0, 1.0]
+    assert shared.payoff_ci[0, 0].tolist() == apart.payoff_ci[0, 0].tolist()
+    assert shared.payoffs.tolist() == apart.payoffs.tolist()
 
 
 def test_the_command_prints_the_same_digits_in_every_format(tmp_path):
