@@ -96,7 +96,7 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _tick(x: float) -> str:
-    text = f"{x:.4g}"
+    text = f"{x:.3g}"
     return (text if text != "-0" else "0").replace("-", "\N{MINUS SIGN}")
 
 

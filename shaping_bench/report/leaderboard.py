@@ -10,9 +10,10 @@ from typing import Literal
 
 from shaping_bench import results as results_
 from shaping_bench import tables
-from shaping_bench.report.markup import Addresses, breakable, escape, region
+from shaping_bench.errors import BadInput
+from shaping_bench.report.markup import Addresses, breakable, details, escape, region
 from shaping_bench.results import Results
-from shaping_bench.tables import ABSENT, Cell
+from shaping_bench.tables import ABSENT, Cell, html_table
 
 ACCESS = ("actions", "rewards", "gradients", "simulator")
 """What a learner may see of the others, from least to most."""
@@ -20,7 +21,7 @@ ACCESS = ("actions", "rewards", "gradients", "simulator")
 PREPARATION_BUDGETS = {"0": "none", "60": "up to a minute", "600": "up to ten minutes", "3600": "up to an hour"}
 """Choices of the filter by seconds of preparation."""
 
-BOLD = f"Bold: the best, and all that its runs do not tell apart from it at the level {tables.LEVEL}."
+BOLD = f"Bold: the best of the column, and all that its runs do not tell apart from it at the level {tables.LEVEL}."
 
 _KNOWN_METRICS = {
     "return": "return",
@@ -45,21 +46,34 @@ class _Column:
 
 def leaderboard(results: Results, addresses: Addresses) -> str:
     """Filters and tables; empty if nobody has learnt here."""
-    learners = results.learners or results.labels
     if "return" not in tables.metric_names(results, "encounter"):
         return ""
-    overall = _by_label(tables.summary(results))
-    learners = tuple(x for x in learners if x in overall)
-    about = _about(results, overall, learners)
-    boards = [("", "All games", _overall(results, addresses, overall))] if len(results.games) > 1 else []
+    summary = _by_label(tables.summary(results))
+    learners = tuple(x for x in results.learners or results.labels if x in summary)
+    about, costs = _about(results, summary, learners)
+    boards = []
+    if len(results.games) > 1:
+        boards.append(("", "All games", [*_overall(results, addresses, summary), *about]))
     for game in results.games:
         columns = _of_game(results, addresses, game)
         if columns:
-            boards.append((game, game, columns))
+            boards.append((game, game, [*columns, *about, *costs]))
     parts = [_filters(results, learners, [game for game, _, _ in boards])]
     for k, (game, title, columns) in enumerate(boards):
-        parts.append(_board(results, f"board-{k}", game, title, [*columns, *about], learners))
+        parts.append(_board(results, f"board-{k}", game, title, columns, learners))
+    aggregates = _aggregates(results)
+    if aggregates is not None:
+        explained = f"{html_table(aggregates)}\n{html_table(tables.anchor_table(results))}"
+        parts.append(details("More aggregates, and what the normalised scale is made of", explained))
     return "\n".join(parts)
+
+
+def _aggregates(results: Results) -> tables.Table | None:
+    """Aggregates of normalised returns; None where no game has a scale."""
+    try:
+        return tables.leaderboard(results)
+    except BadInput:
+        return None
 
 
 @results_.kept
@@ -100,15 +114,20 @@ def _column(grid: Mapping[str, Mapping[str, Cell]], name: str) -> dict[str, Cell
 
 
 def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mapping[str, Cell]]) -> list[_Column]:
-    """Mean rank, and the mean return over all opponents of each game."""
-    columns = [
-        _Column(
-            "mean rank",
-            _column(summary, "mean rank"),
-            best="lower",
-            link=lambda label, cell: addresses.learner(label),
-        )
-    ]
+    """Aggregates over games, and the mean return over all opponents of each game."""
+
+    def everything(label: str, cell: Cell) -> str:
+        return addresses.learner(label)
+
+    aggregates = _aggregates(results)
+    if aggregates is None:
+        columns = [_Column("mean rank", _column(summary, "mean rank"), best="lower", link=everything)]
+    else:
+        grid = _by_label(aggregates)
+        columns = [
+            _Column("IQM, normalised", _column(grid, "IQM"), bar=True, link=everything),
+            _Column("mean rank", _column(grid, "mean rank"), best="lower", link=everything),
+        ]
     means = one_table(results, "robustness_mean", "game")
     grid = _by_label(means)
     for game in means.col_labels if means else ():
@@ -120,7 +139,7 @@ def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mappi
                 link=lambda label, cell, game=game: addresses.row(game, label),  # type: ignore[misc]
             )
         )
-    return columns
+    return [x for x in columns if x.cells]
 
 
 def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]:
@@ -164,23 +183,26 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
     return columns
 
 
-def _about(results: Results, summary: Mapping[str, Mapping[str, Cell]], learners: Sequence[str]) -> list[_Column]:
-    """What a learner may see and what it costs, the same in every table."""
+def _about(
+    results: Results, summary: Mapping[str, Mapping[str, Cell]], learners: Sequence[str]
+) -> tuple[list[_Column], list[_Column]]:
+    """What a learner may see and what it spent before; and what an update costs it."""
     seconds = preparation_seconds(results)
-    texts = {x: Cell(_duration(seconds[x]) if x in seconds else _column(summary, "preparation")[x].text)
-             for x in learners}  # fmt: skip
-    return [
-        _Column(
-            "access",
-            _column(summary, "access"),
-            best="lower",
-            values={x: float(_level(results, x)) for x in learners},
-        ),
-        _Column("preparation", texts, best="lower", values={x: seconds.get(x, 0.0) for x in learners}),
-        _Column("gradient evaluations per update", _column(summary, "gradient evaluations per update"), best="lower"),
-        _Column("environment steps per update", _column(summary, "environment steps per update"), best="lower"),
+    texts = {
+        x: Cell(_duration(seconds[x]) if x in seconds else _column(summary, "preparation")[x].text) for x in learners
+    }
+    levels = {x: float(_level(results, x)) for x in learners}
+    spent = {x: seconds.get(x, 0.0) for x in learners}
+    about = [
+        _Column("access", _column(summary, "access"), best="lower", values=levels),
+        _Column("preparation", texts, best="lower", values=spent),
         _Column("diverged seeds", _column(summary, "diverged"), best="lower"),
     ]
+    costs = [
+        _Column(name, _column(summary, name), best="lower")
+        for name in ("gradient evaluations per update", "environment steps per update")
+    ]
+    return about, costs
 
 
 def _duration(seconds: float) -> str:
@@ -223,10 +245,11 @@ def _board(
     seconds = preparation_seconds(results)
     present = [x for x in learners if any((c := column.cells.get(x)) and c.n for column in columns[:2])]
     first = columns[0]
+    sign = -1.0 if first.best == "higher" else 1.0
 
     def place(label: str) -> tuple[float, int]:
         mean = first.cells[label].mean if label in first.cells else None
-        return (float("inf") if mean is None else mean, learners.index(label))
+        return (float("inf") if mean is None else sign * mean, learners.index(label))
 
     # A column that says the same of everybody says nothing.
     shown = [
@@ -242,8 +265,12 @@ def _board(
             f'<th scope="row" data-value="{results.rank("learner", label)}">{escape(label)}</th>{entries}</tr>'
         )
     what = (
-        "Mean return per step over all opponents met, ± standard deviation over seeds, each game on its own scale; "
-        "mean rank over the games that a learner played, 1 is best."
+        "Best first by the interquartile mean of normalised returns (0 is random play, 1 the social optimum), with "
+        "95 % bootstrap intervals over training seeds; mean rank over tasks. For each game the mean return per step "
+        "over all opponents met, ± standard deviation over seeds."
+        if first.name.startswith("IQM")
+        else "Mean rank over the games that a learner played, and for each game its mean return per step over all "
+        "opponents met, ± standard deviation over seeds."
         if not game
         else "Return per step of the row's learner, mean ± standard deviation over seeds."
     )
@@ -260,9 +287,9 @@ def _entry(column: _Column, label: str, present: Sequence[str]) -> str:
     cell = column.cells.get(label)
     if cell is None or (cell.n == 0 and cell.mean is None and cell.text == ABSENT):
         return f"<td>{ABSENT}</td>"
-    number, mark, rest = cell.text.partition(" ±")
+    number, space, rest = cell.text.partition(" ") if cell.mean is not None else (cell.text, "", "")
     number = f"<strong>{escape(number)}</strong>" if cell.best else escape(number)
-    text = number + (f'<span class="spread"> ±{escape(rest)}</span>' if mark else "")
+    text = number + (f' <span class="spread">{escape(rest)}</span>' if space else "")
     address = column.link(label, cell) if column.link else None
     shown = text if address is None else f'<a href="{escape(address)}">{text}</a>'
     value = column.values[label] if column.values else cell.mean

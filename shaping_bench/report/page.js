@@ -39,7 +39,8 @@
     const placed = (row) => Number(row.dataset.place);
     if (k < 0) {
       rows.sort((a, b) => placed(a) - placed(b));
-      heads[1].setAttribute("aria-sort", "ascending");
+      // As it comes, the page is sorted by the first column of numbers.
+      heads[1].setAttribute("aria-sort", heads[1].dataset.best === "higher" ? "descending" : "ascending");
     } else {
       heads[k].setAttribute("aria-sort", sorting.order);
       const sign = sorting.order === "descending" ? -1 : 1;

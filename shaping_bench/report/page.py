@@ -121,44 +121,24 @@ def _header(results: Results, name: str) -> str:
 
 def _standing(results: Results, addresses: Addresses) -> str:
     parts = [leaderboard(results, addresses)]
-    improvement = _improvement(results)
-    if improvement is not None:
+    if len(results.learners) > 1:
+        try:
+            improvement = tables.improvement_table(results)
+        except BadInput:  # no game whose returns can be normalised
+            return "\n".join(parts)
         note = (
             "The chance that a run of the row's learner returns more than a run of the column's against the same "
             "opponent in the same game, averaged over all games and opponents that both met. Above one half, the "
             "row's learner is the better bet."
         )
-        parts.append("<h3>Who improves on whom</h3>\n" + drawing.heat_map(improvement, (0.0, 1.0), note=note))
+        parts += [
+            "<h3>Who improves on whom</h3>",
+            drawing.heat_map(
+                dataclasses.replace(improvement, title="Probability of improvement"), (0.0, 1.0), note=note
+            ),
+            details("The same with intervals", html_table(improvement)),
+        ]
     return "\n".join(part for part in parts if part)
-
-
-def _improvement(results: Results) -> Table | None:
-    """Learner against learner over their common tasks; None if fewer than two have any."""
-    if "return" not in tables.metric_names(results, "encounter"):
-        return None
-    returns = tables.entries(results, "return")
-    runs: dict[str, dict[tuple[str, str], np.ndarray]] = {}
-    for (game, learner, opponent), group in returns.groupby(["game", "learner", "opponent"], sort=False):
-        finite = group["value"].to_numpy(float)
-        finite = finite[np.isfinite(finite)]
-        # In self-play the opponent differs between learners, so it is no common task.
-        if learner in results.learners and learner != opponent and len(finite):
-            runs.setdefault(learner, {})[game, opponent] = finite
-    learners = [x for x in results.learners if x in runs]
-    if len(learners) < 2:
-        return None
-
-    def cell(a: str, b: str) -> tables.Cell:
-        common = [key for key in runs[a] if key in runs[b]]
-        if a == b or not common:
-            return tables.Cell(ABSENT)
-        chance = float(
-            stats.probability_of_improvement([runs[a][key] for key in common], [runs[b][key] for key in common])
-        )
-        return tables.Cell(f"{chance:.2f}", mean=chance, n=len(common), runs=len(common))
-
-    grid = tuple(tuple(cell(a, b) for b in learners) for a in learners)
-    return Table("Probability of improvement", "", "learner", "learner", tuple(learners), tuple(learners), grid)
 
 
 # --- one game -----------------------------------------------------------------------------
@@ -171,7 +151,7 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
         first = encounter_tables[0]
         metric = first.title.rpartition(": ")[2]
         note = (
-            f"{metric} of the row's learner after learning against the column's, mean over seeds; lighter is higher, "
+            f"The row's learner's {metric} after learning against the column's, mean over seeds; lighter is higher, "
             f"a star marks entries that have lost seeds. Every number links to its cell. {BOLD}"
         )
         bare = dataclasses.replace(first, title=f"{game}: {metric}")
@@ -239,8 +219,8 @@ def _curves(results: Results, game: str) -> str:
             (own if len(set(labels)) == 1 else cross).append(panel)
     parts = [
         "<h3>Learning curves</h3>",
-        f"<p>{escape(metric)} against updates: mean over seeds. Light band: one standard deviation over seeds. Darker "
-        "band: 95 % interval of the mean (Student's t).</p>",
+        f"<p>{escape(metric[:1].upper() + metric[1:])} against updates: mean over seeds. Light band: one standard "
+        "deviation over seeds. Darker band: 95 % interval of the mean (Student's t).</p>",
     ]
     if own:
         parts.append(f'<div class="panels">{"".join(own)}</div>')
