@@ -2,7 +2,7 @@
 
 Built-in names come from ``algorithms.ALGORITHMS`` and ``games.GAMES``; other packages add
 theirs through the entry-point groups ``shaping_bench.algorithms`` and
-``shaping_bench.games``.
+``shaping_bench.games``: those that are installed, and the one in the current folder.
 """
 
 import ast
@@ -10,13 +10,17 @@ import dataclasses
 import functools
 import importlib.metadata
 import re
+import sys
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from algorithms import ALGORITHMS
 from algorithms.base import Learner
 from algorithms.policies import Tabular
 from games import GAMES, Entry
+from games.adapters import ADAPTERS
 from games.base import Game
 from games.fields import check_field
 from shaping_bench.errors import BadInput, unknown
@@ -66,13 +70,37 @@ def games() -> dict[str, Entry]:
 
 def _installed(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for point in importlib.metadata.entry_points(group=group):
+    for point in (*_here(group), *importlib.metadata.entry_points(group=group)):
+        if point.name in found:  # an installed package is met again in its own folder
+            continue
         if point.name in builtin:
             raise BadInput(f"entry point {group}:{point.name} ({point.value}) takes the name of a built-in")
         try:
             found[point.name] = point.load()
         except Exception as error:  # a broken plug-in must be named, whatever it raised
             raise BadInput(f"entry point {group}:{point.name} ({point.value}) does not load: {error!r}") from error
+    return found
+
+
+def _here(group: str) -> list[importlib.metadata.EntryPoint]:
+    """Entry points of the project in the current folder, which need not be installed.
+
+    Raises:
+      BadInput: its ``pyproject.toml`` is not TOML, or they are no mapping of names to MODULE:CLASS.
+    """
+    project = Path("pyproject.toml")
+    try:
+        text = project.read_text()
+        if group not in text:
+            return []
+        points = tomllib.loads(text)["project"]["entry-points"].get(group, {})
+        found = [importlib.metadata.EntryPoint(name, value, group) for name, value in points.items()]
+    except OSError:
+        return []
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BadInput(f"pyproject.toml of the current folder does not name its {group} ({error!r})") from None
+    if found and "" not in sys.path:  # an installed command does not look where the user stands
+        sys.path.insert(0, "")
     return found
 
 
@@ -135,10 +163,10 @@ def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
       BadInput: as :func:`make_learner`.
     """
     name, given = split_call(spec, field)
-    if name not in games():
-        raise unknown(field, name, games())
-    entry = games()[name]
-    return _build(name, entry.cls, entry.defaults, given, field)
+    known = {**ADAPTERS, **games()}
+    if name not in known:
+        raise unknown(field, name, known)
+    return _build(name, known[name].cls, known[name].defaults, given, field)
 
 
 def split_call(spec: str | Mapping[str, Any], field: str) -> tuple[str, dict[str, Any]]:
@@ -172,7 +200,10 @@ def _build(name: str, cls: type, defaults: Mapping[str, Any], given: Mapping[str
     if "payoffs" in fields:
         values["payoffs"] = _payoffs(name, values["payoffs"], field)
     numeric = {k: float(v) if _is_real(fields[k], v) else v for k, v in values.items()}
-    return Named(name, numeric, cls(**numeric))
+    try:
+        return Named(name, numeric, cls(**numeric))
+    except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
+        raise BadInput(f"{field} {name!r}: {error}") from None
 
 
 def _is_real(f: dataclasses.Field, value: Any) -> bool:
