@@ -352,7 +352,7 @@ def check(target: str, /) -> int:
     Parameters
     ----------
     target:
-        MODULE:CLASS, e.g. my_package.my_rule:MyRule.
+        MODULE:CLASS, e.g. my_package.my_rule:MyRule, or a registered name.
     """
     from shaping_bench import devices
     from shaping_bench.conformance import check_target
@@ -362,6 +362,57 @@ def check(target: str, /) -> int:
     for finding in findings:
         print(finding)
     return 0 if all(f.passed for f in findings) else 1
+
+
+new = App(name="new", help="Write a working algorithm or game to change, with its test and its suite.")
+app.command(new)
+
+Folder = Annotated[Path | None, Parameter(name=["-o", "--output"])]
+
+
+@new.command(name="algorithm")
+def new_algorithm(
+    name: str,
+    /,
+    *,
+    sampled: Annotated[bool, Flag] = False,
+    prepares: Annotated[bool, Flag] = False,
+    output: Folder = None,
+) -> None:
+    """Write a small working algorithm, its test and its suite; says what to do next.
+
+    Parameters
+    ----------
+    name:
+        What suites and tables will call it, e.g. my-rule.
+    sampled:
+        It learns from play instead of exact gradients.
+    prepares:
+        It learns something before it meets anyone.
+    output:
+        A checkout of this repository, or the folder of a package; by default here in a checkout, else ./NAME.
+    """
+    from shaping_bench import scaffold
+
+    if sampled and prepares:
+        raise BadInput("--sampled and --prepares are given; allowed: one of them, or neither for an exact rule")
+    print(scaffold.new("sampled" if sampled else "prepares" if prepares else "exact", name, output))
+
+
+@new.command(name="game")
+def new_game(name: str, /, *, output: Folder = None) -> None:
+    """Write a small working game, its test and its suite; says what to do next.
+
+    Parameters
+    ----------
+    name:
+        What suites and tables will call it, e.g. my-game.
+    output:
+        A checkout of this repository, or the folder of a package; by default here in a checkout, else ./NAME.
+    """
+    from shaping_bench import scaffold
+
+    print(scaffold.new("game", name, output))
 
 
 if __name__ == "__main__":
