@@ -372,9 +372,12 @@ def profile_interval(
 def interval(values: NDArray[np.float64], confidence: float = 0.95) -> NDArray[np.float64]:
     """Percentiles of resampled values ``(R, ...)`` that enclose the given mass: ``(2, ...)``."""
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
-    # A resample that lost every run of a statistic has no value.
-    quantile = np.nanquantile if np.isnan(values).any() else np.quantile
-    return np.asarray(quantile(values, ends, axis=0))
+    lost = np.isnan(values)
+    if not lost.any():
+        return np.asarray(np.quantile(values, ends, axis=0))
+    # A resample that lost every run of a statistic has no value; what no resample has has no interval.
+    missing = lost.all(axis=0)
+    return np.where(missing, np.nan, np.nanquantile(np.where(missing, 0.0, values), ends, axis=0))
 
 
 def _counts(rng: np.random.Generator, size: int, reps: int) -> NDArray[np.float64]:

@@ -187,8 +187,9 @@ def _units(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], np.
             from shaping_bench import registry
             from shaping_bench.encounter import shared_preparations
 
-            rule = registry.algorithms().get(learners[seat]["name"])
-            return ("preparations", count), shared_preparations(rule, seat, seeds, count)  # type: ignore[arg-type]
+            name, hyperparameters = learners[seat]["name"], learners[seat]["hyperparameters"]
+            rule = registry.make_learner({name: hyperparameters}).made
+            return ("preparations", count), shared_preparations(rule, seat, seeds, count)
     return ("seeds", seeds), np.arange(seeds)
 
 

@@ -328,6 +328,241 @@ def test_summary(loaded):
     assert entry(table, "naive", "influence").mean == 0.0
 
 
+# --- bold ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory):
+    """Twelve seeds against tit for tat: b is 0.01 behind a on average, c 0.5 behind, d lost all seeds."""
+    path = tmp_path_factory.mktemp("contest")
+    write_suite(path, ["ipd"], ["naive (a)", "naive (b)", "naive (c)", "naive (d)"], opponents=["tft", "all-d"])
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (3, 12))
+    scores = {"a": noise[0] - noise[0].mean(), "b": noise[1] - noise[1].mean() - 0.01}
+    scores |= {"c": noise[2] - noise[2].mean() - 0.5, "d": np.full(12, NAN)}
+    for name, x in scores.items():
+        both = np.stack([x, x], axis=1)
+        finals = {"return": both, "other_coins": both, "cooperation": both, "welfare": both * 1e-6}
+        write_cell(path, "ipd", [f"naive ({name})", "tft"], finals)
+    ahead = np.ones((12, 2))
+    write_cell(path, "ipd", ["all-d", "tft"], {"return": ahead, "other_coins": ahead, "cooperation": ahead})
+    return results_.load(path)
+
+
+def marked(table, column="tft"):
+    return {x for x in table.row_labels if entry(table, x, column).best}
+
+
+def test_bold_are_the_best_and_what_the_runs_do_not_tell_apart(contest):
+    (table,) = tables.build(contest, "return")
+    assert marked(table) == {"naive (a)", "naive (b)"}  # the fixed strategy is ahead, and no learner
+    assert "bold: the best of each column among the suite's learners" in table.note
+    for statistic in ("median", "iqm"):
+        assert marked(tables.build(contest, "return", statistic=statistic)[0]) >= {"naive (a)"}
+        assert "naive (c)" not in marked(tables.build(contest, "return", statistic=statistic)[0])
+
+
+def test_bold_goes_by_the_metrics_direction(contest):
+    (fewer,) = tables.build(contest, "other_coins")
+    assert marked(fewer) == {"naive (c)"}
+    (neither,) = tables.build(contest, "cooperation")
+    assert marked(neither) == set()
+    assert "bold" not in neither.note
+    (cost,) = tables.build(contest, "wall_seconds")
+    assert marked(cost) == set()
+    (plain,) = tables.build(contest, "return", bold=False)
+    assert marked(plain) == set()
+    assert "bold" not in plain.note
+
+
+def test_bold_compares_learners_wherever_they_stand(contest):
+    (table,) = tables.build(contest, "return", rows="opponent", cols="learner")
+    row = table.row_labels.index("tft")
+    best = {x for x, cell in zip(table.col_labels, table.cells[row], strict=True) if cell.best}
+    assert best == {"naive (a)", "naive (b)"}
+    assert "bold: the best of each row" in table.note
+    (by_metric,) = tables.build(contest, ["return", "other_coins"], rows="learner", cols="metric")
+    assert marked(by_metric, "return") == {"naive (a)", "naive (b)"}
+    assert marked(by_metric, "other_coins") == {"naive (c)"}
+    (no_learner,) = tables.build(contest, "return", rows="game", cols="opponent")
+    assert not any(cell.best for row in no_learner.cells for cell in row)
+
+
+def test_what_prints_alike_is_marked_alike(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive (a)", "naive (b)", "naive (c)"], opponents=["tft"])
+    for name, x in (("a", -1.0), ("b", -1.0001), ("c", -1.5)):
+        write_cell(tmp_path, "ipd", [f"naive ({name})", "tft"], {"return": [[x, x]] * 20})
+    (table,) = tables.build(results_.load(tmp_path), "return")
+    assert marked(table) == {"naive (a)", "naive (b)"}
+
+
+def test_few_seeds_tell_nobody_apart(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive (a)", "naive (b)"], opponents=["tft"])
+    for name, x in (("a", 0.0), ("b", -5.0)):
+        write_cell(tmp_path, "ipd", [f"naive ({name})", "tft"], {"return": [[x, x]] * 5})
+    (table,) = tables.build(results_.load(tmp_path), "return")
+    assert marked(table) == {"naive (a)", "naive (b)"}
+
+
+def test_many_comparisons_need_stronger_evidence(tmp_path):
+    # Six seeds of one sign: p = 2/64, below 0.05 alone and not with one more comparison.
+    def marks(names):
+        path = tmp_path / str(len(names))
+        write_suite(path, ["ipd"], [f"naive ({x})" for x in names], opponents=["tft"])
+        for name in names:
+            x = {"a": 0.0, "b": -1.0, "c": -1.1}[name]
+            write_cell(path, "ipd", [f"naive ({name})", "tft"], {"return": [[x, x]] * 6})
+        return marked(tables.build(results_.load(path), "return")[0])
+
+    assert marks("ab") == {"naive (a)"}
+    assert marks("abc") == {"naive (a)", "naive (b)", "naive (c)"}
+
+
+# --- spreads, counts, units ---------------------------------------------------------------
+
+
+def test_standard_errors_and_counts(loaded):
+    (table,) = tables.build(loaded, "return", game="ipd", spread="se", show_n=True)
+    assert entry(table, "naive", "lola").text == "-2.00 ± 0.58 (n=3)"
+    assert entry(table, "naive", "lola").se == pytest.approx(1 / np.sqrt(3))
+    assert entry(table, "lola", "lola").text == "-1.00 ± 0.00 (n=2/3)"
+    assert "mean ± standard error of the mean over 3 seeds" in table.note
+
+
+def prepared_learner(count):
+    """One that was prepared from so many seeds, each seat on its own."""
+    described = {"access": "gradients", "hyperparameters": {}, "needs_preparation": True}
+    cost = {"artifact": "abc", "gradient_evaluations": 10, "environment_steps": 0, "seconds": 1.0}
+    return {"name": "mfos", "label": "mfos", **described, "preparation": {**cost, "seeds": count}}
+
+
+NAIVE = {"name": "naive", "label": "naive", "access": "gradients", "hyperparameters": {}, "needs_preparation": False}
+
+
+def prepared_results(path, count):
+    """Eight seeds; a seed's return is the number of its preparation plus little."""
+    write_suite(path, ["ipd"], ["mfos", "naive"])
+    returns = np.arange(8) % count + np.array([0.0, 0.01] * 4)
+    both = np.stack([returns, returns], axis=1)
+    write_cell(path, "ipd", ["mfos", "naive"], {"return": both}, learners=[prepared_learner(count), NAIVE])
+    return results_.load(path)
+
+
+def test_preparations_that_seeds_share_are_the_units(tmp_path):
+    (table,) = tables.build(prepared_results(tmp_path / "4", 4), "return", spread="se")
+    for row, column in (("mfos", "naive"), ("naive", "mfos")):
+        cell = entry(table, row, column)
+        assert (cell.n, cell.runs) == (8, 8)
+        # Means 0, 1.01, 2, 3.01 of the four preparations, not eight numbers.
+        assert cell.se == pytest.approx(np.std([0.0, 1.01, 2.0, 3.01], ddof=1) / 2)
+    assert "in groups that share one of 4 preparations" in table.note
+    (ends,) = tables.build(prepared_results(tmp_path / "2", 2), "return", spread="ci")
+    # With two preparations an interval ends where one of them is drawn twice.
+    assert entry(ends, "mfos", "naive").ci == pytest.approx((0.0, 1.01))
+
+
+def test_units_follow_the_seat(tmp_path):
+    # Of the second seat, seeds take preparations 1 2 3 0, then 2 3 0 1: seats meet in all pairs.
+    write_suite(tmp_path, ["ipd"], ["naive", "mfos"])
+    returns = np.array([1.0, 2.0, 3.0, 0.0, 2.0, 3.0, 0.0, 1.0])
+    both = np.stack([returns, returns], axis=1)
+    write_cell(tmp_path, "ipd", ["naive", "mfos"], {"return": both}, learners=[NAIVE, prepared_learner(4)])
+    (table,) = tables.build(results_.load(tmp_path), "return", spread="se")
+    for row, column in (("mfos", "naive"), ("naive", "mfos")):
+        assert entry(table, row, column).se == pytest.approx(np.std([0.0, 1.0, 2.0, 3.0], ddof=1) / 2)
+
+
+def test_of_one_preparation_and_of_as_many_as_seeds_the_seeds_are_units(tmp_path):
+    (one,) = tables.build(prepared_results(tmp_path / "1", 1), "return", spread="se")
+    assert entry(one, "mfos", "naive").se == pytest.approx(np.std([0.0, 0.01] * 4, ddof=1) / np.sqrt(8))
+    assert "one preparation each, so that spreads are of encounters only: mfos" in one.note
+    (all_,) = tables.build(prepared_results(tmp_path / "8", 8), "return", spread="se")
+    own = np.arange(8) + np.array([0.0, 0.01] * 4)
+    assert entry(all_, "mfos", "naive").se == pytest.approx(np.std(own, ddof=1) / np.sqrt(8))
+    assert "one preparation" not in all_.note
+
+
+def test_leagues_say_that_whom_they_met_is_given(loaded):
+    (table,) = tables.build(loaded, "return", kind="league")
+    assert "spreads are over the learner's own seeds, whom they met being as it was" in table.note
+
+
+# --- the leaderboard ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def standings(tmp_path_factory):
+    """Three learners on ipd, two of them on imp too; eight seeds."""
+    path = tmp_path_factory.mktemp("standings")
+    write_suite(path, ["ipd", "imp"], ["lola", "naive", "mfos"], opponents=["all-d"])
+    spread = np.linspace(-0.1, 0.1, 8)[:, None]
+    cells = [
+        ("ipd", "naive", "naive", -2.0, -2.0),
+        ("ipd", "lola", "naive", -1.25, -1.75),
+        ("ipd", "lola", "lola", -1.0, -1.0),
+        ("ipd", "mfos", "lola", -1.0, -1.25),
+        ("ipd", "mfos", "naive", -1.0, -2.0),
+        ("imp", "lola", "naive", 0.5, -0.5),
+    ]
+    for game, a, b, x, y in cells:
+        write_cell(path, game, [a, b], {"return": np.array([[x, y]]) + spread})
+    return results_.load(path)
+
+
+def test_the_leaderboard_by_hand(standings):
+    table = tables.leaderboard(standings)
+    assert set(table.row_labels) == {"lola", "naive", "mfos"}
+    # (return + 1.5) / 0.5 on ipd, the return on imp; spreads cancel, those of ipd counting twice.
+    assert entry(table, "naive", "mean").mean == pytest.approx(np.mean([-1.0, -0.5, -1.0, -0.5]))
+    assert entry(table, "lola", "mean").mean == pytest.approx(np.mean([0.5, 1.0, 0.5, 0.5]))
+    assert entry(table, "lola", "task median").mean == pytest.approx(0.5)
+    assert entry(table, "mfos", "mean").mean == pytest.approx(1.0)
+    runs = [1.0 + 2 * np.linspace(-0.1, 0.1, 8)] * 2
+    assert entry(table, "mfos", "IQM").mean == pytest.approx(float(stats.iqm(runs)))
+    assert entry(table, "mfos", "optimality gap").mean == pytest.approx(float(stats.optimality_gap(runs)))
+    assert table.row_labels == ("mfos", "lola", "naive")
+    assert [entry(table, x, "games").text for x in table.row_labels] == ["1", "2", "2"]
+    assert entry(table, "mfos", "IQM").best
+    assert not entry(table, "naive", "IQM").best
+    assert entry(table, "lola", "access").text == "gradients"
+    # Against naive it is first; against lola it gets what lola gets against itself.
+    assert entry(table, "mfos", "mean rank").mean == pytest.approx((1 + 1.5) / 2)
+    assert entry(table, "mfos", "improvement").mean == pytest.approx((1.0 + (1.0 + 0.5) / 2) / 2)
+    low, high = entry(table, "lola", "IQM").ci
+    assert low < entry(table, "lola", "IQM").mean < high
+    assert entry(table, "lola", "IQM").text == f"{entry(table, 'lola', 'IQM').mean:.2f} [{low:.2f}, {high:.2f}]"
+    assert set(entry(table, "mfos", "mean").hashes) == {
+        r["hash"] for r in standings.records if "mfos" in [x["label"] for x in r["learners"]]
+    }
+
+
+def test_leaderboards_of_one_game_and_their_ranks(standings):
+    table = tables.leaderboard(standings, "imp")
+    assert table.title == "imp: leaderboard"
+    assert table.row_labels == ("lola", "naive")
+    ranks = tables.rank_table(standings, "ipd")
+    assert ranks.title == "ipd: ranks"
+    shares = {x: [cell.mean or 0.0 for cell in row] for x, row in zip(ranks.row_labels, ranks.cells, strict=True)}
+    assert sum(shares["naive"]) == pytest.approx(1.0)
+    assert shares["mfos"] == pytest.approx([0.75, 0.25, 0.0])
+    assert shares["naive"] == pytest.approx([0.0, 1 / 3, 2 / 3])  # last but against mfos, whom only lola met too
+    improvement = tables.improvement_table(standings, "ipd")
+    forth, back = entry(improvement, "mfos", "naive"), entry(improvement, "naive", "mfos")
+    assert forth.mean == pytest.approx(1 - back.mean)
+    assert forth.ci == pytest.approx((1 - back.ci[1], 1 - back.ci[0]))
+    assert (forth.n, entry(improvement, "lola", "lola")) == (2, tables.Cell(tables.ABSENT))
+
+
+def test_leaderboards_need_a_scale(standings, loaded):
+    for results, arguments, message in (
+        (standings, ("ipdd",), "did you mean 'ipd'"),
+        (standings, (None, "leage"), "did you mean 'league'"),
+        (loaded, ("pennies",), "game 'pennies'.*no return that can be normalised"),
+        (standings, (None, "league"), "leagues: no return that can be normalised"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            tables.leaderboard(results, *arguments)
+
+
 # --- formats ------------------------------------------------------------------------------
 
 
@@ -444,7 +679,16 @@ def nasty_tables(tmp_path):
     write_cell(tmp_path, "ipd", [NASTY, NASTY], {"return": [[-1.0, -1.0], [-3e9, 2.0]]})
     write_cell(tmp_path, "ipd", ["[x]", NASTY], {"return": [[-1.0, -1.0], [NAN, NAN]]})
     results = results_.load(tmp_path)
-    return [*tables.build(results, "return"), *tables.build(results, "return", spread="ci"), tables.summary(results)]
+    return [
+        *tables.build(results, "return"),
+        *tables.build(results, "return", spread="ci"),
+        *tables.build(results, "return", spread="se", statistic="iqm", show_n=True),
+        tables.leaderboard(results),
+        tables.rank_table(results),
+        tables.improvement_table(results),
+        tables.anchor_table(results),
+        tables.summary(results),
+    ]
 
 
 def test_labels_are_escaped(tmp_path):
@@ -474,7 +718,7 @@ def test_latex_compiles_with_booktabs_only(tmp_path, several):
 def test_latex_is_balanced(tmp_path):
     text = tables.render(nasty_tables(tmp_path), "latex")
     for kind in ("table", "tabular"):
-        assert text.count(rf"\begin{{{kind}}}") == text.count(rf"\end{{{kind}}}") == 3
+        assert text.count(rf"\begin{{{kind}}}") == text.count(rf"\end{{{kind}}}") == 8
     assert re.sub(r"\\[$]", "", text).count("$") % 2 == 0
     plain = re.sub(r"\\[{}]", "", text)
     assert plain.count("{") == plain.count("}")
