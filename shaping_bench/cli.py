@@ -270,6 +270,37 @@ def metagame(directory: Path, /, *, game: str | None = None, format: Format = "m
 
 
 @app.command
+def figures(
+    directory: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    format: Literal["pdf", "svg", "png"] = "pdf",
+    game: str | None = None,
+) -> None:
+    """Draw the results for a paper, at the width of its columns, and print the files' paths.
+
+    Per game: learning curves, cross-play, performance profiles, aggregates, the meta-game and who gains by
+    adopting which rule; and aggregates over all games.
+
+    Parameters
+    ----------
+    directory:
+        A results directory.
+    output:
+        The folder to write into; DIRECTORY/figures by default.
+    format:
+        PDF or SVG, which are drawn, or PNG.
+    game:
+        Only this game.
+    """
+    from shaping_bench.figures import write_figures
+
+    for path in write_figures(directory, output or directory / "figures", format, game):
+        print(path, flush=True)
+
+
+@app.command
 def cite(*what: str) -> None:
     """BibTeX of everything that results, methods or games rest on, and of shaping-bench itself.
 
