@@ -45,8 +45,9 @@ def prose(text: str) -> str:
 
 
 def cell(text: Any) -> str:
-    """Text for a cell of a table."""
-    return prose(str(text)).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Text for a cell of a table; what is code in it stays so."""
+    parts = re.split(r"(`+.*?`+)", prose(str(text)).replace("\n", " ").replace("|", "\\|"))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 def code(text: Any) -> str:
