@@ -30,6 +30,10 @@ Array = NDArray[np.float64]
 COLUMN, PAGE = 3.25, 6.75
 """Widths of a column and of a page of two, in inches."""
 FORMATS = ("pdf", "svg", "png")
+CONFIDENCE_95 = 1.96
+"""Half the width of an interval, in standard errors."""
+NAIVE = ("naive", "naive-pg", "ppo")
+"""Whom learning curves show a learner against: the first of these rules that it met."""
 DPI = 300
 """Of PNG, and of nothing else: the other formats are drawn."""
 
@@ -65,7 +69,6 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 TIMES = "\N{MULTIPLICATION SIGN}"
 _PANELS_PER_ROW = 5
 _MARKED_POINTS = 4
-_CONFIDENCE_95 = 1.96
 
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": "shaping-bench", "Producer": None},
@@ -145,29 +148,33 @@ def _look(results: Results, label: str) -> dict[str, Any]:
 
 
 def learning_curves(results: Results, game: str) -> Figure | None:
-    """Returns while learning, a panel per learner: in self-play, and both players' against naive learning.
+    """Returns while learning, a panel per learner: in self-play, and both players' against a naive learner.
 
     Bands are 95 % intervals of the mean over seeds, ``1.96 std / sqrt(n)``, as in the LOLA paper.
     """
     if "return" not in results.curve_metrics:
         return None
-    bands = results.curve_bands("return")
-    bands = bands[bands["game"] == game]
-    naive = next((x for x in results.labels if results.played[x]["name"] == "naive"), None)
-    learners = [x for x in results.learners if ((bands["learner"] == x) & (bands["opponent"] == x)).any()]
+    alone, bands = results.self_play_bands("return"), results.curve_bands("return")
+    alone, bands = alone[alone["game"] == game], bands[bands["game"] == game]
+    learners = [x for x in results.learners if (alone["learner"] == x).any()]
     if not learners:
         return None
+    naive = next(
+        (x for x in results.labels if results.played[x]["name"] in NAIVE and (bands["opponent"] == x).any()), None
+    )
     columns = min(_PANELS_PER_ROW, len(learners))
     rows = -(-len(learners) // columns)
-    width = PAGE if columns > 2 else COLUMN
-    figure = Figure(figsize=(width, 0.35 + 1.15 * rows), layout="constrained")
+    figure = Figure(figsize=(PAGE if columns > 2 else COLUMN, 0.35 + 1.15 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    lines = [("self-play", 0)] + ([("against naive", 1), ("naive against it", 2)] if naive else [])
-    for panel, learner in zip(grid.flat, learners, strict=False):
-        pairs = [(learner, learner)] + ([(learner, naive), (naive, learner)] if naive not in (None, learner) else [])
-        for (own, other), (name, k) in zip(pairs, lines, strict=False):
-            _curve(panel, bands[(bands["learner"] == own) & (bands["opponent"] == other)], name, k)
+    for k, (panel, learner) in enumerate(zip(grid.flat, learners, strict=False)):
+        _curve(panel, alone[alone["learner"] == learner], "self-play", 0)
+        if naive not in (None, learner):
+            met = bands[(bands["learner"] == learner) & (bands["opponent"] == naive)]
+            theirs = bands[(bands["learner"] == naive) & (bands["opponent"] == learner)]
+            _curve(panel, met, f"against {naive}", 1)
+            _curve(panel, theirs, f"{naive} against it", 2)
         panel.set_title(learner)
+        panel.tick_params(labelbottom=k + columns >= len(learners))
         panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True))
         panel.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     for panel in list(grid.flat)[len(learners) :]:
@@ -182,10 +189,10 @@ def learning_curves(results: Results, game: str) -> Figure | None:
 
 
 def _curve(panel: Axes, band: pd.DataFrame, name: str, k: int) -> None:
-    """One line with its band; seats and cells of one pairing are averaged."""
+    """One line with its band; where a pairing has a cell for each order of seats, their mean."""
     if band.empty:
         return
-    points = band.assign(error=_CONFIDENCE_95 * band["std"].fillna(0.0) / np.sqrt(band["n"]))
+    points = band.assign(error=CONFIDENCE_95 * band["std"].fillna(0.0) / np.sqrt(band["n"]))
     points = points.groupby("update", sort=True)[["mean", "error"]].mean()
     x, mean, error = points.index.to_numpy(float), points["mean"].to_numpy(float), points["error"].to_numpy(float)
     panel.fill_between(x, mean - error, mean + error, color=_COLORS[k], alpha=0.2, linewidth=0.0)

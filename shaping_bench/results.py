@@ -125,6 +125,28 @@ class Results:
         )
         return self._with_labels(bands)
 
+    @kept
+    def self_play_bands(self, metric: str) -> pd.DataFrame:
+        """Mean and spread over seeds of a seed's mean over the seats, of cells in self-play.
+
+        Returns:
+          hash, game, learner, update, mean, std (ddof 1; NaN for one seed), n (seeds with every
+          seat finite there).
+        """
+        alone = [r for r in self.records if len({x["label"] for x in r["learners"]}) == 1]
+        names = [(r["hash"], r["game"]["label"], r["learners"][0]["label"]) for r in alone]
+        labels = pd.DataFrame(names, columns=["hash", "game", "learner"])
+        bands = self._query(
+            "SELECT hash, update, avg(value) AS mean, stddev_samp(value) AS std, count(value) AS n FROM "
+            "(SELECT hash, seed, update, avg(value) AS value FROM rows WHERE metric = $metric AND "
+            "list_contains($hashes, hash) GROUP BY hash, seed, update) WHERE isfinite(value) "
+            "GROUP BY hash, update ORDER BY ALL",
+            "curves",
+            metric=metric,
+            hashes=list(labels["hash"]),
+        )
+        return bands.merge(labels, on="hash")
+
     @functools.cached_property
     def curve_metrics(self) -> tuple[str, ...]:
         """Names of the metrics that have curves."""
