@@ -23,6 +23,7 @@ from sphinx.errors import ExtensionError
 
 from algorithms.base import Learner
 from algorithms.fixed import FixedStrategy
+from games.adapters import ADAPTERS
 from games.base import Game, TableGame
 from games.coin import PRESETS, CoinGame, Rules
 from games.repeated import MemoryOneGame
@@ -150,8 +151,8 @@ def learner(name: str) -> str:
 
 
 def cited(name: str) -> str:
-    """BibTeX keys of a registered name."""
-    return ", ".join(code(key) for key in references.keys(name))
+    """BibTeX keys of a registered name; nothing for what needs another package."""
+    return ", ".join(code(key) for key in references.keys(name)) if name in references.names() else ""
 
 
 def anchor(kind: str, name: str) -> str:
@@ -311,7 +312,7 @@ def game(name: str, actions: str = "") -> str:
       name: registered name.
       actions: names of the two actions, ``C,D``, for the payoff table.
     """
-    entry = registry.games()[name]
+    entry = {**ADAPTERS, **registry.games()}[name]
     complete = "payoffs" in entry.defaults or not any(
         f.default is dataclasses.MISSING
         for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
@@ -478,7 +479,8 @@ def commands() -> str:
 def about(module: str) -> str:
     """What a module says of itself, but for its first line."""
     text = inspect.getdoc(importlib.import_module(module)) or ""
-    return prose(text.partition("\n\n")[2]).replace("::\n", ":\n")
+    text = re.sub(r"^\* \*(.*?)\*", r"* **\1**", text.partition("\n\n")[2], flags=re.MULTILINE)
+    return prose(text).replace("::\n", ":\n")
 
 
 def readme(*title: str) -> str:
