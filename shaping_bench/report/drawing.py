@@ -15,7 +15,7 @@ import matplotlib.ticker
 import numpy as np
 from numpy.typing import NDArray
 
-from shaping_bench.report.markup import escape, region
+from shaping_bench.report.markup import breakable, escape, region
 from shaping_bench.tables import Table
 
 Array = NDArray[np.float64]
@@ -248,7 +248,7 @@ def heat_map(
     """
     means = [cell.mean for row in table.cells for cell in row if cell.mean is not None]
     low, high = low_high or limits(means, margin=0.0)
-    head = "".join(f'<th scope="col"><span>{escape(x)}</span></th>' for x in table.col_labels)
+    head = "".join(f'<th scope="col"><span>{breakable(x)}</span></th>' for x in table.col_labels)
     lines = []
     for label, row in zip(table.row_labels, table.cells, strict=True):
         entries = []
@@ -260,7 +260,7 @@ def heat_map(
             style = "" if cell.mean is None else f' style="{shade((cell.mean - low) / (high - low))}"'
             entries.append(f"<td{style}>{shown}</td>")
         identity = f' id="{row_identity(label)}"' if row_identity else ""
-        lines.append(f'<tr{identity}><th scope="row">{escape(label)}</th>{"".join(entries)}</tr>')
+        lines.append(f'<tr{identity}><th scope="row">{breakable(label)}</th>{"".join(entries)}</tr>')
     stops = ",".join(shade(k / 8).split(";")[0].removeprefix("background:") for k in range(9))
     scale = (
         f'<span class="scale"><span>{_tick(low)}</span><span class="ramp" style="background:linear-gradient('

@@ -262,7 +262,7 @@ def _board(
         access = str(results.played[label].get("access", ""))
         lines.append(
             f'<tr data-access="{escape(access)}" data-preparation="{seconds.get(label, 0.0):g}">'
-            f'<th scope="row" data-value="{results.rank("learner", label)}">{escape(label)}</th>{entries}</tr>'
+            f'<th scope="row" data-value="{results.rank("learner", label)}">{breakable(label)}</th>{entries}</tr>'
         )
     what = (
         "Best first by the interquartile mean of normalised returns (0 is random play, 1 the social optimum), with "

@@ -12,8 +12,11 @@ def escape(text: object) -> str:
 
 
 def breakable(text: object) -> str:
-    """A name that may break after an underscore."""
-    return escape(text).replace("_", "_<wbr>")
+    """A name that may break within: metrics after an underscore, labels before and within their hyperparameters."""
+    name = escape(text)
+    for mark, broken in (("_", "_<wbr>"), ("(", "<wbr>("), (",", ",<wbr>")):
+        name = name.replace(mark, broken)
+    return name
 
 
 def details(title: str, inside: str, *, kind: str = "") -> str:

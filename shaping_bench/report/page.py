@@ -36,6 +36,9 @@ MAX_POLICIES = 100
 
 CONFIDENCE = 0.95
 
+SHORT = {"claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "Cells"}
+"""Sections' names in the contents, which stay in sight."""
+
 
 def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
     """Writes the page of a results directory.
@@ -73,7 +76,7 @@ def render_page(results: Results) -> str:
     ]
     sections = [(key, title, content) for key, title, content in candidates if content]
     told = {f"game-{k}": _told(results, game) for k, game in enumerate(results.games)}
-    links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in sections)
+    links = "".join(f'<li><a href="#{key}">{escape(SHORT.get(key, title))}</a></li>' for key, title, _ in sections)
     body = "\n".join(
         f'<section id="{key}" aria-labelledby="{key}-title">\n'
         f'<h2 id="{key}-title">{escape(title)}{told.get(key, "")}</h2>\n{content}\n'
@@ -104,16 +107,21 @@ def _header(results: Results, name: str) -> str:
         plural(len(results.learners), "learner"): "#leaderboard",
         plural(len(results.games), "game"): "#game-0",
         plural(encounters, "encounter"): "#cells",
-        f"{' or '.join(map(str, sorted(results.cells['seeds'].unique())))} seeds each": "#run",
+        f"{_range(results.cells['seeds'])} seeds each": "#run",
     }
     listed = "".join(f'<li><a href="{address}">{escape(text)}</a></li>' for text, address in counts.items())
     return (
-        f'<header>\n<p class="kind">shaping-bench: opponent shaping compared</p>\n<h1>{escape(name)}</h1>\n'
-        f"{f'<p>{escape(description)}</p>' if description else ''}\n"
+        f'<header>\n<p class="kind">shaping-bench results</p>\n<h1>Opponent shaping compared: {escape(name)}</h1>\n'
         "<p>Learning rules meet freshly initialised and learn against one another; some take into account that the "
         "other one learns as well. Numbers are what a rule is paid per step after that.</p>\n"
+        f"{f'<p>{escape(description)}</p>' if description else ''}\n"
         f'<ul class="counts">{listed}</ul>\n</header>'
     )
+
+
+def _range(numbers: pd.Series) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 # --- standing -----------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
     encounter_tables = _tables_of(results, game, "encounter")
     if encounter_tables:
         first = encounter_tables[0]
-        metric = first.title.rpartition(": ")[2]
+        metric = _metric_of(first)
         note = (
             f"The row's learner's {metric} after learning against the column's, mean over seeds; lighter is higher, "
             f"a star marks entries that have lost seeds. Every number links to its cell. {BOLD}"
@@ -161,7 +169,7 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
                 bare, link=addresses.entry, row_identity=lambda label: addresses.row_identity(game, label), note=note
             ),
             details(
-                f"With spreads: {', '.join(x.title.rpartition(': ')[2] for x in encounter_tables)}",
+                f"With spreads: {', '.join(_metric_of(x) for x in encounter_tables)}",
                 "\n".join(html_table(x, addresses.entry) for x in encounter_tables),
             ),
         ]
@@ -178,9 +186,21 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
             "<h3>League of final policies</h3>",
             "<p>What each learner's self-play ended in, frozen, meets the others' and fixed strategies without "
             "learning. Against <code>best-response</code> it meets the policy that does best against it.</p>",
-            *(html_table(x, addresses.entry) for x in league),
+            drawing.heat_map(
+                dataclasses.replace(league[0], title=f"{league[0].title}, final policies"),
+                link=addresses.entry,
+                note=f"The row's policy against the column's; lighter is higher. {BOLD}",
+            ),
+            details(
+                f"With spreads: {', '.join(_metric_of(x) for x in league)}",
+                "\n".join(html_table(x, addresses.entry) for x in league),
+            ),
         ]
     return "\n".join(part for part in parts if part)
+
+
+def _metric_of(table: Table) -> str:
+    return table.title.removesuffix(" (league)").rpartition(": ")[2]
 
 
 def _told(results: Results, game: str) -> str:
@@ -324,7 +344,7 @@ def _advice(meta: metagame.MetaGame) -> list[str]:
     if pure:
         said.append(f"Where everybody plays it, nobody gains by leaving: {escape(', '.join(pure))}.")
     else:
-        said.append("Of every rule it holds that where everybody plays it, somebody gains by leaving.")
+        said.append("Whichever rule everybody plays, somebody gains by leaving it.")
     weight = sorted(zip(meta.alpha_rank, meta.rules, strict=True), key=lambda x: -x[0])
     leaders = [f"{escape(rule)} {mass:.2f}" for mass, rule in weight if mass >= 0.05]
     said.append(f"Where rules spread by imitation, these last (alpha-rank's mass): {', '.join(leaders) or 'none'}.")
