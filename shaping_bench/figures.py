@@ -285,8 +285,6 @@ def _heat_map(
         low = -high
     palette = matplotlib.colormaps["PuOr" if around_zero else "cividis"]
     picture = panel.pcolormesh(values, cmap=palette, vmin=low, vmax=high, linewidth=0.3, edgecolor="white")
-    # As a drawing: a picture of pixels would blur.
-    picture.set_rasterized(False)
     for (r, c), value in np.ndenumerate(values):
         if np.isfinite(value):
             shade = np.array(palette((np.clip(value, low, high) - low) / (high - low))[:3])
@@ -302,6 +300,9 @@ def _heat_map(
     panel.spines[:].set_visible(False)
     panel.set(ylabel=axes[0], xlabel=axes[1])
     bar = figure.colorbar(picture, ax=panel, fraction=0.03, pad=0.01, label=label, extend=_extend(values, low, high))
+    # As a drawing too; edges close the seams between its steps.
+    if bar.solids is not None:
+        bar.solids.set(rasterized=False, edgecolor="face")
     bar.outline.set_visible(False)
     bar.ax.tick_params(width=0.5)
     return figure

@@ -31,6 +31,8 @@ RESAMPLES = 2000
 """Of the training seeds, for intervals of payoffs and gains."""
 RESAMPLES_OF_RANKS = 300
 """The same for alpha-rank, each of which is a Markov chain to solve."""
+MAX_ENTRIES = 2**23
+"""Most entries of Markov chains in memory at once; 64 MiB."""
 
 TOLERANCE = 1e-9
 """Of equilibrium conditions, relative to the range of payoffs."""
@@ -251,6 +253,8 @@ def meta_game(
     found, complete = symmetric_equilibria(payoffs)
     scale = _range(payoffs)
     trajectories, basins = _dynamics(payoffs, rules)
+    states = n * (n + 1) // 2
+    chunks = np.array_split(resampled[:RESAMPLES_OF_RANKS], -(-RESAMPLES_OF_RANKS * states**2 // MAX_ENTRIES))
     return MetaGame(
         game=game,
         rules=tuple(rules),
@@ -275,7 +279,7 @@ def meta_game(
         complete=complete,
         pure_profiles=pure_profiles(payoffs),
         alpha_rank=alpha_rank(payoffs),
-        alpha_rank_ci=_interval(alpha_rank(resampled[:RESAMPLES_OF_RANKS])),
+        alpha_rank_ci=_interval(np.concatenate([alpha_rank(x) for x in chunks])),
         alphas=ALPHAS,
         alpha_sweep=np.stack([alpha_rank(payoffs, alpha / scale) for alpha in ALPHAS]),
         trajectories=trajectories,

@@ -139,7 +139,8 @@ class Results:
         bands = self._query(
             "SELECT hash, update, avg(value) AS mean, stddev_samp(value) AS std, count(value) AS n FROM "
             "(SELECT hash, seed, update, avg(value) AS value FROM rows WHERE metric = $metric AND "
-            "list_contains($hashes, hash) GROUP BY hash, seed, update) WHERE isfinite(value) "
+            "list_contains($hashes, hash) GROUP BY hash, seed, update HAVING count(value) = count(*)) "
+            "WHERE isfinite(value) "
             "GROUP BY hash, update ORDER BY ALL",
             "curves",
             metric=metric,
