@@ -41,6 +41,10 @@ Spread = Literal["std", "se", "ci", "none"]
 LEVEL = 0.05
 """Level of the tests behind bold entries, after correction for their number."""
 
+FEW = 6
+"""Units with which an exchange test can reach that level. Fewer preparations cannot be told apart as
+such, and a test that never rejects says nothing: their seeds are then compared one by one."""
+
 COSTS = {
     "wall_seconds": "run_seconds",
     "compile_seconds": "compile_seconds",
@@ -381,7 +385,8 @@ def tabulated(
         grid = [[measured.get((r, c)) for c in col_labels] for r in row_labels]
         marks = _marks(results, part, rows, cols, grid, (row_labels, col_labels), statistic) if bold else None
         note = (
-            f"{_note(kind, part, rows, cols, statistic, spread)}; {_bold_note(results, marks, row_labels, rows, cols)}"
+            f"{_note(kind, part, rows, cols, statistic, spread)}; "
+            f"{_bold_note(results, marks, row_labels, rows, part['pool'])}"
             f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
             f"{_prepared(results, part)}"
         )
@@ -524,7 +529,9 @@ def _mark_best(
 
     Every other entry is compared with the best by an exchange test of the statistic, seed against
     seed; the p-values are corrected for their number (Holm). An entry that prints the same number
-    as the best is marked whatever the test says of the digits that are not shown.
+    as the best is marked whatever the test says of the digits that are not shown. Seeds that share
+    preparations are exchanged together if there are at least :data:`FEW` of these; else the comparison
+    is between the preparations that there are.
     """
     numbers = [float(statistic(x.runs()[0])) if x is not None and x.aggregate.n else math.nan for x in entered]
     finite = [k for k, x in enumerate(numbers) if math.isfinite(x)]
@@ -560,8 +567,9 @@ def _exchanged(first: _Measured | None, second: _Measured | None, statistic: sta
         if not kept.any():
             continue
         # Where one of the two shares preparations, its seeds move together, and so must the other's.
-        sides = (first.pools[t], first.units[rows, t]), (second.pools[at[task]], second.units[other_rows, at[task]])
-        pool, units = min(sides, key=lambda side: side[0][1])
+        sides = [(first.pools[t], first.units[rows, t]), (second.pools[at[task]], second.units[other_rows, at[task]])]
+        sides.append((("seeds", int(first.seeds.max()) + 1), first.seeds[rows]))
+        pool, units = min((x for x in sides if x[0][0] == "seeds" or x[0][1] >= FEW), key=lambda side: side[0][1])
         start = pools.setdefault(pool, sum(size for _, size in pools))
         for sample, numbers in zip(samples, (x, y, start + units), strict=True):
             sample.append(numbers[kept])
@@ -569,17 +577,23 @@ def _exchanged(first: _Measured | None, second: _Measured | None, statistic: sta
 
 
 def _bold_note(
-    results: Results, marks: Sequence[Sequence[bool]] | None, row_labels: Sequence[str], rows: str, cols: str
+    results: Results,
+    marks: Sequence[Sequence[bool]] | None,
+    row_labels: Sequence[str],
+    rows: str,
+    pools: Iterable[tuple[str, int]],
 ) -> str:
     if marks is None:
         return ""
     line = "column" if rows == "learner" else "row"
     among = " among the suite's learners"
+    shared = any(pool == "preparations" and size < FEW for pool, size in pools)
+    given = "; of the preparations that there are, not of others" if shared else ""
     if rows == "learner" and set(row_labels) <= set(results.learners or results.labels):
         among = ""
     return (
         f"bold: the best of each {line}{among} and all that its runs do not tell apart from it (exchange test, paired "
-        f"by seed, Holm-corrected over the {line}, level {LEVEL}); "
+        f"by seed, Holm-corrected over the {line}, level {LEVEL}{given}); "
     )
 
 

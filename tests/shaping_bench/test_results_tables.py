@@ -12,8 +12,8 @@ import subprocess
 import numpy as np
 import pytest
 
+from shaping_bench import cli, stats, tables
 from shaping_bench import results as results_
-from shaping_bench import stats, tables
 from shaping_bench.errors import BadInput
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -472,6 +472,21 @@ def test_units_follow_the_seat(tmp_path):
         assert entry(table, row, column).se == pytest.approx(np.std([0.0, 1.0, 2.0, 3.0], ddof=1) / 2)
 
 
+@pytest.mark.parametrize(("count", "apart"), [(2, True), (6, True), (7, False)])
+def test_preparations_are_compared_as_such_where_there_are_enough(tmp_path, count, apart):
+    # Two preparations count by their seeds; six that are all ahead suffice (p = 1/32); of seven, one that is
+    # as far behind as the others are ahead leaves 2 (1 + 7) / 128, which its 14 seeds would not.
+    write_suite(tmp_path, ["ipd"], ["mfos", "naive", "lola"], opponents=["tft"])
+    returns = np.where((np.arange(14) % count == 0) & (count == 7), -1.0, 1.0)
+    tft = {**NAIVE, "name": "tft", "label": "tft"}
+    for learner, x in ((prepared_learner(count), returns), (NAIVE, np.zeros(14))):
+        both = np.stack([x, x], axis=1)
+        write_cell(tmp_path, "ipd", [learner["label"], "tft"], {"return": both}, learners=[learner, tft])
+    (table,) = tables.build(results_.load(tmp_path), "return")
+    assert marked(table) == ({"mfos"} if apart else {"mfos", "naive"})
+    assert ("of the preparations that there are, not of others" in table.note) == (count == 2)
+
+
 def test_of_one_preparation_and_of_as_many_as_seeds_the_seeds_are_units(tmp_path):
     (one,) = tables.build(prepared_results(tmp_path / "1", 1), "return", spread="se")
     assert entry(one, "mfos", "naive").se == pytest.approx(np.std([0.0, 0.01] * 4, ddof=1) / np.sqrt(8))
@@ -756,11 +771,33 @@ def test_command_prints_the_suites_metrics_and_the_summary(directory):
         (dict(cols="seed"), "cols is 'seed'"),
         (dict(rows="game", cols="game"), "rows and cols are both 'game'"),
         (dict(kind="leage"), "kind is 'leage'.*did you mean 'league'"),
+        (dict(statistic="mode"), "statistic is 'mode'.*allowed: iqm, mean, median"),
+        (dict(spread="sd"), "spread is 'sd'"),
+        (
+            dict(metrics=["return"], standings=True),
+            "metric is return; allowed with leaderboard: none, or normalised_return",
+        ),
     ],
 )
 def test_command_names_what_is_wrong(directory, arguments, message):
     with pytest.raises(BadInput, match=message):
         tables.table_command(directory, **arguments)
+
+
+def test_the_commands_options_reach_the_tables(directory, capsys):
+    arguments = ["table", str(directory), "--metric", "return", "--kind", "encounter", "--format", "json"]
+    options = ["--statistic", "median", "--spread", "se", "--show-n", "--no-bold"]
+    assert cli.main([*arguments, *options]) == 0
+    got = json.loads(capsys.readouterr().out)
+    made = tables.build(results_.load(directory), "return", statistic="median", spread="se", show_n=True, bold=False)
+    assert got == json.loads(tables.render(made, "json"))
+    assert got[0]["cells"][0][0]["text"].endswith(" (n=3)")
+
+
+def test_the_command_shows_the_leaderboard(directory, capsys):
+    assert cli.main(["table", str(directory), "--leaderboard", "--format", "json"]) == 0
+    titles = [t["title"].removeprefix("synthetic: ") for t in json.loads(capsys.readouterr().out)]
+    assert titles == ["leaderboard", "ranks", "probability of improvement", "anchors"]
 
 
 def test_command_refuses_a_kind_that_was_not_run(tmp_path):
