@@ -331,6 +331,44 @@ def report(directory: Path, /, *, output: Annotated[Path | None, Parameter(name=
 
 
 @app.command
+def axelrod(
+    directory: Path,
+    /,
+    *strategies: str,
+    turns: int = 200,
+    matches: int = 1,
+    seed: int = 0,
+) -> None:
+    """Let the final policies of a suite's league meet strategies of the Axelrod library, and print the league.
+
+    Needs the package axelrod. What is stored already is kept.
+
+    Parameters
+    ----------
+    directory:
+        Results of a suite with a league.
+    strategies:
+        Names as Axelrod spells them, e.g. 'Tit For 2 Tats'; by default those of Axelrod's first tournament.
+    turns:
+        Rounds of a match.
+    matches:
+        Matches per final policy.
+    seed:
+        Base of their random numbers.
+    """
+    from shaping_bench.axelrod_league import play_league
+    from shaping_bench.commands import progress_line
+    from shaping_bench.tables import table_command
+
+    _positive("--turns", turns)
+    _positive("--matches", matches)
+    _positive("--seed", seed, 0)
+    with progress_line() as say:
+        play_league(directory, strategies, turns=turns, matches=matches, seed=seed, say=say)
+    print(table_command(directory, ["return"], "md", "learner", "opponent", kind="league"))
+
+
+@app.command
 def verify(
     *claims: str,
     full: Annotated[bool, Flag] = False,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithms import ALGORITHMS
+from algorithms.axelrod_strategies import AxelrodStrategy
 from algorithms.base import Learner
 from algorithms.policies import Tabular
 from games import GAMES, Entry
@@ -26,6 +27,10 @@ from games.fields import check_field
 from shaping_bench.errors import BadInput, unknown
 
 _CALL = re.compile(r"\s*([A-Za-z][\w.-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy}
+"""Learners by name that need another package; as ``games.adapters.ADAPTERS`` for games."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +155,10 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: st
       BadInput: unknown name or hyperparameter, or a value out of range.
     """
     name, given = split_call(spec, field)
-    if name not in algorithms():
-        raise unknown(field, name, algorithms())
-    cls = algorithms()[name]
+    known = {**ADAPTED, **algorithms()}
+    if name not in known:
+        raise unknown(field, name, known)
+    cls = known[name]
     return _build(name, cls, cls.published.get(game or "", {}), given, field)
 
 
