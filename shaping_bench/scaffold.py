@@ -6,9 +6,11 @@ they make a small package whose ``pyproject.toml`` says the name.
 
 import dataclasses
 import importlib.util
+import itertools
 import keyword
 import re
 import string
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -75,8 +77,7 @@ def new(kind: Kind, name: str, folder: Path | None = None) -> Written:
     }
     source, test, suite = _TEMPLATES[kind]
     if not inside or kind == "game":  # registered algorithms are met by the kit in the tests of the repository
-        test = f"{test}\n\n{_KIT[what]}"
-        test = test.replace("\n\n\n", _KIT_IMPORT[what] + "\n\n\n", 1)
+        test = test.replace("\n\n\n", f"\n{_KIT_IMPORT[what]}\n\n\n", 1) + f"\n\n{_KIT[what]}"
     places = (
         {
             root / package / f"{module}.py": source,
@@ -98,7 +99,13 @@ def new(kind: Kind, name: str, folder: Path | None = None) -> Written:
                 f"new {what} would write {str(file)!r}, which exists; allowed: another name, or another folder"
             )
     registered = _registered(root / package / "__init__.py", what, words) if inside else {}
-    texts = {file: string.Template(text).substitute(words) for file, text in places.items()}
+    own = {"algorithms", "games", "shaping_bench"} if inside else {module}
+    texts = {
+        file: _with_sorted_imports(string.Template(text).substitute(words), own)
+        if file.suffix == ".py"
+        else string.Template(text).substitute(words)
+        for file, text in places.items()
+    }
     for file, text in {**texts, **registered}.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +169,21 @@ def _registered(file: Path, what: str, words: dict[str, str]) -> dict[Path, str]
     before = next((k for k in own if lines[k].split()[1] > words["module"]), own[-1] + 1)
     lines.insert(before, line)
     return {file: "\n".join(lines) + "\n"}
+
+
+def _with_sorted_imports(text: str, own: set[str]) -> str:
+    """Imports in the customary order: the standard library's, other packages', one's ``own``."""
+    lines = text.splitlines()
+    imports = [k for k, line in enumerate(lines) if line.startswith(("import ", "from "))]
+
+    def order(line: str) -> tuple[int, bool, str]:
+        module = line.split()[1]
+        root = module.partition(".")[0]
+        return (2 if root in own else 0 if root in sys.stdlib_module_names else 1, line.startswith("from "), module)
+
+    found = sorted((lines[k] for k in imports), key=order)
+    blocks = ["\n".join(block) for _, block in itertools.groupby(found, key=lambda line: order(line)[0])]
+    return "\n".join([*lines[: imports[0]], "\n\n".join(blocks), *lines[imports[-1] + 1 :]]) + "\n"
 
 
 # --- templates ----------------------------------------------------------------------------
@@ -476,8 +498,8 @@ metrics: [return, welfare]
 """
 
 _KIT_IMPORT = {
-    "algorithm": "\nfrom shaping_bench.conformance import check_learner",
-    "game": "\nfrom shaping_bench.conformance import check_game",
+    "algorithm": "from shaping_bench.conformance import check_learner",
+    "game": "from shaping_bench.conformance import check_game",
 }
 
 _KIT = {

@@ -195,9 +195,9 @@ class KnowsItsSeat(Ascent):
 
 @pytree_dataclass
 class AcceptsAnything(Ascent):
-    """Its momentum may be any number."""
+    """Its step size may be negative."""
 
-    momentum: float = field(0.9, "weight of the last direction")
+    lr: float = field(1.0, "step size")
 
 
 @pytree_dataclass
