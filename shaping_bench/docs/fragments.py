@@ -231,8 +231,10 @@ def reproduction(*names: str) -> str:
         if not chosen:
             continue
         rows = [row for claim in chosen for row in numbers(claim)]
-        met = sum(row[-1] == "reproduced" for row in rows)
-        said = f"{met} of {len(rows)} numbers reproduced" if any(c.id in verdicts() for c in chosen) else "not recorded"
+        recorded = [row["verdict"] for claim in chosen for row in verdicts().get(claim.id, [])]
+        said = f"{recorded.count('reproduced')} of {len(recorded)} recorded numbers reproduced"
+        if len(recorded) < len(rows):
+            said = f"{said}, {len(rows) - len(recorded)} not recorded" if recorded else "not recorded"
         parts.append(folded(f"{paper}: {said}", table(("claim", *NUMBERS), rows)))
     if not parts:
         return "No published number of these alone is among the [claims](/claims.md)."
@@ -251,22 +253,23 @@ def numbers(claim: claims.Claim) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for q, verdict in zip(claim.quantities, found, strict=True):
         tolerance = verdict["tolerance"] if verdict else q.tolerance
+        said = verdict.get("verdict", "not recorded")
         rows.append(
             (
                 f"[{code(claim.id)}](#{anchor('claim', claim.id)})",
                 cell(q.text),
-                digits(q.published) + ("" if q.provenance == "published" else f" ({q.provenance})"),
-                digits(verdict["ours"]) if verdict else "",
-                "sampling error" if tolerance is None else digits(tolerance),
-                cell(verdict["verdict"]) if verdict else "not recorded",
+                digits(q.published, 6) + ("" if q.provenance == "published" else f" ({q.provenance})"),
+                digits(verdict["ours"], 5) if verdict else "",
+                "sampling error" if tolerance is None else digits(tolerance, 2),
+                said if said in ("reproduced", "not recorded") else f"**{said}**",
             )
         )
     return rows
 
 
-def digits(x: float) -> str:
-    """A measured number, to six digits."""
-    return f"{x:.6g}"
+def digits(x: float, count: int) -> str:
+    """A measured number, to that many digits."""
+    return f"{x:.{count}g}"
 
 
 def folded(summary: str, inside: str) -> str:
