@@ -747,9 +747,9 @@ def _finite(x: float) -> float | None:
 def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std") -> Table:
     """One row per learner of the suite, best mean rank first: how it fares, and what it costs.
 
-    Numbers are averaged over games on the games' own scales; the rank (1 is best, by the
-    mean return over all opponents met, among the suite's learners, averaged over games) does
-    not depend on them.
+    Numbers are averaged over games on the games' own scales; the normalised return and the rank
+    (1 is best, by the mean return in a game against an opponent, averaged over both) do not depend
+    on them.
 
     Args:
       metrics: further metrics, averaged over games and opponents.
@@ -789,13 +789,12 @@ def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std
 
 
 def _ranks(results: Results) -> dict[str, float]:
-    """Mean over games of the rank by mean return; learners that met nobody there have none."""
+    """Mean over tasks (game and opponent) of the rank by mean return, among those who met that opponent."""
     returns = entries(results, "return")
     chosen = returns[returns["learner"].isin(results.learners or results.labels)]
-    per_task = chosen.groupby(["game", "learner", "opponent"], sort=False)["value"].mean()
-    scores = per_task.groupby(level=["game", "learner"], sort=False).mean()
+    scores = chosen.groupby(["game", "opponent", "learner"], sort=False)["value"].mean()
     # One who has diverged everywhere comes last.
-    ranked = scores.groupby(level="game").rank(ascending=False, na_option="bottom")
+    ranked = scores.groupby(level=["game", "opponent"]).rank(ascending=False, na_option="bottom")
     return ranked.groupby(level="learner").mean().to_dict()
 
 

@@ -323,8 +323,8 @@ def test_summary(loaded):
     assert entry(table, "lola", "preparation").text == "none"
     assert entry(table, "lola", "diverged").text == "2"
     assert entry(table, "lola", "wall seconds").text == "2.00"
-    # Means over opponents: -1.5 against -1.94 in ipd, 0.0125 against -0.0125 in pennies; all-d has no rank.
-    assert (entry(table, "lola", "mean rank").text, entry(table, "naive", "mean rank").text) == ("1.0", "2.0")
+    # lola is ahead against naive and itself in both games, and behind against all-d, which has no rank.
+    assert (entry(table, "lola", "mean rank").text, entry(table, "naive", "mean rank").text) == ("1.2", "1.8")
     assert table.row_labels == ("lola", "naive")
     assert entry(table, "naive", "influence").mean == 0.0
 
