@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -98,7 +99,9 @@ def test_equations_are_mathml(site):
     assert {page.stem for page in written} <= drawn
 
 
-@pytest.mark.parametrize(("kind", "names"), [("learner", ALGORITHMS), ("game", [*GAMES, *ADAPTERS])])
+@pytest.mark.parametrize(
+    ("kind", "names"), [("learner", [*ALGORITHMS, *registry.ADAPTED]), ("game", [*GAMES, *ADAPTERS])]
+)
 def test_everything_registered_has_one_place(kind, names):
     marked = re.findall(rf"<!-- generate: {kind} ([\w-]+)", "\n".join(TEXT.values()))
     assert sorted(marked) == sorted(names)
@@ -106,11 +109,11 @@ def test_everything_registered_has_one_place(kind, names):
 
 def test_what_a_page_holds_is_among_its_claims_and_citations():
     for page, text in TEXT.items():
-        learners, games = (re.findall(rf"<!-- generate: {kind} ([\w-]+)", text) for kind in ("learner", "game"))
-        for fragment, names in (
-            ("reproduction", learners),
-            ("bibtex", learners + [name for name in games if name in GAMES]),
-        ):
+        learners, games = (
+            [name for name in re.findall(rf"<!-- generate: {kind} ([\w-]+)", text) if name in known]
+            for kind, known in (("learner", ALGORITHMS), ("game", GAMES))
+        )
+        for fragment, names in (("reproduction", learners), ("bibtex", learners + games)):
             found = re.search(rf"<!-- generate: {fragment} (?:only )?(.*?) -->", text)
             assert sorted(found[1].split() if found else []) == sorted(names), (page.name, fragment)
 
@@ -127,9 +130,9 @@ def test_learners_and_encounters_that_pages_name_exist():
             assert made(spec), page.name
             checked += 1
         for words in re.findall(r"^shaping-bench encounter (.*)$", text, re.MULTILINE):
-            game, *learners = [word.strip("'") for word in words.split(" --")[0].split()]
-            if game.partition("(")[0] in ADAPTERS:  # whose packages need not be installed
-                continue
+            game, *learners = shlex.split(words.split(" --")[0])
+            if {text.partition("(")[0] for text in (game, *learners)} & {*ADAPTERS, *registry.ADAPTED}:
+                continue  # their packages need not be installed
             made = registry.make_game(game)
             both = [registry.make_learner(text, game=made.name) for text in learners]
             registry.check_encounter(made, both if len(both) > 1 else both * made.made.n_players)

@@ -130,7 +130,7 @@ def published(cls: type[Learner]) -> str:
 
 def learner(name: str) -> str:
     """What there is to know of one algorithm: what it sees and plays, its numbers, how to run it."""
-    cls = registry.algorithms()[name]
+    cls = {**registry.ADAPTED, **registry.algorithms()}[name]
     facts = [
         ("sees of the others", f"[{cls.access}](#access)"),
         ("plays", ", ".join(sorted(cls.views)) + " games"),
@@ -146,7 +146,7 @@ def learner(name: str) -> str:
         table(("", ""), [row for row in facts if row[1] and not (strategy and row[0] == "source" and row[1] == about)]),
         hyperparameters(cls),
         published(cls),
-        f"```\n{command(name)}\n```",
+        f"```\n{command(name)}\n```" if name in registry.algorithms() else "",
     )
 
 
