@@ -84,7 +84,9 @@ def one_table(
     frame = tables.entries(results, metric, kind).assign(metric=metric)
     if game is not None:
         frame = frame[frame["game"] == game]
-    return tables.tabulated(results, frame, kind, "learner", cols)[0] if len(frame) else None
+    # One learner is the best of all in a way that says nothing.
+    bold = len(results.learners) > 1
+    return tables.tabulated(results, frame, kind, "learner", cols, bold=bold)[0] if len(frame) else None
 
 
 def preparation_seconds(results: Results) -> dict[str, float]:
@@ -274,7 +276,8 @@ def _board(
         if not game
         else "Return per step of the row's learner, mean ± standard deviation over seeds."
     )
-    note = f"{what} {BOLD} Numbers link to what they come from."
+    bold = f" {BOLD}" if len(results.learners) > 1 else ""
+    note = f"{what}{bold} Numbers link to what they come from."
     table = (
         f'<table class="board" id="{identity}" data-game="{escape(game)}"><caption><span>{escape(title)}</span> '
         f'<small>{note}</small></caption>\n<thead><tr><th scope="col" data-best="text">learner</th>{head}</tr></thead>'

@@ -12,9 +12,10 @@ def escape(text: object) -> str:
 
 
 def breakable(text: object) -> str:
-    """A name that may break within: metrics after an underscore, labels before and within their hyperparameters."""
+    """A name that may break within: a label before its hyperparameters and between them, a metric at underscores."""
     name = escape(text)
-    for mark, broken in (("_", "_<wbr>"), ("(", "<wbr>("), (",", ",<wbr>")):
+    marks = {"(": "<wbr>(", ",": ",<wbr>"} if "(" in name else {"_": "_<wbr>"}
+    for mark, broken in marks.items():
         name = name.replace(mark, broken)
     return name
 

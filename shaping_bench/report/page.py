@@ -67,7 +67,7 @@ def render_page(results: Results) -> str:
     candidates = [
         ("leaderboard", "Leaderboard", _standing(results, addresses)),
         *((f"game-{k}", game, _game(results, addresses, game)) for k, game in enumerate(results.games)),
-        ("claims", "Published numbers", published_numbers(claims.recorded(), claims.papers(), claims.record_about())),
+        ("claims", "Published numbers", _published()),
         ("run", "What was run", _what_was_run(results)),
         ("diverged", "Diverged seeds", _diverged(results, addresses)),
         ("learners", "Learners", _learners(results)),
@@ -154,13 +154,14 @@ def _standing(results: Results, addresses: Addresses) -> str:
 
 def _game(results: Results, addresses: Addresses, game: str) -> str:
     parts: list[str] = []
+    bold = f" {BOLD}" if len(results.learners) > 1 else ""
     encounter_tables = _tables_of(results, game, "encounter")
     if encounter_tables:
         first = encounter_tables[0]
         metric = _metric_of(first)
         note = (
             f"The row's learner's {metric} after learning against the column's, mean over seeds; lighter is higher, "
-            f"a star marks entries that have lost seeds. Every number links to its cell. {BOLD}"
+            f"a star marks entries that have lost seeds. Every number links to its cell.{bold}"
         )
         bare = dataclasses.replace(first, title=f"{game}: {metric}")
         parts += [
@@ -189,7 +190,7 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
             drawing.heat_map(
                 dataclasses.replace(league[0], title=f"{league[0].title}, final policies"),
                 link=addresses.entry,
-                note=f"The row's policy against the column's; lighter is higher. {BOLD}",
+                note=f"The row's policy against the column's; lighter is higher.{bold}",
             ),
             details(
                 f"With spreads: {', '.join(_metric_of(x) for x in league)}",
@@ -445,6 +446,14 @@ def _policy_panels(results: Results, game: str, seats: Mapping[str, Mapping[str,
             )
         )
     return "".join(strips), "".join(planes)
+
+
+# --- published numbers --------------------------------------------------------------------
+
+
+def _published() -> str:
+    rows = claims.recorded()
+    return published_numbers(rows, claims.papers(), claims.record_about()) if rows else ""
 
 
 # --- what ran -----------------------------------------------------------------------------

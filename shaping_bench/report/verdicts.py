@@ -44,7 +44,7 @@ def published_numbers(rows: Sequence[Mapping[str, Any]], papers: Mapping[str, st
 def _table(paper: str, rows: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(
         f'<th scope="col">{name}</th>'
-        for name in ("what", "published", "ours", "difference", "tolerance", "seeds", "verdict")
+        for name in ("what", "verdict", "published", "ours", "difference", "tolerance", "seeds")
     )
     body = "".join(_row(row) for row in rows)
     return region(paper, f'<table class="claims"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>')
@@ -59,9 +59,10 @@ def _row(row: Mapping[str, Any]) -> str:
     return (
         f'<tr data-verdict="{escape(verdict)}"><th scope="row"><span>{escape(row["statement"])}</span>'
         f"<small>{escape(row['quantity'])}; {escape(row['source'])}</small>{_how(row)}</th>"
+        f'<td class="verdict {escape(verdict)}">{escape(mark)}</td>'
         f"<td>{_number(row['published'], 4)}</td><td>{_number(row['ours'], 4)}{spread}</td>"
         f"<td>{_number(row['difference'], 2)}</td><td>{_number(row['tolerance'], 2)}</td>"
-        f'<td>{escape(row["seeds"])}{lost}</td><td class="verdict {escape(verdict)}">{escape(mark)}</td></tr>'
+        f"<td>{escape(row['seeds'])}{lost}</td></tr>"
     )
 
 
@@ -71,7 +72,7 @@ def _how(row: Mapping[str, Any]) -> str:
         f"<code>shaping-bench verify {escape(row['claim'])}</code>",
         escape(row.get("budget") or ""),
         f"Preparation: {escape(row['preparation'])}" if row.get("preparation") else "",
-        f"Published number: {escape(row['provenance'])}" if row.get("provenance") else "",
+        f"Provenance: {escape(row['provenance'])}" if row.get("provenance") else "",
         f"Tolerance: {escape(row['why'])}" if row.get("why") else "",
         escape(row.get("note") or ""),
     ]
