@@ -254,7 +254,7 @@ def _python_state(cls: type) -> dict[str, Any]:
 
     module = sys.modules.get(cls.__module__)
     places = {f"{cls.__name__}.{k}": v for k, v in vars(cls).items() if not k.startswith("__")}
-    places |= {f"{cls.__module__}.{k}": v for k, v in vars(module).items() if not k.startswith("__")}
+    places |= {f"{cls.__module__}.{k}": v for k, v in vars(module).items() if not k.startswith("__")} if module else {}
     return {name: seen(value) for name, value in places.items() if not callable(value)}
 
 

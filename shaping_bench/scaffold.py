@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import keyword
 import re
+import shutil
 import string
 import sys
 from pathlib import Path
@@ -115,9 +116,18 @@ def new(kind: Kind, name: str, folder: Path | None = None) -> Written:
                 f"new {what} cannot write {str(file)!r} ({error.strerror}); allowed: a writable folder"
             ) from None
     there = () if root.resolve() == Path.cwd() else (f"cd {root}",)
-    run = f"shaping-bench run {name}" if inside else f"shaping-bench run {name}.yaml"
+    # As the user can type it: with the environment not activated, the command is on no path.
+    active = shutil.which("shaping-bench") is not None
+    python = "python" if active else sys.executable
+    program = "shaping-bench" if active else f"{python} -m shaping_bench"
+    where = name if inside else f"{name}.yaml"
     tests = next(str(file.relative_to(root)) for file in places if file.name.startswith("test_"))
-    commands = (*there, f"shaping-bench check {name}", f"python -m pytest -q {tests}", f"{run} -o results/{name}")
+    commands = (
+        *there,
+        f"{program} check {name}",
+        f"{python} -m pytest -q {tests}",
+        f"{program} run {where} -o results/{name}",
+    )
     return Written((*texts, *registered), commands, note)
 
 

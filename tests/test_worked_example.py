@@ -20,8 +20,16 @@ def examples():
 
 
 @pytest.fixture
-def package(tmp_path):
-    """The example as an installed package is seen: modules and metadata on the path."""
+def project(tmp_path):
+    """The example's three files in a folder, nothing installed."""
+    for name in ("prosocial.py", "prosocial.yaml", "pyproject.toml"):
+        (tmp_path / name).write_text(examples()[name])
+    return tmp_path
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """The example as an installed package is seen from another folder: modules and metadata on the path."""
     blocks = examples()
     project = tomllib.loads(blocks["pyproject.toml"])["project"]
     folder = tmp_path / "site"
@@ -36,17 +44,16 @@ def package(tmp_path):
     ]
     (metadata / "entry_points.txt").write_text("\n".join(points))
     (folder / "prosocial.py").write_text(blocks["prosocial.py"])
-    (tmp_path / "prosocial.yaml").write_text(blocks["prosocial.yaml"])
-    return tmp_path, {**os.environ, "PYTHONPATH": str(folder), "WANDB_MODE": "offline"}
+    return tmp_path, {"PYTHONPATH": str(folder)}
 
 
-def shell(line, folder, environment):
+def shell(line, folder, environment=None):
     arguments = [word.strip("'") for word in line.split()]
     assert arguments[0] == "shaping-bench"
     done = subprocess.run(
         [sys.executable, "-m", "shaping_bench", *arguments[1:]],
         cwd=folder,
-        env=environment,
+        env={**os.environ, "WANDB_MODE": "offline", **(environment or {})},
         capture_output=True,
         text=True,
         timeout=400,
@@ -55,22 +62,21 @@ def shell(line, folder, environment):
     return done.stdout
 
 
-def test_every_command_of_the_example_runs(package):
-    folder, environment = package
-    lines = examples()["shell"].strip().splitlines()
-    outputs = [shell(line, folder, environment) for line in lines]
+def test_every_command_of_the_example_runs(project):
+    outputs = [shell(line, project) for line in examples()["shell"].strip().splitlines()]
     assert "MISSING" not in outputs[0]
     assert "prosocial (player 1)" in outputs[1]
     assert "prosocial" in outputs[2]
-    cells = [json.loads(p.read_text()) for p in folder.glob("results/prosocial/cells/*/cell.json")]
+    cells = [json.loads(p.read_text()) for p in project.glob("results/prosocial/cells/*/cell.json")]
     assert len(cells) == 12  # two games, six unordered pairs each
     met = {tuple(x["name"] for x in cell["learners"]) for cell in cells}
     assert ("lola", "prosocial") in met
     assert ("prosocial", "prosocial") in met
+    assert "prosocial" in (project / "results" / "prosocial" / "report.html").read_text()
 
 
-def test_caring_fully_for_the_other_is_ascending_the_sum(package):
-    folder, environment = package
+def test_caring_fully_for_the_other_is_ascending_the_sum(installed):
+    folder, environment = installed
     out = shell("shaping-bench encounter ipd prosocial(care=1.0) --seeds 20 --steps 200 --json", folder, environment)
     returns = json.loads(out)["metrics"]["return"]
     # With care 1 the prisoner's dilemma is a common-interest game whose optimum is cooperation.

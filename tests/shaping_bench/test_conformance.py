@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from shaping_bench.errors import BadInput
 
 _spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
 faults = importlib.util.module_from_spec(_spec)
+sys.modules["faults"] = faults
 _spec.loader.exec_module(faults)
 
 NUMBERS = {
