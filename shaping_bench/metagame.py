@@ -31,6 +31,8 @@ RESAMPLES = 2000
 """Of the training seeds, for intervals of payoffs and gains."""
 RESAMPLES_OF_RANKS = 300
 """The same for alpha-rank, each of which is a Markov chain to solve."""
+BLOCK = 16
+"""States of such a chain that are eliminated together."""
 MAX_ENTRIES = 2**23
 """Most entries of Markov chains in memory at once; 64 MiB."""
 
@@ -628,9 +630,14 @@ def _stationary(chain: Array) -> Array:
     """
     p = chain.copy()
     m = p.shape[-1]
-    for k in range(m - 1, 0, -1):
-        p[..., :k, k] /= p[..., k, :k].sum(axis=-1)[..., None]
-        p[..., :k, :k] += p[..., :k, k, None] * p[..., k, None, :k]
+    for end in range(m, 1, -BLOCK):
+        start = max(1, end - BLOCK)
+        for k in range(end - 1, start - 1, -1):
+            p[..., :k, k] /= p[..., k, :k].sum(axis=-1)[..., None]
+            p[..., start:k, :k] += p[..., start:k, k, None] * p[..., k, None, :k]
+            p[..., :start, start:k] += p[..., :start, k, None] * p[..., k, None, start:k]
+        # What the block's states pass on among all earlier ones, at once.
+        p[..., :start, :start] += p[..., :start, start:end] @ p[..., start:end, :start]
     visits = np.zeros(p.shape[:-1])
     visits[..., 0] = 1.0
     for k in range(1, m):
