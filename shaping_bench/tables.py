@@ -41,6 +41,9 @@ Spread = Literal["std", "se", "ci", "none"]
 LEVEL = 0.05
 """Level of the tests behind bold entries, after correction for their number."""
 
+MANY = 512
+"""Runs of two entries from which on a quarter of the exchanges has to do, where each takes a sort."""
+
 FEW = 6
 """Units with which an exchange test can reach that level. Fewer preparations cannot be told apart as
 such, and a test that never rejects says nothing: their seeds are then compared one by one."""
@@ -519,11 +522,7 @@ def _marks(
 
 
 def _mark_best(
-    entered: Sequence[_Measured | None],
-    statistic: stats.Statistic,
-    direction: str,
-    decimals: int,
-    reps: int = stats.EXCHANGES,
+    entered: Sequence[_Measured | None], statistic: stats.Statistic, direction: str, decimals: int
 ) -> list[bool]:
     """The best entry, and those that its runs do not tell apart from it.
 
@@ -538,9 +537,7 @@ def _mark_best(
     if direction not in ("higher", "lower") or not finite:
         return [False] * len(entered)
     best = (max if direction == "higher" else min)(finite, key=numbers.__getitem__)
-    chances = [
-        _exchanged(entered[best], x, statistic, reps) if k in finite else math.nan for k, x in enumerate(entered)
-    ]
+    chances = [_exchanged(entered[best], x, statistic) if k in finite else math.nan for k, x in enumerate(entered)]
     chances[best] = math.nan  # is no comparison
     apart = stats.holm(chances) <= LEVEL
     compared = np.isfinite(chances)
@@ -551,7 +548,7 @@ def _mark_best(
     ]
 
 
-def _exchanged(first: _Measured | None, second: _Measured | None, statistic: stats.Statistic, reps: int) -> float:
+def _exchanged(first: _Measured | None, second: _Measured | None, statistic: stats.Statistic) -> float:
     """P-value of the difference of two entries over the tasks and seeds that both have; NaN without any."""
     if first is None or second is None or first is second:
         return math.nan
@@ -573,6 +570,8 @@ def _exchanged(first: _Measured | None, second: _Measured | None, statistic: sta
         start = pools.setdefault(pool, sum(size for _, size in pools))
         for sample, numbers in zip(samples, (x, y, start + units), strict=True):
             sample.append(numbers[kept])
+    quick = statistic is stats.mean or sum(map(len, samples[0])) < MANY
+    reps = stats.EXCHANGES if quick else stats.EXCHANGES // 4
     return stats.exchange_test(samples[0], samples[1], samples[2], statistic, reps=reps)
 
 
@@ -868,9 +867,6 @@ LEADERBOARD = {
 }
 """Aggregates of normalised returns over all tasks, and which way is better."""
 
-EXCHANGES = 1024
-"""Sign patterns of the tests behind a leaderboard's bold numbers, which are of many runs each."""
-
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
@@ -949,12 +945,15 @@ def leaderboard(results: Results, game: str | None = None, kind: str = "encounte
             for x, (low, high), entry, marked in zip(points, ends, field.entries, best or [False] * size, strict=True)
         ]
 
+    def aggregates(*runs_and_weights: Any) -> np.ndarray:
+        return np.stack([statistic(*runs_and_weights) for statistic, _ in LEADERBOARD.values()], axis=-1)
+
     runs = [x.runs() for x in field.entries]
-    for name, (statistic, direction) in LEADERBOARD.items():
-        points = [float(statistic(x)) for x, _ in runs]
-        ends = [stats.bootstrap_interval(statistic, x, units=[units]) for x, units in runs]
-        marks = _mark_best(field.entries, statistic, direction, 2, EXCHANGES)
-        columns[name] = cells(points, ends, 2, marks)
+    nothing = np.full((2, len(LEADERBOARD)), np.nan)
+    ends = [stats.interval(stats.bootstrap(aggregates, x, units=[units])) if x else nothing for x, units in runs]
+    for k, (name, (statistic, direction)) in enumerate(LEADERBOARD.items()):
+        marks = _mark_best(field.entries, statistic, direction, 2)
+        columns[name] = cells([float(statistic(x)) for x, _ in runs], [x[:, k] for x in ends], 2, marks)
     if size > 1:
         improvement = stats.average_improvement(field.samples)
         resampled = stats.bootstrap(
