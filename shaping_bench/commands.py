@@ -17,7 +17,7 @@ from games.base import Game
 from shaping_bench import devices, metrics
 from shaping_bench.encounter import run_encounter
 from shaping_bench.errors import BadInput
-from shaping_bench.preparation import Artifacts, OnPoint, Preparation, needed
+from shaping_bench.preparation import Artifacts, OnPoint, Preparation, needed, source_hash
 from shaping_bench.registry import Named
 from shaping_bench.suite import Cell, Suite
 
@@ -54,6 +54,7 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
     cells = [*suite.encounters, *suite.matches]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     computed = finished = 0
+    outdated: dict[str, None] = {}
     said = started
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(suite.file.name, total=len(cells))
@@ -68,6 +69,8 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
                 console.print(f"{finished}/{len(cells)}  {cell.title}", highlight=False, markup=False)
             if cell.hash in store:
                 tracker.log_cell(cell.hash)
+            if not now:
+                outdated.update(_changed_since(store.cell(cell.hash), cell))
 
         preparing: dict[str, Any] = {}
 
@@ -100,9 +103,27 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
         f"\n{computed - len(failures)} cells computed, {kept} kept, {len(failures)} failed in {seconds:.0f} s{where}",
         highlight=False,
     )
+    if outdated:
+        console.print(
+            f"kept although the source of {', '.join(outdated)} has changed since: another -o computes them anew",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )
     console.print(f"page: {page}  (any browser opens it; any static host serves it)", highlight=False)
     console.print(f"more: shaping-bench table {directory} --metric cooperation --format latex", highlight=False)
     return 1 if failures else 0
+
+
+def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
+    """Labels of a stored cell's learners whose source is another now."""
+    sources = {x.label: source_hash(type(x.named.made)) for x in cell.learners}
+    # Records of earlier versions do not say.
+    return {
+        x["label"]: None
+        for x in record["learners"]
+        if x.get("source", sources.get(x["label"])) != sources.get(x["label"])
+    }
 
 
 @contextlib.contextmanager

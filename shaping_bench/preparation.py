@@ -79,7 +79,7 @@ class Preparation:
                 "name": self.learner.name,
                 "hyperparameters": {k: v for k, v in given.items() if k not in rule.played_only},
             },
-            "source": _source_hash(type(self.learner.made)),
+            "source": source_hash(type(self.learner.made)),
             "game": self.game.identity(),
             "seat": self.seat,
             "seeds": [self.seeds, self.seed],
@@ -100,7 +100,7 @@ class Preparation:
         return self.learner.made.preparation_steps
 
 
-def _source_hash(cls: type) -> str:
+def source_hash(cls: type) -> str:
     """Of the files that define a learner: its class's and those of what it inherits from."""
     files = {inspect.getsourcefile(c) for c in cls.__mro__ if c is not object and c.__module__ != "builtins"}
     files -= {None, learners_base.__file__}

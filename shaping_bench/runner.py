@@ -32,7 +32,7 @@ from shaping_bench.encounter import (
     valued_exactly,
 )
 from shaping_bench.errors import StoreError
-from shaping_bench.preparation import Artifacts, OnPoint
+from shaping_bench.preparation import Artifacts, OnPoint, source_hash
 from shaping_bench.store import SCHEMA, Store
 from shaping_bench.suite import Cell, Labelled, Suite
 
@@ -344,6 +344,7 @@ def _record(
                 **described(x),
                 "access": str(x.named.made.access),
                 "needs_preparation": x.named.made.needs_preparation,
+                "source": source_hash(type(x.named.made)),
                 "preparation": prepared,
             }
             for x, prepared in zip(cell.learners, artifacts.records(cell.needs), strict=True)

@@ -47,7 +47,9 @@ def test_a_new_package_works_as_it_stands(kind, tmp_path, monkeypatch):
         f"{name}.yaml",
         "pyproject.toml",
     }
-    assert [command.split()[0] for command in written.commands[-3:]].count("python") == 1
+    assert [
+        f" {word} " in command for word, command in zip(("check", "pytest", "run"), written.commands[-3:], strict=True)
+    ]
 
     monkeypatch.syspath_prepend(tmp_path)
     tests = loaded(tmp_path / f"test_{module}.py")
