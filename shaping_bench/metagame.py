@@ -141,7 +141,8 @@ class MetaGame:
         one who still plays j and meets the adopter.
       effect_ci: ``(n, n, 2)``.
       exploitability: ``(n,)``, largest gain of an adopter of another rule where everybody plays
-        this one, ``max_i gain[i, j]``; negative for a strict equilibrium.
+        this one, ``max_i gain[i, j]``; negative for a strict equilibrium. The largest of noisy
+        gains lies above the true one where seeds are few.
       exploitability_ci: ``(n, 2)``.
       exploiter: ``(n,)``, index of that adopter's rule.
       equilibria: symmetric equilibria, pure ones first; see :func:`symmetric_equilibria`.
