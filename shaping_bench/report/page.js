@@ -135,6 +135,7 @@
     }
     const target = name && document.getElementById(name);
     if (!target) return;
+    // Newer browsers do this themselves.
     for (let x = target.parentElement; x; x = x.parentElement) if (x.tagName === "DETAILS") x.open = true;
     target.scrollIntoView();
     if (target.tagName === "DIV") target.focus({ preventScroll: true });

@@ -627,7 +627,7 @@ def _configuration(record: Mapping[str, Any]) -> str:
     told["Made with"] = escape("; ".join(x for x in made if x))
     told["Stored in"] = f"<code>cells/{escape(record['hash'])}</code>"
     command = escape(record.get("command", ""))
-    return f'<pre tabindex="0" aria-label="Command"><code>{command}</code></pre>\n{facts(told, "facts one")}'
+    return f"<pre><code>{command}</code></pre>\n{facts(told, 'facts one')}"
 
 
 def _numbers(made: Mapping[str, Any]) -> str:
