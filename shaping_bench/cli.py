@@ -137,6 +137,8 @@ def encounter(
     precision: Literal["float32", "float64"] = "float32",
     preparations: int = 1,
     artifacts: Path | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    wandb: Literal["offline", "online", "disabled"] = "disabled",
     json: Annotated[bool, Flag] = False,
 ) -> int:
     """One encounter: learners meet in a game. One learner means self-play.
@@ -163,11 +165,17 @@ def encounter(
         Seeds from which learners that prepare are prepared; the encounter's seeds share them.
     artifacts:
         Where preparations are kept and looked for; by default in the user's cache.
+    set_:
+        NAME=VALUE: hyperparameters of the first learner, e.g. lr=0.3; they win over those in its name.
+    wandb:
+        Log the outcome to Weights & Biases as one run; WANDB_MODE wins over this.
     json:
         Print one JSON object.
     """
     from shaping_bench import devices, registry
     from shaping_bench.commands import encounter_result, encounter_text, read_init
+    from shaping_bench.sweeps import with_settings
+    from shaping_bench.tracking import log_encounter
 
     _positive("--seeds", seeds)
     _positive("--steps", steps, 0)
@@ -175,7 +183,8 @@ def encounter(
     if not 0 <= seed < 2**32:
         raise BadInput(f"--seed is {seed}; allowed: a whole number from 0 to {2**32 - 1}")
     named = registry.make_game(game)
-    learners = [registry.make_learner(text, game=named.name) for text in (learner, *more)]
+    learners = [with_settings(learner, set_ or (), named.name)]
+    learners += [registry.make_learner(text, game=named.name) for text in more]
     if len(learners) == 1:
         learners *= named.made.n_players
     registry.check_encounter(named, learners)
@@ -192,6 +201,7 @@ def encounter(
         preparations=preparations,
         artifacts=artifacts,
     )
+    log_encounter({**result, "hyperparameters": [x.hyperparameters for x in learners]}, wandb)
     if json:
         _print_json(result)
     else:
@@ -200,6 +210,82 @@ def encounter(
 
 
 Format = Literal["md", "latex", "csv", "json", "html"]
+
+
+@app.command
+def sweep(
+    game: str,
+    learner: str,
+    /,
+    *more: str,
+    over: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    method: Literal["bayes", "random", "grid"] = "bayes",
+    metric: str = "return",
+    goal: Literal["maximize", "minimize"] | None = None,
+    seeds: int = 100,
+    steps: int = 200,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+) -> None:
+    """Write a file for `wandb sweep`: a search over the first learner's hyperparameters.
+
+    `wandb sweep FILE` registers it and names the agent's command; each of an agent's runs is one encounter.
+
+    Parameters
+    ----------
+    game:
+        A game.
+    learner:
+        The learner to be tuned, as player 1.
+    more:
+        The other players' learners; none means self-play.
+    over:
+        NAME=LOW:HIGH, NAME=log:LOW:HIGH, NAME=V1,V2,... or NAME alone, which asks the learner for its range.
+    method:
+        How W&B chooses the next values.
+    metric:
+        What is to be made better: player 1's mean over seeds.
+    goal:
+        Which way is better, if not as the metric says.
+    seeds:
+        Seeds of each encounter.
+    steps:
+        Updates of each encounter.
+    output:
+        The file to write; printed if none is given.
+    """
+    import yaml
+
+    from shaping_bench.sweeps import wandb_sweep
+
+    _positive("--seeds", seeds)
+    _positive("--steps", steps, 0)
+    options = ("--seeds", str(seeds), "--steps", str(steps))
+    made = wandb_sweep(game, learner, more, over or (), method=method, metric=metric, goal=goal, options=options)
+    text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise BadInput(f"--output is {str(output)!r}, which cannot be written ({error.strerror})") from None
+    print(f"{output}: register it with `wandb sweep {output}`")
+
+
+@app.command
+def upload(directory: Path, /, *, dry_run: Annotated[bool, Flag] = False) -> int:
+    """Upload a suite's offline Weights & Biases records that are not uploaded yet, by `wandb sync`.
+
+    Parameters
+    ----------
+    directory:
+        A results directory.
+    dry_run:
+        Only say what would be uploaded.
+    """
+    from shaping_bench.tracking import upload as upload_records
+
+    return upload_records(directory, dry_run)
 
 
 @app.command

@@ -1,12 +1,14 @@
-"""Sweeps over a hyperparameter, read back from stored results.
+"""Sweeps over hyperparameters: read back from stored results, and written for W&B to search.
 
 A suite sweeps by writing lists, ``naive(lr=[0.1, 1, 10])``; every value is a cell of its own.
-Here cells that differ in one number only come together again, as the curve of a metric over
-that number.
+:func:`series` brings cells that differ in one number only together again, as the curve of a
+metric over that number. :func:`wandb_sweep` describes a search that ``wandb sweep`` and
+``wandb agent`` carry out, one encounter per run.
 """
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -14,8 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from shaping_bench import stats
-from shaping_bench.errors import BadInput
+from shaping_bench import registry, stats
+from shaping_bench.errors import BadInput, unknown
+from shaping_bench.metrics import METRICS
+from shaping_bench.registry import Named
 from shaping_bench.results import Results, kept
 
 LEAST_POINTS = 3
@@ -189,3 +193,143 @@ def _measured(
         sweep.assumed,
         tuple(tuple(points[value]) for value in x),
     )
+
+
+# --- sweeps by W&B ------------------------------------------------------------------------
+
+METHODS = ("bayes", "random", "grid")
+"""How W&B chooses the next values."""
+
+
+def with_settings(learner: str, settings: Sequence[str], game: str) -> Named:
+    """A learner as the command line names it, with ``NAME=VALUE`` settings that win over its own.
+
+    Raises:
+      BadInput: not of that form, or no hyperparameter of the learner.
+    """
+    name, given = registry.split_call(learner, "learner")
+    for setting in settings:
+        key, equals, _ = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise BadInput(f"--set is {setting!r}; allowed: NAME=VALUE with a hyperparameter of {name!r}")
+        given |= registry.parse_call(f"x({setting})", "--set")[1]
+    return registry.make_learner({name: given}, "--set" if settings else "learner", game)
+
+
+def wandb_sweep(
+    game: str,
+    learner: str,
+    opponents: Sequence[str],
+    over: Sequence[str],
+    *,
+    method: str = "bayes",
+    metric: str = "return",
+    goal: str | None = None,
+    options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What ``wandb sweep FILE`` reads: a search over the first player's hyperparameters.
+
+    Each run of ``wandb agent`` is one ``shaping-bench encounter`` with ``--set``, which logs
+    the metric's mean over seeds in seat 1.
+
+    Args:
+      game, learner, opponents: as ``shaping-bench encounter`` takes them.
+      over: ``NAME=LOW:HIGH``, ``NAME=log:LOW:HIGH``, ``NAME=V1,V2,...``, or ``NAME`` alone: its
+        choices, its allowed range, or around its default.
+      method: one of :data:`METHODS`.
+      metric: of the encounter.
+      goal: ``"maximize"`` or ``"minimize"``; by default what is better for the metric.
+      options: further words of the encounter's command.
+
+    Raises:
+      BadInput: anything that the encounter would refuse, said before W&B is asked.
+    """
+    if method not in METHODS:
+        raise unknown("--method", method, METHODS)
+    if goal not in (None, "maximize", "minimize"):
+        raise unknown("--goal", goal, ("maximize", "minimize"))
+    played = registry.make_game(game)
+    named = registry.make_learner(learner, game=played.name)
+    others = [registry.make_learner(text, game=played.name) for text in opponents]
+    registry.check_encounter(played, [named, *others] if others else [named] * played.made.n_players)
+    measured = [x.name for x in METRICS.values() if x.level in ("policy", "play") and x.applies(played.made)]
+    if metric not in measured:
+        raise unknown("--metric", metric, measured)
+    direction = METRICS[metric].direction
+    if goal is None and direction == "none":
+        raise BadInput(f"metric {metric!r} has no better direction; allowed: with --goal maximize or minimize")
+    if not over:
+        raise BadInput(
+            f"--over is empty; allowed: hyperparameters of {named.name!r}: {', '.join(named.hyperparameters)}"
+        )
+    parameters = {}
+    for text in over:
+        name, equals, spec = text.partition("=")
+        if name not in named.hyperparameters:
+            raise unknown(f"hyperparameter of --over for {named.name!r}", name, named.hyperparameters)
+        parameters[name] = _searched(named, name, spec) if equals else _declared(named, name)
+        values = parameters[name].get("values", [parameters[name].get("min"), parameters[name].get("max")])
+        if method == "grid" and "values" not in parameters[name]:
+            raise BadInput(
+                f"--over {text} is a range, which method 'grid' cannot go through; allowed: {name}=V1,V2,..."
+            )
+        for value in values:  # what the encounter would refuse, W&B must not propose
+            with_settings(learner, [f"{name}={value}"], played.name)
+    return {
+        "name": f"{played.text}: {named.text}" + "".join(f" vs {x.text}" for x in others),
+        "program": "shaping-bench",
+        "method": method,
+        "metric": {
+            "name": f"final/{metric}/player_1",
+            "goal": goal or ("maximize" if direction == "higher" else "minimize"),
+        },
+        "parameters": parameters,
+        "command": [
+            *("${env}", "${program}", "encounter", game, learner, *opponents, *options),
+            *("--wandb", "online", "--set", "${args_no_hyphens}"),
+        ],
+    }
+
+
+def _searched(named: Named, name: str, spec: str) -> dict[str, Any]:
+    """Of ``log:LOW:HIGH``, ``LOW:HIGH`` or ``V1,V2,...``."""
+    complaint = BadInput(
+        f"--over {name} is {spec!r}; allowed: LOW:HIGH, log:LOW:HIGH with 0 < LOW, or values V1,V2,..., with LOW < HIGH"
+    )
+    logarithmic = spec.startswith("log:")
+    ends = spec.removeprefix("log:").split(":")
+    if len(ends) == 1 and not logarithmic:
+        return {"values": [registry.parse_call(f"x(v={x})", f"--over {name}")[1]["v"] for x in spec.split(",")]}
+    try:
+        low, high = (float(x) for x in ends)
+    except ValueError:
+        raise complaint from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high) or (logarithmic and low <= 0):
+        raise complaint
+    whole = isinstance(named.hyperparameters[name], int) and not isinstance(named.hyperparameters[name], bool)
+    if whole and (logarithmic or not (low.is_integer() and high.is_integer())):
+        raise BadInput(f"--over {name} is {spec!r}; allowed for a whole number: LOW:HIGH of whole numbers, or values")
+    if whole:
+        return {"distribution": "int_uniform", "min": int(low), "max": int(high)}
+    return {"distribution": "log_uniform_values" if logarithmic else "uniform", "min": low, "max": high}
+
+
+def _declared(named: Named, name: str) -> dict[str, Any]:
+    """What the field itself says: its choices, its range, or a decade to either side of its value."""
+    field = next(f for f in dataclasses.fields(named.made) if f.name == name)
+    value, meta = named.hyperparameters[name], field.metadata
+    if meta.get("choices"):
+        return {"values": list(meta["choices"])}
+    if isinstance(value, bool):
+        return {"values": [True, False]}
+    low, high = meta.get("low"), meta.get("high")
+    if isinstance(value, int) and value > 0:
+        least, most = max(low or 1, value // 2), value * 2
+        return {"distribution": "int_uniform", "min": least, "max": most if high is None else min(most, int(high))}
+    if isinstance(value, float) and low is not None and high is not None and not meta.get("exclusive"):
+        return {"distribution": "uniform", "min": float(low), "max": float(high)}
+    if isinstance(value, float) and value > 0:
+        ends = (max(value / 10, low or 0.0), value * 10 if high is None else min(value * 10, high))
+        if ends[0] > 0 and not (meta.get("exclusive") and ends[1] == high):
+            return {"distribution": "log_uniform_values", "min": ends[0], "max": ends[1]}
+    raise BadInput(f"--over {name} has no range of its own at {value!r}; allowed: {name}=LOW:HIGH or {name}=V1,V2,...")

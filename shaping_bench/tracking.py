@@ -1,10 +1,12 @@
 """Weights & Biases as a projection of the store: everything logged can be logged again from it.
 
 One run per cell (group: the suite; id: the cell's hash) with the seeds' mean and standard
-deviation per player and metric, and one report run per suite with the results as a table
-and the page. All runs share one process, so that a cell costs hundredths of a second. A
-marker per logged cell makes logging idempotent: an interrupted suite logs the rest the
-next time.
+deviation per player and metric, finally the interquartile mean too, and one report run per
+suite: the results as one table, the comparison tables as panels, and tables and page as
+artifacts. All runs share one process, so that a cell costs hundredths of a second. A marker
+per logged cell makes logging idempotent: an interrupted suite logs the rest the next time.
+
+Offline records are uploaded later by :func:`upload`, or by W&B's own ``wandb sync``.
 """
 
 import contextlib
@@ -12,6 +14,8 @@ import hashlib
 import itertools
 import json
 import os
+import re
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +24,8 @@ from typing import Any
 
 import duckdb
 
-from shaping_bench.errors import BadInput, unknown
+from shaping_bench import results
+from shaping_bench.errors import BadInput, StoreError, unknown
 from shaping_bench.preparation import Preparation
 
 MODES = ("offline", "online", "disabled")
@@ -28,10 +33,13 @@ PROJECT = "shaping-bench"
 
 # Over the seeds whose value is finite: a diverged seed is counted by the metric "diverged".
 _AGGREGATE = """
-    SELECT {key}, player, metric, avg(v), coalesce(stddev_samp(v), 0), count(v)
+    SELECT {key}, player, metric, avg(v), coalesce(stddev_samp(v), 0), count(v){more}
     FROM (SELECT *, CASE WHEN isfinite(value::DOUBLE) THEN value::DOUBLE END AS v FROM read_parquet(?, filename = true))
     GROUP BY {key}, player, metric ORDER BY {key}, metric, player
 """
+
+# As stats.iqm: a quarter of the runs, rounded down, is cut off at either end.
+_IQM = ", list_avg(list_slice(list_sort(list(v)), count(v) // 4 + 1, count(v) - count(v) // 4))"
 
 COLUMNS = ("kind", "game", "learner", "opponent", "player", "metric", "mean", "std", "n", "cell")
 """Of the report run's table ``results``: one row per cell, player and metric."""
@@ -67,7 +75,7 @@ class Tracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         if mode == "online":
-            self._log_in()
+            log_in("--wandb is 'online'", "offline, disabled, or online with")
 
     @property
     def records(self) -> Path:
@@ -155,7 +163,7 @@ class Tracker:
         curves = self._aggregate('"update"', folder / "curves.parquet")
         for update, rows in itertools.groupby(curves, key=lambda row: row[0]):
             run.log(_flat(row[1:] for row in rows), step=int(update))
-        finals = self._aggregate("filename", folder / "finals.parquet")
+        finals = self._aggregate("filename", folder / "finals.parquet", _IQM)
         final = {f"final/{name}": value for name, value in _flat(row[1:] for row in finals).items()}
         run.summary.update({**final, "diverged": cell["diverged"], "seconds": cell["timings"], "costs": cell["costs"]})
         run.finish()
@@ -194,44 +202,66 @@ class Tracker:
         logged: dict[str, Any] = {"results": wandb.Table(columns=list(COLUMNS), data=rows)}
         if page is not None:
             logged["page"] = wandb.Html(page.read_text(), inject=False)
+        for title, rendered in self._comparisons().items():
+            logged[f"tables/{title}"] = rendered
         run.log(logged)
+        for artifact in self._artifacts(page):
+            run.log_artifact(artifact)
         run.summary.update({"cells": len(cells), "diverged": sum(cell["diverged"] for cell in cells.values())})
         run.finish()
+
+    def _comparisons(self) -> dict[str, Any]:
+        """The suite's comparison tables, as panels, by title."""
+        import wandb
+
+        from shaping_bench import tables
+
+        found = results.load(self.directory)
+        panels = {}
+        for kind in dict.fromkeys(record["kind"] for record in found.records):
+            for metric in tables.suite_metrics(found, kind):
+                for table in tables.build(found, metric, kind=kind):
+                    columns: list[str | int] = [f"{table.rows} / {table.cols}", *table.col_labels]
+                    rows = zip(table.row_labels, table.cells, strict=True)
+                    data = [[label, *(cell.text for cell in cells)] for label, cells in rows]
+                    # The title becomes part of a file's name.
+                    panels[re.sub(r"[^\w .()=-]", "", table.title)] = wandb.Table(columns=columns, data=data)
+        return panels
+
+    def _artifacts(self, page: Path | None) -> Iterator[Any]:
+        """The tables in every format and the page, as versioned files."""
+        import wandb
+
+        from shaping_bench import tables
+
+        kept = wandb.Artifact(f"{self.suite['name']}-tables", type="tables")
+        for fmt, suffix in (("md", "md"), ("latex", "tex"), ("csv", "csv"), ("json", "json")):
+            with kept.new_file(f"tables.{suffix}", encoding="utf-8") as file:
+                file.write(tables.table_command(self.directory, None, fmt))
+        yield kept
+        if page is not None:
+            shown = wandb.Artifact(f"{self.suite['name']}-page", type="page")
+            shown.add_file(str(page), "report.html")
+            yield shown
 
     def _start(self, **about: Any) -> Any:
         import wandb
 
-        quiet = wandb.Settings(
-            console="off",
-            silent=True,
-            quiet=True,
-            show_info=False,
-            symlink=False,
-            init_timeout=30.0,
-            # The store has code version and machine already, and hundreds of runs should not each collect them.
-            x_disable_stats=True,
-            x_disable_meta=True,
-            x_disable_machine_info=True,
-            x_save_requirements=False,
-            disable_git=True,
-            disable_code=True,
-            disable_job_creation=True,
-        )
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=self.suite["name"],
             dir=str(self.directory),
             mode=self.mode,  # type: ignore[arg-type]
             reinit="create_new",
-            settings=quiet,
+            settings=_quiet(),
             **about,
         )
 
-    def _aggregate(self, key: str, path: Path) -> list[tuple[Any, ...]]:
-        """Rows ``(key, player, metric, mean, std, n)`` over the seeds of tidy files."""
+    def _aggregate(self, key: str, path: Path, more: str = "") -> list[tuple[Any, ...]]:
+        """Rows ``(key, player, metric, mean, std, n)`` over the seeds of tidy files, and ``more``."""
         if self._database is None:
             self._database = duckdb.connect()
-        return self._database.execute(_AGGREGATE.format(key=key), [str(path)]).fetchall()
+        return self._database.execute(_AGGREGATE.format(key=key, more=more), [str(path)]).fetchall()
 
     # --- markers and faults -------------------------------------------------------------------
 
@@ -270,23 +300,132 @@ class Tracker:
             for name in missing:
                 del os.environ[name]
 
-    def _log_in(self) -> None:
-        import wandb
-
-        try:
-            wandb.login()
-        except wandb.Error as error:
-            raise BadInput(
-                f"--wandb is 'online', but {' '.join(str(error).split())} Allowed: offline, disabled, or online with "
-                "credentials (run `wandb login`, or set WANDB_API_KEY)"
-            ) from None
-
 
 def _flat(rows: Iterator[tuple[Any, ...]]) -> dict[str, float]:
-    """Rows ``(player, metric, mean, std, n)`` as W&B keys: one panel section per metric."""
+    """Rows ``(player, metric, mean, std, n[, iqm])`` as W&B keys: one panel section per metric."""
     out: dict[str, float] = {}
-    for player, metric, mean, std, n in rows:
+    for player, metric, mean, std, n, *iqm in rows:
         if n:
             out[f"{metric}/player_{player}"] = mean
             out[f"{metric}/player_{player}_std"] = std
+            out |= {f"{metric}/player_{player}_iqm": x for x in iqm}
     return out
+
+
+# --- one encounter, and what was recorded offline ---------------------------------------------
+
+
+def log_encounter(result: Mapping[str, Any], mode: str) -> None:
+    """Logs one encounter of the command line as a run of its own: what an agent of a sweep runs.
+
+    W&B's variables (``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_DIR``, and an agent's own) are
+    heeded; the mode among them wins over ``mode``.
+
+    Args:
+      result: what ``encounter --json`` prints; ``final/METRIC/player_I`` is the mean over seeds, with
+        ``_std`` and ``_iqm`` beside it.
+      mode: ``"offline"``, ``"online"`` or ``"disabled"``.
+
+    Raises:
+      BadInput: ``online`` without credentials.
+      StoreError: W&B failed.
+    """
+    mode = os.environ.get("WANDB_MODE", mode)
+    if mode == "disabled":
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if mode == "online":
+        log_in("--wandb is 'online'", "offline, disabled, or online with")
+    import wandb
+
+    final = {
+        f"final/{metric}/player_{i + 1}{suffix}": x[name]
+        for metric, players in result["metrics"].items()
+        for i, x in enumerate(players)
+        for name, suffix in (("mean", ""), ("std", "_std"), ("iqm", "_iqm"))
+        if x[name] is not None
+    }
+    about = ("game", "learners", "seeds", "steps", "seed", "precision", "hyperparameters")
+    try:
+        with wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            job_type="encounter",
+            name=f"{result['game']}: {' vs '.join(result['learners'])}"[:128],
+            tags=["encounter"],
+            config={name: result[name] for name in about if name in result},
+            mode=mode,  # type: ignore[arg-type]
+            settings=_quiet(),
+        ) as run:
+            run.log({**final, "diverged": result["diverged"]})
+            run.summary["seconds"] = result["seconds"]
+    except (wandb.Error, OSError) as error:
+        raise StoreError(f"W&B ({mode}) failed: {' '.join(str(error).split())}") from None
+
+
+def upload(directory: Path | str, dry_run: bool = False) -> int:
+    """Uploads what was recorded offline and not uploaded yet, by ``wandb sync``.
+
+    Artifacts and tables are uploaded from where they were staged, ``DIRECTORY/wandb/data``, which
+    the records name by its full path: upload from the machine and folder of the run.
+
+    Args:
+      directory: a results directory.
+      dry_run: only say what would be uploaded; needs no credentials.
+
+    Returns:
+      The exit code of ``wandb sync``.
+
+    Raises:
+      BadInput: nothing was recorded there, or there are no credentials.
+    """
+    runs = sorted(str(path.resolve()) for path in (Path(directory) / "wandb").glob("offline-run-*"))
+    if not runs:
+        raise BadInput(
+            f"results directory {str(directory)!r} holds no offline W&B records; "
+            "allowed: one of shaping-bench run --wandb offline"
+        )
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run" if dry_run else "--yes", *runs]
+    environment = dict(os.environ)
+    if not dry_run:
+        os.environ.setdefault("WANDB_SILENT", "true")  # here W&B would ask, in the sync it tells
+        log_in(f"upload of {str(directory)!r} needs credentials", "with")
+    return subprocess.run(command, env=environment).returncode
+
+
+def log_in(what: str, allowed: str) -> None:
+    """Makes sure that there are credentials; never asks.
+
+    Raises:
+      BadInput: there are none.
+    """
+    import wandb
+
+    try:
+        wandb.login()
+    except wandb.Error as error:
+        raise BadInput(
+            f"{what}, but {' '.join(str(error).split())} Allowed: {allowed} "
+            "credentials (run `wandb login`, or set WANDB_API_KEY)"
+        ) from None
+
+
+def _quiet() -> Any:
+    """Settings of every run: nothing is printed or asked, and what the store knows is not collected again."""
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        quiet=True,
+        show_info=False,
+        symlink=False,
+        init_timeout=30.0,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+    )
