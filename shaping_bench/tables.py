@@ -195,7 +195,10 @@ def _units(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], np.
             from shaping_bench.encounter import shared_preparations
 
             name, hyperparameters = learners[seat]["name"], learners[seat]["hyperparameters"]
-            rule = registry.make_learner({name: hyperparameters}).made
+            try:
+                rule = registry.make_learner({name: hyperparameters}).made
+            except BadInput:  # of a package that is not here; seeds then take turns, as in a first seat
+                rule = None
             return ("preparations", count), shared_preparations(rule, seat, seeds, count)
     return ("seeds", seeds), np.arange(seeds)
 
@@ -586,8 +589,9 @@ def _bold_note(
         return ""
     line = "column" if rows == "learner" else "row"
     among = " among the suite's learners"
-    shared = any(pool == "preparations" and size < FEW for pool, size in pools)
-    given = "; of the preparations that there are, not of others" if shared else ""
+    small = {what for what, size in pools if size < FEW}
+    given = "; of the preparations that there are, not of others" if "preparations" in small else ""
+    given += f"; fewer than {FEW} seeds tell nobody apart" if "seeds" in small else ""
     if rows == "learner" and set(row_labels) <= set(results.learners or results.labels):
         among = ""
     return (

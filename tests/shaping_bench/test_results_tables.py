@@ -402,6 +402,7 @@ def test_few_seeds_tell_nobody_apart(tmp_path):
         write_cell(tmp_path, "ipd", [f"naive ({name})", "tft"], {"return": [[x, x]] * 5})
     (table,) = tables.build(results_.load(tmp_path), "return")
     assert marked(table) == {"naive (a)", "naive (b)"}
+    assert "fewer than 6 seeds tell nobody apart" in table.note
 
 
 def test_many_comparisons_need_stronger_evidence(tmp_path):
@@ -459,6 +460,15 @@ def test_preparations_that_seeds_share_are_the_units(tmp_path):
     (ends,) = tables.build(prepared_results(tmp_path / "2", 2), "return", spread="ci")
     # With two preparations an interval ends where one of them is drawn twice.
     assert entry(ends, "mfos", "naive").ci == pytest.approx((0.0, 1.01))
+
+
+def test_units_of_a_learner_that_is_not_installed(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["elsewhere", "naive"])
+    returns = np.stack([np.arange(8) % 4.0] * 2, axis=1)
+    learner = {**prepared_learner(4), "name": "elsewhere", "label": "elsewhere"}
+    write_cell(tmp_path, "ipd", ["elsewhere", "naive"], {"return": returns}, learners=[learner, NAIVE])
+    (table,) = tables.build(results_.load(tmp_path), "return", spread="se")
+    assert entry(table, "elsewhere", "naive").se == pytest.approx(np.std([0.0, 1.0, 2.0, 3.0], ddof=1) / 2)
 
 
 def test_units_follow_the_seat(tmp_path):
