@@ -40,7 +40,7 @@ Act = Callable[[Array, Array, Any], Array]
 
 INSTALL = {
     "jaxmarl": "pip install --no-deps jaxmarl chex",
-    "gymnax": "pip install --no-deps gymnax gymnasium farama-notifications seaborn",
+    "gymnax": "pip install --no-deps gymnax gymnasium farama-notifications cloudpickle seaborn six",
 }
 """Smallest sets of packages beside our own dependencies with which each can be imported."""
 

@@ -1,11 +1,22 @@
-"""Sweeps come together from stored cells, and only from cells that differ in one number."""
+"""Sweeps come together from stored cells that differ in one number; W&B's run as their file says."""
+
+import importlib.util
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from shaping_bench import results
+from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.sweeps import series
+from shaping_bench.sweeps import series, wandb_sweep, with_settings
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 
@@ -129,3 +140,117 @@ def test_the_robustness_suite_sweeps_what_rules_assume():
         assert assumed in steps
         assert steps[0] <= assumed / 100
         assert steps[-1] == pytest.approx(10 * assumed)
+
+
+# --- sweeps by W&B ------------------------------------------------------------------------
+
+
+def agents_command(sweep, values):
+    """What ``wandb agent`` would run for these values, by W&B's own code."""
+    from wandb.sdk.launch.sweeps import utils
+
+    chosen = {"program": sweep["program"], "args": {name: {"value": value} for name, value in values.items()}}
+    macros = utils.create_sweep_command_args(chosen) | {"program": [sweep["program"]], "env": ["/usr/bin/env"]}
+    words = []
+    for word in utils.create_sweep_command(list(sweep["command"])):
+        words += macros[word[2:-1]] if word.startswith("${") else [word]
+    return words
+
+
+def test_the_agents_run_logs_the_metric_of_the_sweep(tmp_path, capsys):
+    """The written file, W&B's command line of a run, and what that run records."""
+    file = tmp_path / "sweep.yaml"
+    arguments = ["sweep", "ultimatum", "lola", "naive(lr=0.3)", "--over", "lr=log:0.01:1", "lookahead_lr=0.1,0.3"]
+    assert main([*arguments, "--seeds", "3", "--steps", "5", "-o", str(file)]) == 0
+    assert "wandb sweep" in capsys.readouterr().out
+    sweep = yaml.safe_load(file.read_text())
+    command = agents_command(sweep, {"lr": 0.25, "lookahead_lr": 0.3})
+    assert command[:3] == ["/usr/bin/env", "shaping-bench", "encounter"]
+    given = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_RUN_ID": "abc123", "WANDB_SWEEP_ID": "s1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "shaping_bench", *command[2:]],
+        env={**os.environ, **given, "PATH": path, "WANDB_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (log,) = tmp_path.glob("wandb/offline-run-*-abc123/run-abc123.wandb")
+    wandb = Path(sys.executable).with_name("wandb")
+    shown = subprocess.run([wandb, "leet", "inspect", "--json", log], capture_output=True, text=True, check=True)
+    records = [json.loads(line) for line in shown.stdout.splitlines()]
+    (run,) = [x["run"] for x in records if x["type"] == "run"]
+    assert run["sweep_id"] == "s1"
+    assert run["config"]["update"]["hyperparameters"][0] == {"lr": 0.25, "lookahead_lr": 0.3}
+    (row,) = [x["history"]["item"] for x in records if x["type"] == "history"]
+    assert main(["encounter", "ultimatum", "lola(lr=0.25,lookahead_lr=0.3)", "naive(lr=0.3)",
+                 "--seeds", "3", "--steps", "5", "--json"]) == 0  # fmt: skip
+    alone = json.loads(capsys.readouterr().out)["metrics"]["return"][0]
+    assert row[sweep["metric"]["name"]] == pytest.approx(alone["mean"])
+    assert row[sweep["metric"]["name"] + "_iqm"] == pytest.approx(alone["iqm"])
+
+
+def schema():
+    """W&B's own schema of sweeps, without importing what it belongs to."""
+    found = importlib.util.find_spec("sweeps")
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema not installed: .ci/no-deps.txt")
+    if found is None:
+        pytest.skip("sweeps not installed: pip install --no-deps -r .ci/no-deps.txt")
+    return jsonschema.Draft7Validator(
+        json.loads((Path(found.submodule_search_locations[0]) / "config" / "schema.json").read_text())
+    )
+
+
+def test_generated_files_keep_wandbs_schema():
+    validator = schema()
+    cases = [
+        ("ipd", "lola", ["naive"], ["lr=log:0.01:1", "lookahead_lr"], {"method": "bayes"}),
+        ("ipd", "hola", [], ["order=0:3", "expansion", "differentiate_inner"], {"method": "random"}),
+        ("ipd", "naive", ["all-d"], ["optimiser=sgd,adam", "lr=0.1,1"], {"method": "grid", "metric": "welfare"}),
+        ("coin-game", "ppo", [], ["clip=0.1:0.3", "lam", "batch_size=64,128", "epochs"], {}),
+    ]
+    for game, rule, others, over, more in cases:
+        sweep = wandb_sweep(game, rule, others, over, **more)
+        assert [error.message for error in validator.iter_errors(sweep)] == []
+    assert list(validator.iter_errors({**sweep, "method": "annealing"}))  # it can complain
+    assert sweep["parameters"]["lam"] == {"distribution": "uniform", "min": 0.0, "max": 1.0}
+    assert sweep["parameters"]["epochs"] == {"distribution": "int_uniform", "min": 1, "max": 4}
+
+
+def test_searches_are_written_as_asked():
+    sweep = wandb_sweep("ipd", "hola", ["naive"], ["lr=0.5:2", "order", "expansion", "lookahead_lr"], method="random")
+    assert sweep["parameters"] == {
+        "lr": {"distribution": "uniform", "min": 0.5, "max": 2.0},
+        "order": {"distribution": "int_uniform", "min": 1, "max": 4},
+        "expansion": {"values": ["exact", "taylor"]},
+        "lookahead_lr": {"distribution": "log_uniform_values", "min": 0.1, "max": 10.0},
+    }
+    assert sweep["metric"] == {"name": "final/return/player_1", "goal": "maximize"}
+    assert wandb_sweep("ipd", "lola", [], ["lr"], metric="nash_conv")["metric"]["goal"] == "minimize"
+    assert with_settings("lola(lr=0.5)", ["lr=0.1", "lookahead_lr=2"], "ipd").text == "lola(lr=0.1,lookahead_lr=2.0)"
+    assert math.isclose(with_settings("naive", ["optimiser=adam", "lr=1e-3"], "ipd").made.lr, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["lola", "--over", "lrr=1"], "hyperparameter of --over for 'lola' is 'lrr'.*did you mean 'lr'"),
+        (["lola"], "--over is empty; allowed: hyperparameters of 'lola': lr, lookahead_lr"),
+        (["lola", "--over", "lr=1:0"], "--over lr is '1:0'; allowed: LOW:HIGH"),
+        (["lola", "--over", "lr=log:0:1"], "--over lr is 'log:0:1'; allowed"),
+        (["lola", "--over", "lr=-1:1"], r"lola.lr is -1.0; allowed: a number in \[0, inf\)"),
+        (["lola", "--over", "lr=0.1:1", "--method", "grid"], "method 'grid' cannot go through; allowed: lr=V1,V2"),
+        (["hola", "--over", "order=0.5:2"], "--over order is '0.5:2'; allowed for a whole number"),
+        (["lola", "--over", "lr", "--metric", "retrun"], "--metric is 'retrun'.*did you mean 'return'"),
+        (["lola", "all-d", "all-d", "--over", "lr"], "learners: 3 given, but game 'ipd' has 2 players"),
+    ],
+)
+def test_bad_sweeps_are_bad_input(arguments, complaint, capsys):
+    assert main(["sweep", "ipd", *arguments]) == 2
+    assert re.search(complaint, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("setting", "complaint"), [("lr", "NAME=VALUE"), ("lr=-1", "lola.lr is -1"), ("x=1", "'x'")])
+def test_bad_settings_are_bad_input(setting, complaint, capsys):
+    assert main(["encounter", "ipd", "lola", "--set", setting]) == 2
+    assert complaint in capsys.readouterr().err

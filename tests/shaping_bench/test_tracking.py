@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from shaping_bench import tracking
+from shaping_bench import stats, tracking
+from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.store import Store
+from shaping_bench.store import Store, write_parquet
+from shaping_bench.tables import table_command
 from shaping_bench.tracking import Tracker
 
 SUITE = {"name": "tiny", "games": ["ipd"], "learners": ["lola", "naive"]}
@@ -21,13 +24,23 @@ RETURNS = np.array([[-1.0, -2.0], [-1.5, -1.0], [np.nan, np.nan]])  # (seed, pla
 
 def store_cell(directory, key, kind="encounter"):
     """A stored cell with the final returns above and a curve that goes there from -2."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "suite.yaml").write_text(yaml.safe_dump(SUITE))
     cell = {
+        "schema": 1,
         "hash": key,
+        "steps": 20,
         "kind": kind,
         "suite": "tiny",
         "game": {"name": "ipd", "label": "ipd", "hyperparameters": {"gamma": 0.96}},
         "learners": [
-            {"name": name, "label": name, "hyperparameters": {"lr": 1.0}, "access": "gradients"}
+            {
+                "name": name,
+                "label": name,
+                "hyperparameters": {"lr": 1.0},
+                "access": "gradients",
+                "needs_preparation": False,
+            }
             for name in ("lola", "naive")
         ],
         "seeds": 3,
@@ -115,6 +128,7 @@ def test_the_summary_holds_the_final_numbers(tracked):
     summary = summary_of(read_back(tracked[0], "aaaa"))
     assert summary["final/return/player_1"] == pytest.approx(-1.25)
     assert summary["final/return/player_1_std"] == pytest.approx(0.5 / math.sqrt(2))
+    assert summary["final/return/player_2_iqm"] == pytest.approx(-1.5)  # of two runs none is cut off
     assert summary["final/diverged/player_2"] == pytest.approx(1 / 3)
     assert summary["diverged"] == 1
     assert summary["seconds"]["run"] == 0.5
@@ -137,6 +151,60 @@ def test_the_report_run_holds_the_table_and_the_page(tracked):
         "ipd", "naive", "lola", 2, "return", -1.5, pytest.approx(0.5**0.5), 2,
     ]  # fmt: skip
     assert "the page" in (files / item["page.path"]).read_text()
+
+
+def test_the_report_run_holds_comparison_tables_and_artifacts(tracked):
+    """Panels show the printed tables; what artifacts stage lies in the results and is what is printed."""
+    directory, _ = tracked
+    (folder,) = {
+        x for x in (directory / "wandb").glob("offline-run-*") if x.name.rpartition("-")[2] not in ("aaaa", "bbbb")
+    }
+    records = read_back(directory, folder.name.rpartition("-")[2])
+    item = records["history"][0]["item"]
+    panel = json.loads((folder / "files" / item["tables/ipd return.path"]).read_text())
+    printed = table_command(directory, None, "md")
+    assert panel["columns"][0] == "learner / opponent"
+    for row in panel["data"]:
+        for text in row:
+            assert text in printed
+    assert "-1.25 ± 0.35 (n=2/3)" in {text for row in panel["data"] for text in row}
+    # Those of type run_table are W&B's own, one per panel.
+    artifacts = {x["type"]: x for x in records["artifact"] if x["type"] != "run_table"}
+    assert {name: x["name"] for name, x in artifacts.items()} == {"tables": "tiny-tables", "page": "tiny-page"}
+    staged = {x["path"]: Path(x["local_path"]) for a in artifacts.values() for x in a["manifest"]["contents"]}
+    assert set(staged) == {"tables.md", "tables.tex", "tables.csv", "tables.json", "report.html"}
+    assert all(path.is_relative_to(directory.resolve()) for path in staged.values())
+    assert staged["tables.md"].read_text() == printed
+    assert "the page" in staged["report.html"].read_text()
+
+
+def test_offline_records_are_what_an_upload_finds(tracked, capfd):
+    """W&B's own sync lists every run; without credentials nothing is sent, and nothing asked."""
+    directory, _ = tracked
+    assert main(["upload", str(directory), "--dry-run"]) == 0
+    listed = capfd.readouterr()
+    shown = listed.out + listed.err
+    assert "Would sync 2 run(s)" in shown
+    for folder in (directory / "wandb").glob("offline-run-*"):
+        assert folder.name in shown
+
+
+def test_an_upload_without_records_or_credentials_is_bad_input(tracked, tmp_path, monkeypatch, capfd):
+    assert main(["upload", str(tmp_path)]) == 2
+    assert "holds no offline W&B records" in capfd.readouterr().err
+    monkeypatch.setattr(tracking, "log_in", lambda what, allowed: (_ for _ in ()).throw(BadInput(what)))
+    assert main(["upload", str(tracked[0])]) == 2
+    assert "needs credentials" in capfd.readouterr().err
+
+
+def test_iqm_is_that_of_the_tables(tmp_path):
+    store_cell(tmp_path, "abcd")
+    values = np.array([5.0, 1.0, 2.0, 100.0, 3.0, -7.0, np.nan, 4.0, 0.5])
+    frame = pd.DataFrame({"seed": range(9), "player": 1, "metric": "return", "value": values})
+    write_parquet(frame, tmp_path / "cells" / "abcd" / "finals.parquet")
+    Tracker(tmp_path, SUITE).log_cell("abcd")
+    summary = summary_of(read_back(tmp_path, "abcd"))
+    assert summary["final/return/player_1_iqm"] == pytest.approx(float(stats.iqm([values[np.isfinite(values)]])))
 
 
 def test_nothing_is_logged_twice_and_the_rest_is_logged_later(tmp_path):
