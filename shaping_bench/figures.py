@@ -293,7 +293,9 @@ def _heat_map(
             text = cells[r][c].text.split(" ")[0] + ("*" if cells[r][c].n < cells[r][c].runs else "")
             text = text.replace("-", "\N{MINUS SIGN}")
             panel.text(c + 0.5, r + 0.5, text, ha="center", va="center", fontsize=size, color="w" if dark else "k")
-    panel.set_xticks(np.arange(len(cols)) + 0.5, cols, rotation=45, ha="right", rotation_mode="anchor")
+    fits = 0.06 * max(map(len, cols)) < (width - labels - 0.8) / len(cols)
+    turned: dict[str, Any] = {} if fits else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    panel.set_xticks(np.arange(len(cols)) + 0.5, cols, **turned)
     panel.set_yticks(np.arange(len(rows)) + 0.5, rows)
     panel.invert_yaxis()
     panel.tick_params(length=0)
@@ -382,8 +384,8 @@ def meta_game(results: Results, game: str) -> Figure | None:
     )
     for panel, x, shares, xlabel, ylabel in drawn:
         for i, rule in enumerate(meta.rules):
-            # Rules that never matter share one grey.
-            seen = max(meta.alpha_sweep[:, i].max(), uniform.shares[:, i].max()) > 2.0 / num
+            # Of many rules, those that never matter share one grey.
+            seen = num <= len(_COLORS) or max(meta.alpha_sweep[:, i].max(), uniform.shares[:, i].max()) > 2.0 / num
             look: dict[str, Any] = _look(results, rule) if seen else {"color": "#C8CDD2", "linewidth": 0.5}
             every = (i % 10, max(1, len(x) // _MARKED_POINTS)) if seen else None
             panel.plot(x, shares[:, i], label=rule if seen else None, markevery=every, zorder=2 + seen, **look)
