@@ -41,8 +41,8 @@ Spread = Literal["std", "se", "ci", "none"]
 LEVEL = 0.05
 """Level of the tests behind bold entries, after correction for their number."""
 
-MANY = 512
-"""Runs of two entries from which on a quarter of the exchanges has to do, where each takes a sort."""
+MANY = 100
+"""Runs from which on a quarter of the exchanges has to do for statistics that go by the runs' order."""
 
 FEW = 6
 """Units with which an exchange test can reach that level. Fewer preparations cannot be told apart as
