@@ -10,6 +10,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ADAPTERS := $(VENV)/.adapters
 RESULTS ?= results/quick
 
 # The first of these that runs, is new enough and can make an environment. Recursive on
@@ -26,7 +27,7 @@ bench: $(READY)
 	@echo "Numbers: $(RESULTS)/cells/*/*.parquet (any dataframe tool, or DuckDB)"
 	@echo "Upload to your own W&B: $(BIN)/wandb sync $(RESULTS)/wandb/offline-run-*"
 
-test: $(READY)
+test: $(READY) $(ADAPTERS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 speed: $(READY)
@@ -51,6 +52,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" >&2
 	@touch $@
+
+# Other people's packages, which only the tests of the adapters need: without them those are skipped.
+$(ADAPTERS): .ci/no-deps.txt $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< >&2 && touch $@ \
+	    || echo "shaping-bench: $< could not be installed; the tests of the adapters are left out." >&2
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache .docs
