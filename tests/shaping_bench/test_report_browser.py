@@ -130,6 +130,9 @@ def test_opens_quietly_fits_and_can_be_read(browser, address, size, scheme):
         scrolled = page.evaluate("""[...document.querySelectorAll(".scroll")].filter(
             (x) => x.scrollWidth > x.clientWidth && x.tabIndex === 0 && x.getAttribute("aria-label")).length""")
         assert scrolled > 0 if size == PHONE else True
+        if size == PHONE:
+            page.set_viewport_size({"width": 320, "height": 568})
+            assert page.evaluate(wide) == [320, 320]
         assert page.errors == []
         assert page.asked == [address]
 
@@ -211,6 +214,8 @@ def test_a_number_leads_to_its_cell_and_command(page):
     assert command.is_visible()
     assert command.text_content() == "shaping-bench encounter 'ipd' 'naive' 'lola'"
     assert page.locator(f"{cell} dt").first.text_content() == "Game"
+    # Nothing lies over the button that copies it.
+    page.locator(f"{cell} button", has_text="Copy").click(trial=True)
     top, height = page.evaluate("(s) => [document.querySelector(s).getBoundingClientRect().top, innerHeight]", cell)
     below_nav = page.evaluate("document.querySelector('nav').getBoundingClientRect().bottom")
     assert below_nav <= top < height
