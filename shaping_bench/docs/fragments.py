@@ -482,8 +482,7 @@ def commands() -> str:
 def about(module: str) -> str:
     """What a module says of itself, but for its first line."""
     text = inspect.getdoc(importlib.import_module(module)) or ""
-    text = re.sub(r"^\* \*(.*?)\*", r"* **\1**", text.partition("\n\n")[2], flags=re.MULTILINE)
-    return prose(text).replace("::\n", ":\n")
+    return prose(text.partition("\n\n")[2]).replace("::\n", ":\n")
 
 
 def readme(*title: str) -> str:
