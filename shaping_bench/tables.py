@@ -893,7 +893,8 @@ class _Field:
 
 @results_.kept
 def _field(results: Results, kind: str, game: str | None) -> _Field:
-    """
+    """The learners that leaderboards compare, over all games or in one.
+
     Raises:
       BadInput: an unknown game, or none whose returns can be normalised.
     """
