@@ -129,15 +129,15 @@ def test_names_that_will_not_do(name, words, tmp_path):
 
 
 def test_nothing_is_overwritten(tmp_path):
-    (tmp_path / "warm_heart.py").write_text("mine")
-    with pytest.raises(BadInput, match=r"warm_heart\.py', which exists"):
-        scaffold.new("exact", "warm-heart", tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["warm_heart.py"]
-    assert (tmp_path / "warm_heart.py").read_text() == "mine"
+    (tmp_path / "kind_heart.py").write_text("mine")
+    with pytest.raises(BadInput, match=r"kind_heart\.py', which exists"):
+        scaffold.new("exact", "kind-heart", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["kind_heart.py"]
+    assert (tmp_path / "kind_heart.py").read_text() == "mine"
 
 
 def test_a_second_algorithm_in_one_package_leaves_its_project_alone(tmp_path):
-    scaffold.new("exact", "warm-heart", tmp_path)
+    scaffold.new("exact", "kind-heart", tmp_path)
     before = (tmp_path / "pyproject.toml").read_text()
     written = scaffold.new("exact", "cold-heart", tmp_path)
     assert (tmp_path / "pyproject.toml").read_text() == before
