@@ -25,7 +25,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null &&
 bench: $(READY)
 	$(BIN)/shaping-bench run quick -o $(RESULTS)
 	@echo "Numbers: $(RESULTS)/cells/*/*.parquet (any dataframe tool, or DuckDB)"
-	@echo "Upload to your own W&B: $(BIN)/wandb sync $(RESULTS)/wandb/offline-run-*"
+	@echo "Upload to your own W&B: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)"
 
 test: $(READY) $(ADAPTERS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal

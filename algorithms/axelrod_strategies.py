@@ -16,7 +16,7 @@ from algorithms.base import field, pytree_dataclass
 from algorithms.fixed import FixedStrategy
 from games.base import Game
 
-INSTALL = "pip install --no-deps axelrod==4.13.1 dask==2024.2.1 importlib_metadata==8.5.0 zipp toolz tqdm"
+INSTALL = "pip install --no-deps axelrod==4.13.1 dask==2024.8.2 importlib_metadata==8.5.0 zipp toolz tqdm"
 """Smallest set of packages beside our own dependencies with which Axelrod 4 can be imported; from
 4.14 on its wheel holds 47 MB of a network's weights, and needs PyTorch."""
 

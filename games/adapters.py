@@ -39,7 +39,7 @@ Act = Callable[[Array, Array, Any], Array]
 """What plays a seat: ``(key, observation, state)`` to an action, pure."""
 
 INSTALL = {
-    "jaxmarl": "pip install --no-deps jaxmarl chex",
+    "jaxmarl": "pip install --no-deps jaxmarl chex jaxtyping wadler-lindig",
     "gymnax": "pip install --no-deps gymnax gymnasium farama-notifications cloudpickle seaborn six",
 }
 """Smallest sets of packages beside our own dependencies with which each can be imported."""
