@@ -35,13 +35,14 @@ def described(findings):
     return {finding.check for finding in findings}
 
 
-@pytest.fixture(autouse=True)
-def _few_programs():
+@pytest.fixture
+def few_programs():
     """Hundreds of compiled programs exhaust a process's memory mappings."""
     yield
     jax.clear_caches()
 
 
+@pytest.mark.usefixtures("few_programs")
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_registered_algorithms_pass(name):
     findings = check_learner(ALGORITHMS[name], thorough=False)
