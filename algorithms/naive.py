@@ -21,7 +21,8 @@ class Naive(GradientLearner):
 
     source = "Foerster et al., AAMAS 2018, eq. 4.1"
 
-    optimiser: str = field("sgd", "what turns gradients into steps", choices=("sgd", "adam"), static=True)
+    # Named, so that type checkers see the default: rules that build their opponent do not name it.
+    optimiser: str = field(default="sgd", doc="what turns gradients into steps", choices=("sgd", "adam"), static=True)
 
     def direction(self, view: View) -> Tree:
         return view.gradient()

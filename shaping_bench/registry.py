@@ -9,6 +9,8 @@ import ast
 import dataclasses
 import functools
 import importlib.metadata
+import json
+import keyword
 import re
 import sys
 import tomllib
@@ -45,12 +47,20 @@ class Named:
     def text(self) -> str:
         """As one would write it on the command line, with the non-default numbers only."""
         given = {k: v for k, v in self.hyperparameters.items() if v != _default(self.made, self.name, k)}
-        inside = ",".join(f"{k}={v!r}" for k, v in given.items())
+        inside = ",".join(f"{k}={_written(v)}" for k, v in given.items())
         return f"{self.name}({inside})" if given else self.name
 
     def identity(self) -> dict[str, Any]:
         """Everything that defines it, for content hashes and records."""
         return {"name": self.name, "hyperparameters": self.hyperparameters}
+
+
+def _written(value: Any) -> str:
+    """A hyperparameter's value; words without the quotes that they do not need."""
+    if not isinstance(value, str):
+        return repr(value)
+    bare = all(word.isidentifier() and not keyword.iskeyword(word) for word in value.split("-"))
+    return value if bare else json.dumps(value)
 
 
 def _default(made: Any, name: str, key: str) -> Any:

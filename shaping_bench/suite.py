@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,9 +151,9 @@ class Cell:
     @property
     def command(self) -> str:
         """The shell command that runs this encounter alone."""
-        names = " ".join(f"'{x.named.text}'" for x in self.learners)
+        names = shlex.join(x.named.text for x in (self.game, *self.learners))
         return (
-            f"shaping-bench encounter '{self.game.named.text}' {names} --seeds {self.seeds} --steps {self.steps} "
+            f"shaping-bench encounter {names} --seeds {self.seeds} --steps {self.steps} "
             f"--seed {self.seed} --precision {self.precision}"
             + (f" --preparations {self.preparations}" if any(self.needs) and self.preparations > 1 else "")
         )

@@ -184,7 +184,7 @@ def test_a_suite_with_play_runs_whole_and_again_for_nothing(tmp_path):
     assert trained["costs"]["environment_steps"] == 2 * 8 * 8
     # Only strategies that the game defines are met.
     met = {x["label"] for r in records if r["kind"] == "league" for x in r["learners"]}
-    assert met == {"naive-pg(batch_size=8,network='gru',hidden=4)", "all-c", "best-response"}
+    assert met == {"naive-pg(batch_size=8,network=gru,hidden=4)", "all-c", "best-response"}
 
 
 def test_the_table_shows_pick_ups_beside_returns(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Suites expand into the cells they should, with hashes that are their identity."""
 
 import dataclasses
+import shlex
 
 import pytest
 
@@ -139,3 +140,18 @@ def test_hyphenated_words_need_no_quotes():
     for text in ("a(b=1-2)", "a(b=x-1)", "a(b=-x)"):
         with pytest.raises(BadInput, match="allowed: hyperparameters written key=value"):
             registry.parse_call(text, "learner")
+
+
+def test_commands_are_read_by_a_shell_as_what_they_say():
+    learners = ["ppo(network=conv-gru,batch_size=16)", "all-d"]
+    cell = next(
+        c
+        for c in expand(games=["coin-game(preset=mfos,episodes=1)"], learners=learners).encounters
+        if c.learners[0].named.name != c.learners[1].named.name
+    )
+    command = shlex.split(cell.command)
+    assert command[:3] == ["shaping-bench", "encounter", "coin-game(preset=mfos,episodes=1)"]
+    for text, learner in zip(command[3:5], cell.learners, strict=True):
+        read = registry.make_learner(text, game="coin-game")
+        assert read.identity() == learner.named.identity()
+        assert not {"'", '"'} & set(text)
