@@ -55,7 +55,7 @@ def test_a_game_sets_numbers_for_all_learners_that_have_them_and_labels_stay():
     games = [{"game": "tandem", "steps": 7, "set": {"lr": 0.1, "lookahead_lr": 0.2}}]
     expanded = expand(games=games, learners=["naive", "lola", "lola(lr=0.5)"], pairs="self")
     numbers = {c.learners[0].label: c.learners[0].named.hyperparameters for c in expanded.encounters}
-    assert numbers["naive"] == {"lr": 0.1}
+    assert numbers["naive"]["lr"] == 0.1
     assert numbers["lola"] == {"lookahead_lr": 0.2, "lr": 0.1}
     assert numbers["lola(lr=0.5)"] == {"lookahead_lr": 0.2, "lr": 0.5}
     assert {c.steps for c in expanded.encounters} == {7}
