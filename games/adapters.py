@@ -23,8 +23,9 @@ import contextlib
 import functools
 import importlib
 import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -52,11 +53,28 @@ def _package(name: str) -> Any:
       ImportError: it is not installed, or lacks something; says what to install.
     """
     try:
-        # JaxMARL prints what it imports, and stdout is for results.
-        with contextlib.redirect_stdout(sys.stderr):
+        with _stdout_to_stderr():
             return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"needs the package {name}, which cannot be imported ({error}); {INSTALL[name]}") from None
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """JaxMARL prints while it is imported, and puts ``sys.stdout`` back where others redirect it; our
+    stdout is for results. So the file itself is redirected."""
+    streams = [x for x in (sys.stdout, sys.__stdout__) if x is not None]
+    for stream in streams:
+        stream.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        for stream in (*streams, sys.stdout):
+            stream.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 # --- theirs as ours -----------------------------------------------------------------------
@@ -385,7 +403,7 @@ def _jaxmarl_class() -> Any:
         def get_obs(self, state: Any) -> dict[str, Array]:
             return self._named(_shown(self.game, self.game.observe(state.game)))
 
-        def get_avail_actions(self, state: Any) -> dict[str, Array]:
+        def get_avail_actions(self, state: Any) -> dict[str, Array]:  # type: ignore[override]
             del state
             return dict.fromkeys(self.agents, jnp.ones(self.game.n_actions, bool))
 

@@ -321,6 +321,12 @@ def test_games_that_cannot_be_sampled_are_bad_input(jaxmarl, gymnax):
         to_gymnax(make("ipd"), [tit_for_tat], 2)
 
 
+def test_importing_them_writes_nothing_to_stdout(jaxmarl):
+    code = "from games.adapters import JaxMARLGame\nprint(JaxMARLGame(environment='coin_game').n_actions)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "5\n"
+
+
 def test_without_their_packages_all_else_works():
     code = (
         "import sys; sys.modules['jaxmarl'] = sys.modules['gymnax'] = None\n"
