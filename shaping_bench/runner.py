@@ -471,6 +471,9 @@ def _all_against_all(cell: Cell, own: Sequence[Any], other: Sequence[Any], same:
     shifts = range(1, seeds) if same and seeds > 1 else range(seeds)
     chosen = np.array(list(shifts))[: min(MAX_MET if exactly else MAX_MET_BY_PLAY, len(shifts))]
     met = (np.arange(seeds)[:, None] + chosen[None, :]) % seeds  # (S, M): each shift is a permutation
+    if not all(rule.learns for rule in rules):
+        # Who does not learn is alike in all seeds: its number against a policy is that policy's seed's.
+        met = np.repeat(np.arange(seeds)[:, None], 1 if exactly else len(chosen), axis=1)
     count = met.shape[1]
     if exactly:
         joint = [np.repeat(own[0][:, None], count, axis=1), *(x[met] for x in other[1:])]

@@ -26,7 +26,7 @@ from shaping_bench.encounter import (
 from shaping_bench.errors import BadInput
 from shaping_bench.results import load
 from shaping_bench.runner import run_suite
-from shaping_bench.store import Store
+from shaping_bench.store import Store, read_parquet
 from shaping_bench.suite import expand, validate
 
 IPD, COIN = make("ipd", horizon=10), make("coin-game", horizon=8)
@@ -242,3 +242,21 @@ def test_the_command_line_plays(capsys):
     assert main([*arguments, "--init", "missing.json"]) == 2
     assert main(["encounter", "coin-game", "lola"]) == 2
     assert "the game offers ['sampled']" in capsys.readouterr().err
+
+
+def test_in_a_league_a_fixed_strategys_number_is_that_of_the_policy_it_met(tmp_path):
+    league = {"opponents": ["all-d"], "best_response": False}
+    suite = expand(validate({"name": "t", "games": ["ipd"], "learners": ["naive"], "seeds": 3, "steps": 2,
+                             "opponents": [], "league": league}))  # fmt: skip
+    store = Store(tmp_path)
+    assert run_suite(suite, store) == []
+    cell = next(c for c in suite.matches if {x.label for x in c.learners} == {"naive", "all-d"})
+    encounter = next(c for c in suite.encounters if c.learners[0].label == c.learners[1].label == "naive")
+    policies = store.policies(encounter.hash)["player_1"]
+    game = make("ipd")
+    defect = np.repeat(np.asarray(registry.make_learner("all-d").made.init(None, game, 1)[0])[None], 3, axis=0)
+    expected = metrics.evaluate(game, [policies, defect], ["return"])["return"]
+    finals = read_parquet(tmp_path / "cells" / cell.hash / "finals.parquet")
+    got = finals[finals["metric"] == "return"].pivot(index="seed", columns="player", values="value").to_numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    assert np.ptp(got[:, 1]) > 1e-3
