@@ -451,10 +451,11 @@ class _Trial:
 
 
 def _steps(rule: Learner) -> list[str]:
-    """Fields that are the rule's own step sizes: all that learn, where it plays; ``lr`` where it is exact."""
+    """Fields that are the rule's own step sizes: ``lr``, and where it learns from play its critic's and models' too."""
     fields = dataclasses.fields(rule)  # type: ignore[arg-type]
+    others = "exact" not in rule.views and not rule.needs_preparation  # a preparation has step sizes of its own
     names = [f.name for f in fields if not f.metadata.get("static") and getattr(rule, f.name) is not None]
-    return [x for x in names if x == "lr" or (x.endswith("lr") and "exact" not in rule.views)]
+    return [x for x in names if x == "lr" or (others and x.endswith("lr"))]
 
 
 def _near(x: Any, y: Any, tolerance: float = 0.0) -> bool:
