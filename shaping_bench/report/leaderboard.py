@@ -129,6 +129,7 @@ def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mappi
         columns = [
             _Column("IQM, normalised", _column(grid, "IQM"), bar=True, link=everything),
             _Column("mean rank", _column(grid, "mean rank"), best="lower", link=everything),
+            _Column("games", {x: _of_all(c, results) for x, c in _column(grid, "games").items()}),
         ]
     means = one_table(results, "robustness_mean", "game")
     grid = _by_label(means)
@@ -142,6 +143,10 @@ def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mappi
             )
         )
     return [x for x in columns if x.cells]
+
+
+def _of_all(games: Cell, results: Results) -> Cell:
+    return dataclasses.replace(games, text=f"{games.text} of {len(results.games)}")
 
 
 def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]:
@@ -268,8 +273,8 @@ def _board(
         )
     what = (
         "Best first by the interquartile mean of normalised returns (0 is random play, 1 the social optimum), with "
-        "95 % bootstrap intervals over training seeds; mean rank over tasks. For each game the mean return per step "
-        "over all opponents met, ± standard deviation over seeds."
+        "95 % bootstrap intervals over training seeds; mean rank over tasks. Who played fewer games is averaged over "
+        "those. For each game the mean return per step over all opponents met, ± standard deviation over seeds."
         if first.name.startswith("IQM")
         else "Mean rank over the games that a learner played, and for each game its mean return per step over all "
         "opponents met, ± standard deviation over seeds."
