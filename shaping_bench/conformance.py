@@ -477,7 +477,7 @@ def check_learner(cls: type[Learner], *, thorough: bool = True) -> list[Finding]
     Args:
       cls: the class.
       thorough: False leaves out what takes longest: in a second game to run a rule that plays, whose program
-        is then only read, and the other seat of one that does not; and to store an encounter.
+        is then only read (as is its preparation), and the other seat of one that does not; to store an encounter.
     """
     findings = _of_the_class(cls)
     if not findings[0].passed:
@@ -494,7 +494,7 @@ def check_learner(cls: type[Learner], *, thorough: bool = True) -> list[Finding]
             tried.append(name)
             trial = _Trial(rule, game, name)
             if isinstance(rule, PreparedLearner) and len(tried) == 1:
-                findings += _check_preparation(rule, game, name)
+                findings += _check_preparation(rule, game, name, run=exact or thorough)
             found = _check_program(trial)
             findings += found
             refused = not found[0].passed  # it cannot be traced, so nothing else can be said
@@ -914,7 +914,7 @@ def _stored(cls: type[Learner], name: str) -> str | None:
     return None if len(values) == 2 * game.n_players and np.isfinite(values).all() else "no finite returns are stored"
 
 
-def _check_preparation(rule: PreparedLearner, game: Game, name: str) -> list[Finding]:
+def _check_preparation(rule: PreparedLearner, game: Game, name: str, run: bool) -> list[Finding]:
     seat = rule.prepared_seat(game, 0)
 
     def begun(seed: Any) -> Any:
@@ -995,19 +995,20 @@ def _check_preparation(rule: PreparedLearner, game: Game, name: str) -> list[Fin
             return None
         return "a step is charged nothing; price imagined games in algorithms.costs"
 
-    return _attempts(
-        name,
-        {
-            "preparation keeps shapes, structure and dtypes": contract,
-            "the artifact's shapes are fixed": fixed,
+    checks = {
+        "preparation keeps shapes, structure and dtypes": contract,
+        "the artifact's shapes are fixed": fixed,
+        "preparation uses random keys once": keys,
+        "preparation is priced": priced,
+    }
+    if run:
+        checks |= {
             "finite preparation": finite,
             "preparation deterministic under a key": deterministic,
             "preparation different under different keys": random,
             "preparation changes the artifact": learned,
-            "preparation uses random keys once": keys,
-            "preparation is priced": priced,
-        },
-    )
+        }
+    return _attempts(name, checks)
 
 
 # --- games --------------------------------------------------------------------------------
