@@ -36,7 +36,8 @@ class Line:
 
     Attributes:
       x, mean: ``(R,)``.
-      spread, interval: half widths ``(R,)`` of a lighter and of a darker band around it.
+      spread, interval: widths of a lighter and of a darker band around it: ``(R,)``, or ``(2, R)``
+        of what lies below and above.
     """
 
     name: str
@@ -120,20 +121,40 @@ def sample(k: int) -> str:
     )
 
 
-def line_panel(lines: Sequence[Line], title: str, y_limits: tuple[float, float], caption: str) -> str:
-    """Lines with their bands; more than one have a key that shows how each is drawn."""
+def line_panel(
+    lines: Sequence[Line],
+    title: str,
+    y_limits: tuple[float, float],
+    caption: str,
+    *,
+    log: bool = False,
+    marked: tuple[float, str] | None = None,
+) -> str:
+    """Lines with their bands; more than one have a key that shows how each is drawn.
+
+    Args:
+      log: whether x, then positive, is drawn on a logarithmic axis.
+      marked: a value of x with its name, drawn as a vertical line.
+    """
+    scaled = np.log10 if log else np.asarray
     xs = np.concatenate([line.x for line in lines])
     low, high = float(xs.min()), float(xs.max())
-    axes = _Axes((low, high), y_limits)
+    axes = _Axes((float(scaled(low)), float(scaled(high))), y_limits)
     drawn = []
     for k, line in enumerate(lines):
-        for kind, half in (("", line.spread), (" mean", line.interval)):
-            if half is not None:
-                edges = [axes.at(line.x, line.mean + half), axes.at(line.x, line.mean - half)[::-1]]
+        for kind, width in (("", line.spread), (" mean", line.interval)):
+            if width is not None:
+                below, above = np.broadcast_to(width, (2, len(line.x)))
+                edges = [axes.at(scaled(line.x), line.mean + above), axes.at(scaled(line.x), line.mean - below)[::-1]]
                 drawn.append(f'<path class="band{kind} f{k % NUM_LINES}" d="{_path(np.concatenate(edges))}z"/>')
     for k, line in enumerate(lines):
-        drawn.append(f'<path class="line l{k % NUM_LINES}" d="{_path(axes.at(line.x, line.mean))}"/>')
-    ends = axes.below(low, _tick(low), "start") + axes.below(high, _tick(high), "end")
+        drawn.append(f'<path class="line l{k % NUM_LINES}" d="{_path(axes.at(scaled(line.x), line.mean))}"/>')
+    ends = axes.below(float(scaled(low)), _tick(low), "start") + axes.below(float(scaled(high)), _tick(high), "end")
+    if marked is not None and low <= marked[0] <= high:
+        column = _px(float(axes.at(scaled(np.array(marked[0])), np.array(0.0))[0]))
+        drawn.append(f'<path class="assumed" d="M{column} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
+        if low < marked[0] < high:
+            ends += axes.below(float(scaled(marked[0])), marked[1])
     names = "".join(f"<span>{sample(k)}{escape(line.name)}</span>" for k, line in enumerate(lines))
     key = f'<span class="key">{names}</span>' if len(lines) > 1 else ""
     picture = _svg(axes.rulers() + ends + "".join(drawn), title)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from shaping_bench import claims, metagame, registry, stats, tables
+from shaping_bench import claims, metagame, registry, stats, sweeps, tables
 from shaping_bench import results as results_
 from shaping_bench.errors import BadInput
 from shaping_bench.report import drawing
@@ -177,6 +177,7 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
     parts += [
         player(results, game),
         _curves(results, game),
+        robustness(results, game),
         _policies(results, game),
         _profiles(results, game),
         _meta_game(results, addresses, game),
@@ -270,6 +271,48 @@ def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits:
         lines.append(Line(name, x, mean, *((std, interval) if std.any() else ())))
     who = meeting(labels)
     return drawing.line_panel(lines, f"{title}: {who}", limits, who)
+
+
+def robustness(results: Results, game: str) -> str:
+    """What becomes of each learner as one number of its own or of its opponent's changes."""
+    if "return" not in results.final_metrics("encounter"):
+        return ""
+    swept: dict[tuple[str, str, str], list[sweeps.Series]] = {}
+    for found in sweeps.series(results):
+        if found.game == game and np.isfinite(found.mean).any():
+            swept.setdefault((found.swept, found.opponent, found.hyperparameter), []).append(found)
+    parts = []
+    for (who, opponent, name), group in swept.items():
+        limits = drawing.limits(x for found in group for x in (*found.low, *found.high))
+        panels = [_sweep_panel(found, limits) for found in group]
+        of = {
+            "opponent": f"the {name} of {opponent}",
+            "learner": f"own {name} against {opponent}",
+            "both": f"the {name} of both",
+        }
+        parts.append(f'<h4>By {escape(of[who])}</h4>\n<div class="panels">{"".join(panels)}</div>')
+    if not parts:
+        return ""
+    text = (
+        "Final return against the number that changes: mean over seeds, band: its 95 % bootstrap interval. The dashed "
+        "line is the value that the learner takes its opponent to have."
+    )
+    return "\n".join(["<h3>Robustness</h3>", f"<p>{text}</p>", *parts])
+
+
+def _sweep_panel(found: sweeps.Series, limits: tuple[float, float]) -> str:
+    kept = np.isfinite(found.mean)
+    x, mean, low, high = (np.array(v)[kept] for v in (found.x, found.mean, found.low, found.high))
+    lost = sum(found.diverged)
+    caption = found.learner + (f", {plural(lost, 'seed')} diverged" if lost else "")
+    return drawing.line_panel(
+        [Line(found.learner, x, mean, interval=np.stack([mean - low, high - mean]))],
+        f"{found.game}, {found.metric} of {found.learner} by {found.hyperparameter} against {found.opponent}",
+        limits,
+        caption,
+        log=bool(x.min() > 0.0 and x.max() >= 20.0 * x.min()),
+        marked=None if found.assumed is None else (found.assumed, "assumed"),
+    )
 
 
 def _profiles(results: Results, game: str) -> str:

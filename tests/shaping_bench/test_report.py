@@ -12,12 +12,12 @@ import re
 import numpy as np
 import pytest
 
-from shaping_bench import claims, report, tables
+from shaping_bench import claims, report, sweeps, tables
 from shaping_bench import results as results_
 from shaping_bench.errors import BadInput
 from shaping_bench.report import drawing, episodes, leaderboard, verdicts
 from shaping_bench.report.markup import Addresses
-from shaping_bench.report.page import MAX_POINTS
+from shaping_bench.report.page import MAX_POINTS, robustness
 from tests.shaping_bench.page_results import FRAMES, LEARNERS, NAN, PAPERS, VERDICTS, write_page_results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -376,3 +376,32 @@ def test_output_goes_where_asked(tmp_path):
         report.write_report(tmp_path, tmp_path / "no" / "x.html")
     with pytest.raises(BadInput, match="no directory"):
         report.write_report(tmp_path / "no")
+
+
+def test_a_logarithmic_panel_puts_the_geometric_mean_in_the_middle():
+    line = drawing.Line("a", np.array([0.01, 1.0, 100.0]), np.zeros(3), interval=np.array([[0.5] * 3, [0.0] * 3]))
+    panel = drawing.line_panel([line], "t", (-1.0, 1.0), "c", log=True, marked=(1.0, "assumed"))
+
+    def points(name):
+        path = re.search(rf'<path class="{name}" d="M(.*?)z?"', panel)[1]
+        return [[float(x) for x in point.split()] for point in path.split("L")]
+
+    drawn = points("line l0")
+    assert drawn[1][0] == pytest.approx((drawn[0][0] + drawn[2][0]) / 2, abs=0.1)
+    assert re.search(r'<path class="assumed" d="M([\d.]+) ', panel)[1] == f"{drawn[1][0]:g}"
+    above, below = points("band mean f0")[:3], points("band mean f0")[3:]
+    assert above == drawn  # nothing above the mean, a quarter of the panel below
+    assert all(y > drawn[0][1] + 20 for _, y in below)
+
+
+def test_a_sweep_is_drawn_with_what_was_assumed(results, monkeypatch):
+    game, learner = results.games[0], results.learners[0]
+    sweep = sweeps.Series(game, learner, "naive", "opponent", "lr", "return", (0.1, 1.0, 10.0), (0.0, 0.5, 1.0),
+                          (-0.1, 0.4, 0.9), (0.1, 0.6, 1.1), (4, 4, 3), (0, 0, 1), 1.0, ((), (), ()))  # fmt: skip
+    assert "Robustness" not in robustness(results, game)
+    monkeypatch.setattr(sweeps, "series", lambda results: [sweep])
+    shown = robustness(results, game)
+    assert "the lr of naive" in shown
+    assert f"{html.escape(learner)}, 1 seed diverged" in shown
+    assert 'class="assumed"' in shown
+    assert robustness(results, results.games[1]) == ""
