@@ -80,6 +80,7 @@ def test_in_the_repository_it_is_registered(tmp_path):
     for words in (["algorithm", "warm-heart"], ["game", "small-market"]):
         done = shell(tmp_path, "new", *words, **here)
         assert done.returncode == 0, done.stderr
+        assert f"{words[1]} also needs a line on a page of shaping_bench/docs" in done.stdout
     for file in (
         "algorithms/warm_heart.py",
         "tests/algorithms/test_warm_heart.py",
