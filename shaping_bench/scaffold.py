@@ -96,8 +96,8 @@ def new(kind: Kind, name: str, folder: Path | None = None) -> Written:
         places[project] = _PROJECT
     else:
         note = (
-            f"To become part of the benchmark, {name} also needs a line on a page of shaping_bench/docs and its paper in "
-            "configs/references.bib (or a place in references.UNPUBLISHED); make test says so."
+            f"To become part of the benchmark, {name} also needs a line on a page of shaping_bench/docs and its paper "
+            "in configs/references.bib (or a place in references.UNPUBLISHED); make test says so."
         )
     for file in places:
         if file.exists():
