@@ -1,10 +1,6 @@
 """Settings of every test run."""
 
-import os
 from collections.abc import Iterator
-
-# Most of a run's time is compilation: the same programs, compiled with less effort to make them fast.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 import pytest

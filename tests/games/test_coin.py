@@ -411,7 +411,7 @@ def test_bad_rules_are_refused(text):
 
 def test_a_rule_of_the_preset_can_be_replaced():
     named = make_game("coin-game(preset=lola,tie_rule=both,horizon=20)")
-    assert named.text == "coin-game(preset='lola',horizon=20,tie_rule='both')"
+    assert named.text == "coin-game(preset=lola,horizon=20,tie_rule=both)"
     assert named.made.rules == PRESETS["lola_dice"]._replace(horizon=20)
 
 

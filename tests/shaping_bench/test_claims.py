@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from shaping_bench import claims
+from shaping_bench import claims, registry
 from shaping_bench.claims import Quantity, load_claims, to_json, to_text, verify
 from shaping_bench.errors import BadInput
 
@@ -57,7 +57,16 @@ def complaint(folder: Path, *entries: dict) -> str:
 def test_all_claims_load_and_can_be_run():
     known = load_claims()
     assert len(known) >= 60
-    assert all(claims._resolve(claim).claim is claim for claim in known.values())
+    shapes = {}
+    for claim in known.values():
+        for protocol in (claim.protocol, claim.protocol.at_full_budget()):
+            game = registry.make_game(protocol.game)
+            learners = [registry.make_learner(text, game=game.name) for text in protocol.learners]
+            registry.check_encounter(game, learners * (1 if len(learners) > 1 else game.made.n_players))
+            # What is observed is found by tracing; claims that differ in numbers only observe the same.
+            metrics = frozenset((q.metric, q.phase, q.against) for q in claim.quantities)
+            shapes.setdefault((game.name, *(x.name for x in learners), metrics), claim)
+    assert all(claims._resolve(claim).claim is claim for claim in shapes.values())
     papers = {name.split("-")[0] for name in known}
     assert {"lola", "mfos", "meva", "sos", "tandem", "cola"} <= papers
 
