@@ -26,8 +26,8 @@ def published_numbers(rows: Sequence[Mapping[str, Any]], papers: Mapping[str, st
     commit = f", commit <code>{escape(about['commit'])}</code>" if about.get("commit") else ""
     reproduced = sum(row["verdict"] == "reproduced" for row in rows)
     parts = [
-        f"<p><strong>{reproduced} of {len(rows)}</strong> published numbers are reproduced within tolerances that are "
-        "argued for each. This is the benchmark's own record, not part of this run"
+        f"<p><strong>{reproduced} of {len(rows)}</strong> numbers that papers, their codes' records, independent "
+        "computations or closed forms state are reproduced, within tolerances that are argued for each. This is the benchmark's own record, not part of this run"
         f"{f' ({made}{commit})' if made else ''}; <code>shaping-bench verify</code> makes it again.</p>",
         '<form class="filters" data-filters="claims" hidden><label>Verdict <select name="verdict" autocomplete="off">'
         '<option value="">all</option><option value="reproduced">reproduced</option>'
