@@ -27,7 +27,8 @@ def published_numbers(rows: Sequence[Mapping[str, Any]], papers: Mapping[str, st
     reproduced = sum(row["verdict"] == "reproduced" for row in rows)
     parts = [
         f"<p><strong>{reproduced} of {len(rows)}</strong> numbers that papers, their codes' records, independent "
-        "computations or closed forms state are reproduced, within tolerances that are argued for each. This is the benchmark's own record, not part of this run"
+        "computations or closed forms state are reproduced, within tolerances that are argued for each. This "
+        "is the benchmark's own record, not part of this run"
         f"{f' ({made}{commit})' if made else ''}; <code>shaping-bench verify</code> makes it again.</p>",
         '<form class="filters" data-filters="claims" hidden><label>Verdict <select name="verdict" autocomplete="off">'
         '<option value="">all</option><option value="reproduced">reproduced</option>'
