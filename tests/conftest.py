@@ -1,6 +1,10 @@
 """Settings of every test run."""
 
+import os
 from collections.abc import Iterator
+
+# Most of a run is compilation: the same programs, with less effort to make their machine code fast.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 import pytest
