@@ -39,12 +39,30 @@ def field(
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def pytree_dataclass(cls: type[T]) -> type[T]:
-    """Makes ``cls`` a frozen keyword-only dataclass and registers it as a pytree."""
+    """Makes ``cls`` a frozen keyword-only dataclass and registers it as a pytree.
+
+    The class is part of the static data. ``jax.tree_util.register_dataclass`` leaves it out: tree
+    structures of two classes with equal fields are then equal (jax 0.10.2), and a function compiled
+    for one of them is now and then called with the other.
+    """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     static = [f.name for f in fields if f.metadata.get("static")]
     traced = [f.name for f in fields if not f.metadata.get("static")]
-    return jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
+    keys = [jax.tree_util.GetAttrKey(name) for name in traced]
+
+    def flatten(made: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(made, name) for name in traced), (cls, *(getattr(made, name) for name in static))
+
+    def flatten_with_keys(made: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, fixed = flatten(made)
+        return tuple(zip(keys, children, strict=True)), fixed
+
+    def unflatten(fixed: tuple[Any, ...], children: Any) -> T:
+        return cls(**dict(zip(static, fixed[1:], strict=True)), **dict(zip(traced, children, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
