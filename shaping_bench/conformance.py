@@ -1109,11 +1109,11 @@ def _exact_view(game: Game) -> dict[str, Callable[[], str | None]]:
     def differentiable() -> str | None:
         flat, back = ravel_pytree(points[0])
         direction = jnp.asarray(rng.normal(size=flat.shape))
-        step = 1e-4
+        step = 1e-5
         slopes = _slopes(numbers, points[0], direction)
         ahead, behind = (np.asarray(values(*back(flat + sign * step * direction))) for sign in (1, -1))
         for i, (slope, numeric) in enumerate(zip(slopes, (ahead - behind) / (2 * step), strict=True)):
-            if not np.allclose(slope, numeric, rtol=1e-4, atol=1e-4):
+            if not np.allclose(slope, numeric, rtol=1e-5, atol=1e-6):
                 return f"the gradient of player {i + 1} disagrees with finite differences"
         return None
 
