@@ -258,7 +258,7 @@ def load_claims(folder: Path | None = None) -> dict[str, Claim]:
       BadInput: a file that is not YAML, a key or value that is not allowed, an id used twice.
     """
     claims: dict[str, Claim] = {}
-    for path in sorted((folder or configs_folder() / "claims").glob("*.yaml")):
+    for path in _files(folder):
         for claim in _read(path).claims:
             if claim.id in claims:
                 raise BadInput(f"{path.name}: claim id is {claim.id!r}, which is taken; allowed: an id of its own")
@@ -268,8 +268,11 @@ def load_claims(folder: Path | None = None) -> dict[str, Claim]:
 
 def papers(folder: Path | None = None) -> dict[str, str]:
     """Claim id to the paper whose number it is; ``folder`` and errors as in :func:`load_claims`."""
-    files = sorted((folder or configs_folder() / "claims").glob("*.yaml"))
-    return {claim.id: content.paper for content in map(_read, files) for claim in content.claims}
+    return {claim.id: content.paper for content in map(_read, _files(folder)) for claim in content.claims}
+
+
+def _files(folder: Path | None) -> list[Path]:
+    return sorted((folder or configs_folder() / "claims").glob("*.yaml"))
 
 
 def _read(path: Path) -> ClaimFile:
@@ -736,13 +739,11 @@ def _write_record(path: Path, claim: Claim, verdicts: Sequence[Verdict], full: b
         "machine": f"{device['count']} x {device['kind']}",
         "verdicts": to_json(verdicts)["verdicts"],
     }
-    order = list(load_claims())
     entries = {**_read_record(path), claim.id: entry}
-    known = sorted(entries, key=lambda name: (order.index(name) if name in order else len(order), name))
     draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({name: entries[name] for name in known}, indent=1, allow_nan=False) + "\n")
+        draft.write_text(json.dumps(entries, indent=1, sort_keys=True, allow_nan=False) + "\n")
         os.replace(draft, path)
     except OSError as error:
         raise BadInput(f"record is {str(path)!r}, which cannot be written ({error.strerror})") from None

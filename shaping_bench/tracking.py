@@ -71,11 +71,7 @@ class Tracker:
         self._lock = threading.Lock()  # preparations run side by side
         if mode == "disabled":
             return
-        # Before the import: W&B reads them once. Silent also means that it never asks.
-        os.environ.setdefault("WANDB_SILENT", "true")
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        if mode == "online":
-            log_in("--wandb is 'online'", "offline, disabled, or online with")
+        _set_up(mode)
 
     @property
     def records(self) -> Path:
@@ -312,6 +308,19 @@ def _flat(rows: Iterator[tuple[Any, ...]]) -> dict[str, float]:
     return out
 
 
+def _set_up(mode: str) -> None:
+    """To be called before W&B is imported: it reads its variables once.
+
+    Raises:
+      BadInput: ``online`` without credentials.
+    """
+    # Silent also means that it never asks.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if mode == "online":
+        log_in("--wandb is 'online'", "offline, disabled, or online with")
+
+
 # --- one encounter, and what was recorded offline ---------------------------------------------
 
 
@@ -333,10 +342,7 @@ def log_encounter(result: Mapping[str, Any], mode: str) -> None:
     mode = os.environ.get("WANDB_MODE", mode)
     if mode == "disabled":
         return
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    if mode == "online":
-        log_in("--wandb is 'online'", "offline, disabled, or online with")
+    _set_up(mode)
     import wandb
 
     final = {
