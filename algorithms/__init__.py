@@ -3,25 +3,25 @@
 Other packages add theirs through the entry-point group ``shaping_bench.algorithms``.
 """
 
-from algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
-from algorithms.base import Learner
-from algorithms.cola import COLA
-from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
-from algorithms.good_shepherd import GoodShepherd
-from algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
-from algorithms.lola_dice import LOLADiCE, LOLADiCEOM
-from algorithms.lola_pg import LOLAOM, LOLAPG
-from algorithms.loqa import LOQA, PairedLOQA
-from algorithms.m_maml import MMAML
-from algorithms.meva import MeVa
-from algorithms.mfos import MFOS
-from algorithms.mfos_recurrent import MFOSRecurrent
-from algorithms.naive import Naive
-from algorithms.pola import POLA, POLAOM
-from algorithms.policy_gradient import NaivePG
-from algorithms.ppo import PPO
-from algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
-from algorithms.sos import SOS
+from shaping_bench.algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
+from shaping_bench.algorithms.cola import COLA
+from shaping_bench.algorithms.core import Learner
+from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
+from shaping_bench.algorithms.good_shepherd import GoodShepherd
+from shaping_bench.algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
+from shaping_bench.algorithms.lola_dice import LOLADiCE, LOLADiCEOM
+from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG
+from shaping_bench.algorithms.loqa import LOQA, PairedLOQA
+from shaping_bench.algorithms.m_maml import MMAML
+from shaping_bench.algorithms.meva import MeVa
+from shaping_bench.algorithms.mfos import MFOS
+from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.pola import POLA, POLAOM
+from shaping_bench.algorithms.policy_gradient import NaivePG
+from shaping_bench.algorithms.ppo import PPO
+from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
+from shaping_bench.algorithms.sos import SOS
 
 __all__ = ["ALGORITHMS", "Learner"]
 

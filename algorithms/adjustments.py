@@ -1,6 +1,6 @@
 """Gradient adjustments: rules that bend the simultaneous gradient towards fixed points.
 
-All are written for the joint vector (see ``algorithms.joint`` for signs) and defined for
+All are written for the joint vector (see ``shaping_bench.algorithms.parts.joint`` for signs) and defined for
 any number of players. The forms are those of the SOS authors' notebook, which is where
 they meet LOLA and SOS on the same games.
 """
@@ -8,9 +8,9 @@ they meet LOLA and SOS on the same games.
 import jax
 import jax.numpy as jnp
 
-from algorithms import joint, trees
-from algorithms.base import GradientLearner, View, field, pytree_dataclass
-from algorithms.trees import Tree
+from shaping_bench.algorithms.core import GradientLearner, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts import joint
 
 
 @pytree_dataclass

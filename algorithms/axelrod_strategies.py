@@ -3,7 +3,7 @@
 Those whose next action depends on the last round alone *are* memory-one policies: they become
 one, exactly, and meet learners like any other fixed strategy. The others are Python objects that
 remember as they like; they meet final policies in matches of Axelrod's own engine (see
-``shaping_bench.axelrod_league``), not learners.
+``shaping_bench.run.axelrod_league``), not learners.
 """
 
 import functools
@@ -12,9 +12,9 @@ import re
 import warnings
 from typing import Any
 
-from algorithms.base import field, pytree_dataclass
-from algorithms.fixed import FixedStrategy
-from games.base import Game
+from shaping_bench.algorithms.core import field, pytree_dataclass
+from shaping_bench.algorithms.fixed import FixedStrategy
+from shaping_bench.games.base import Game
 
 INSTALL = "pip install --no-deps axelrod==4.13.1 dask==2024.8.2 importlib_metadata==8.5.0 zipp toolz tqdm"
 """Smallest set of packages beside our own dependencies with which Axelrod 4 can be imported; from

@@ -22,12 +22,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from algorithms import costs, trees
-from algorithms.base import Info, PreparedLearner, View, field, pytree_dataclass
-from algorithms.joint import Joint, block, concatenated
-from algorithms.lola import ShapingLearner
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Info, PreparedLearner, View, costs, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.lola import ShapingLearner
+from shaping_bench.algorithms.parts.joint import Joint, block, concatenated
+from shaping_bench.games.base import Game
 
 UpdateFunction = Callable[[Joint], Tree]
 """A player's direction at joint parameters, in the form of its own parameters."""

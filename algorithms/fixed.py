@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
-from algorithms.policies import Policy, Scripted
-from algorithms.trees import Tree
-from games.base import Game
-from games.repeated import SATURATED_LOGIT
+from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.policies import Policy, Scripted
+from shaping_bench.games.base import Game
+from shaping_bench.games.matrix.repeated import SATURATED_LOGIT
 
 
 def logits_of(probabilities: Any) -> Array:
@@ -157,7 +157,7 @@ class ZDExtort(FixedStrategy):
 class BestResponse(Learner):
     """Plays the exact best response to the others' current policies, at every update."""
 
-    source = "exact dynamic programming; see games.repeated"
+    source = "exact dynamic programming; see shaping_bench.games.matrix.repeated"
 
     def check_game(self, game: Game, player: int) -> None:
         if not game.has_best_response:

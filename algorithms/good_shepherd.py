@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from evosax.algorithms import Open_ES
 from jax import Array, lax
 
-from algorithms import costs
-from algorithms.base import Access, Info, PreparedLearner, View, field, pytree_dataclass
-from algorithms.lola import LOLAFull
-from algorithms.mfos import CANDIDATES, MetaGame, as_arrays, mean_rewards, open_es, scalars
-from algorithms.naive import Naive
-from algorithms.trees import Tree
-from games.base import Game, TableGame
+from shaping_bench.algorithms.core import Access, Info, PreparedLearner, View, costs, field, pytree_dataclass
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.lola import LOLAFull
+from shaping_bench.algorithms.mfos import CANDIDATES, MetaGame, as_arrays, mean_rewards, open_es, scalars
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.games.base import Game, TableGame
 
 
 @pytree_dataclass

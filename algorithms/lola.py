@@ -17,9 +17,8 @@ hola           lola-exact against order n-1           Foerster et al. 4.5; Willi
 
 import jax
 
-from algorithms import trees
-from algorithms.base import GradientLearner, View, field, pytree_dataclass
-from algorithms.trees import Tree
+from shaping_bench.algorithms.core import GradientLearner, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.trees import Tree
 
 FOERSTER = "Foerster et al., AAMAS 2018"
 

@@ -19,15 +19,21 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from algorithms import trees
-from algorithms.base import Access, Info, Play, View, field, pytree_dataclass
-from algorithms.estimators import dice_objective, discounted_returns, gae, leave_one_out, loaded_dice, score_function
-from algorithms.opponent_models import Modelling, Models, public_rewards
-from algorithms.policies import NETWORKS, Critic, Policy
-from algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
-from algorithms.rollouts import Trajectory, observations, rollout, taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout, taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import (
+    dice_objective,
+    discounted_returns,
+    gae,
+    leave_one_out,
+    loaded_dice,
+    score_function,
+)
+from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
+from shaping_bench.algorithms.parts.policies import NETWORKS, Critic, Policy
+from shaping_bench.algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
+from shaping_bench.games.base import Game
 
 
 class DiCEState(NamedTuple):

@@ -20,15 +20,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from algorithms import trees
-from algorithms.base import Access, Info, Play, View, field, pytree_dataclass
-from algorithms.estimators import cross_product, leave_one_out, lola_pg_surrogate, score_function
-from algorithms.opponent_models import Modelling, Models, public_rewards
-from algorithms.policies import Policy
-from algorithms.policy_gradient import ActorCriticState, NaivePG
-from algorithms.rollouts import taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import cross_product, leave_one_out, lola_pg_surrogate, score_function
+from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
+from shaping_bench.algorithms.parts.policies import Policy
+from shaping_bench.algorithms.policy_gradient import ActorCriticState, NaivePG
+from shaping_bench.games.base import Game
 
 FOERSTER = "Foerster et al., AAMAS 2018"
 

@@ -29,15 +29,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms import rollouts, trees
-from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
-from algorithms.estimators import discounted_returns
-from algorithms.networks import Network
-from algorithms.policies import Exploring, Net, NetworkPolicy, Policy, Scripted, Tabular, encoding
-from algorithms.policy_gradient import optimiser
-from algorithms.rollouts import Trajectory, taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass, rollouts, trees
+from shaping_bench.algorithms.core.rollouts import Trajectory, taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import discounted_returns
+from shaping_bench.algorithms.parts.networks import Network
+from shaping_bench.algorithms.parts.policies import Exploring, Net, NetworkPolicy, Policy, Scripted, Tabular, encoding
+from shaping_bench.algorithms.policy_gradient import optimiser
+from shaping_bench.games.base import Game
 
 
 class Agent(NamedTuple):

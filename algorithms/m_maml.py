@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms import costs, trees
-from algorithms.base import Info, PreparedLearner, View, field, pytree_dataclass
-from algorithms.mfos import Scalars, drawn, scalars
-from algorithms.trees import Tree
-from games.base import Game, TableGame
+from shaping_bench.algorithms.core import Info, PreparedLearner, View, costs, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.mfos import Scalars, drawn, scalars
+from shaping_bench.games.base import Game, TableGame
 
 
 @pytree_dataclass

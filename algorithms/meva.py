@@ -29,22 +29,23 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms import costs, trees
-from algorithms.base import (
+from shaping_bench.algorithms.core import (
     Access,
     GradientLearner,
     Info,
     PreparedLearner,
     View,
+    costs,
     field,
     pytree_dataclass,
+    trees,
     with_info,
 )
-from algorithms.lola import LOLA
-from algorithms.naive import Naive
-from algorithms.networks import orthogonal
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.lola import LOLA
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.networks import orthogonal
+from shaping_bench.games.base import Game
 
 
 class NormalisedDense(nn.Module):

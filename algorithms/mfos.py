@@ -24,13 +24,12 @@ import optax
 from evosax.algorithms import Open_ES
 from jax import Array, lax
 
-from algorithms import costs
-from algorithms.base import Info, Learner, PreparedLearner, View, field, pytree_dataclass
-from algorithms.lola import LOLAFull
-from algorithms.naive import Naive
-from algorithms.ppo import clipped_surrogate
-from algorithms.trees import Tree
-from games.base import Game, TableGame
+from shaping_bench.algorithms.core import Info, Learner, PreparedLearner, View, costs, field, pytree_dataclass
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.lola import LOLAFull
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.ppo import clipped_surrogate
+from shaping_bench.games.base import Game, TableGame
 
 Scalars = tuple[Array, ...]
 

@@ -18,14 +18,23 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms import costs
-from algorithms.base import Access, Info, Learner, Memory, PreparedLearner, View, field, pytree_dataclass
-from algorithms.networks import Network
-from algorithms.policies import Net, Policy, encoding
-from algorithms.ppo import PPO, clipped_surrogate
-from algorithms.rollouts import taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import (
+    Access,
+    Info,
+    Learner,
+    Memory,
+    PreparedLearner,
+    View,
+    costs,
+    field,
+    pytree_dataclass,
+)
+from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.networks import Network
+from shaping_bench.algorithms.parts.policies import Net, Policy, encoding
+from shaping_bench.algorithms.ppo import PPO, clipped_surrogate
+from shaping_bench.games.base import Game
 
 BRANCHES = ("actor", "critic", "meta")
 

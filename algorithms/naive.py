@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from algorithms.base import GradientLearner, Info, View, field, pytree_dataclass
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import GradientLearner, Info, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.games.base import Game
 
 
 @pytree_dataclass

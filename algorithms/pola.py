@@ -20,14 +20,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms import costs, trees
-from algorithms.base import Access, Info, View, field, pytree_dataclass
-from algorithms.estimators import discounted_returns, gae, loaded_dice
-from algorithms.policies import NETWORKS, Critic, Policy, Tabular
-from algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
-from algorithms.rollouts import Trajectory, observations, rollout, taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, View, costs, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout, taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import discounted_returns, gae, loaded_dice
+from shaping_bench.algorithms.parts.policies import NETWORKS, Critic, Policy, Tabular
+from shaping_bench.algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
+from shaping_bench.games.base import Game
 
 
 class POLAState(NamedTuple):

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from algorithms.base import Access, Info, Learner, Play, View, field, pytree_dataclass
-from algorithms.estimators import discounted_returns, score_function
-from algorithms.policies import NETWORKS, Critic, Policy, Tabular, actor, critic, resolved
-from algorithms.rollouts import taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, Learner, Play, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import discounted_returns, score_function
+from shaping_bench.algorithms.parts.policies import NETWORKS, Critic, Policy, Tabular, actor, critic, resolved
+from shaping_bench.games.base import Game
 
 
 class ActorCriticState(NamedTuple):

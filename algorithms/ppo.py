@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from algorithms.base import Access, Info, View, field, pytree_dataclass
-from algorithms.estimators import gae
-from algorithms.policies import NETWORKS, Net, NetworkPolicy, Policy, net
-from algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
-from algorithms.rollouts import entropy, taken
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.rollouts import entropy, taken
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import gae
+from shaping_bench.algorithms.parts.policies import NETWORKS, Net, NetworkPolicy, Policy, net
+from shaping_bench.algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
+from shaping_bench.games.base import Game
 
 
 class PPOState(NamedTuple):

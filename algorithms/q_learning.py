@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from algorithms.base import Access, Info, Learner, View, field, pytree_dataclass
-from algorithms.fixed import logits_of
-from algorithms.rollouts import uniform
-from algorithms.trees import Tree
-from games.base import Game
+from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.rollouts import uniform
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.fixed import logits_of
+from shaping_bench.games.base import Game
 
 SOURCE = "Foerster et al., AAMAS 2018, section 6.1 and official code"
 

@@ -9,10 +9,9 @@ players; against another rule it is computed as if everybody played SOS.
 import jax
 import jax.numpy as jnp
 
-from algorithms import trees
-from algorithms.base import Direction, View, field, pytree_dataclass
-from algorithms.joint import simultaneous_gradient
-from algorithms.lola import ShapingLearner
+from shaping_bench.algorithms.core import Direction, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.lola import ShapingLearner
+from shaping_bench.algorithms.parts.joint import simultaneous_gradient
 
 
 @pytree_dataclass

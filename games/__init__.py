@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from dataclasses import field as _field
 from typing import Any
 
-from games.base import Game
-from games.coin import CoinGame
-from games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
-from games.repeated import PublicGoods, RepeatedGame
+from shaping_bench.games.base import Game
+from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
+from shaping_bench.games.grids.coin import CoinGame
+from shaping_bench.games.matrix.repeated import PublicGoods, RepeatedGame
 
 __all__ = ["GAMES", "Entry", "Game", "make"]
 

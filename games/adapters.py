@@ -32,9 +32,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from games import Entry
-from games.base import Game
-from games.fields import field, pytree_dataclass
+from shaping_bench.games import Entry
+from shaping_bench.games.base import Game
+from shaping_bench.games.fields import field, pytree_dataclass
 
 Act = Callable[[Array, Array, Any], Array]
 """What plays a seat: ``(key, observation, state)`` to an action, pure."""

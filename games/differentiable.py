@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from games.base import Game, Params, TableGame
-from games.fields import field, pytree_dataclass
-from games.repeated import SATURATED_LOGIT
+from shaping_bench.games.base import Game, Params, TableGame
+from shaping_bench.games.fields import field, pytree_dataclass
+from shaping_bench.games.matrix.repeated import SATURATED_LOGIT
 
 
 class ScalarGame(Game):

@@ -74,7 +74,7 @@ def list_command(what: Kind | None = None, /, *, json: Annotated[bool, Flag] = F
     json:
         Print JSON.
     """
-    from shaping_bench.catalogue import catalogue, to_text
+    from shaping_bench.publish.catalogue import catalogue, to_text
 
     found = catalogue([what] if what else None)
     if json:
@@ -111,8 +111,8 @@ def run(
     engine:
         Where cells run.
     """
-    from shaping_bench import devices
-    from shaping_bench.suite import load
+    from shaping_bench.run import devices
+    from shaping_bench.spec.suite import load
 
     if seeds is not None:
         _positive("--seeds", seeds)
@@ -172,10 +172,11 @@ def encounter(
     json:
         Print one JSON object.
     """
-    from shaping_bench import devices, registry
+    from shaping_bench.analysis.sweeps import with_settings
     from shaping_bench.commands import encounter_result, encounter_text, read_init
-    from shaping_bench.sweeps import with_settings
-    from shaping_bench.tracking import log_encounter
+    from shaping_bench.publish.tracking import log_encounter
+    from shaping_bench.run import devices
+    from shaping_bench.spec import registry
 
     _positive("--seeds", seeds)
     _positive("--steps", steps, 0)
@@ -255,7 +256,7 @@ def sweep(
     """
     import yaml
 
-    from shaping_bench.sweeps import wandb_sweep
+    from shaping_bench.analysis.sweeps import wandb_sweep
 
     _positive("--seeds", seeds)
     _positive("--steps", steps, 0)
@@ -283,7 +284,7 @@ def upload(directory: Path, /, *, dry_run: Annotated[bool, Flag] = False) -> int
     dry_run:
         Only say what would be uploaded.
     """
-    from shaping_bench.tracking import upload as upload_records
+    from shaping_bench.publish.tracking import upload as upload_records
 
     return upload_records(directory, dry_run)
 
@@ -331,7 +332,7 @@ def table(
     leaderboard:
         Instead, all games in one: normalised scores, ranks, probability of improvement, and the scale.
     """
-    from shaping_bench.tables import table_command
+    from shaping_bench.publish.tables import table_command
 
     kinds = None if kind == "all" else kind
     print(table_command(directory, metric, format, rows, cols, kinds, statistic, spread, show_n, bold, leaderboard))
@@ -350,7 +351,7 @@ def metagame(directory: Path, /, *, game: str | None = None, format: Format = "m
     format:
         Markdown, LaTeX (booktabs), CSV, JSON or HTML; all show the same digits.
     """
-    from shaping_bench.metagame import meta_game_command
+    from shaping_bench.analysis.metagame import meta_game_command
 
     print(meta_game_command(directory, game, format))
 
@@ -380,7 +381,7 @@ def figures(
     game:
         Only this game.
     """
-    from shaping_bench.figures import write_figures
+    from shaping_bench.publish.figures import write_figures
 
     for path in write_figures(directory, output or directory / "figures", format, game):
         print(path, flush=True)
@@ -395,7 +396,7 @@ def cite(*what: str) -> None:
     what:
         Results directories, registered algorithms and games, or topics: statistics, metagame, related.
     """
-    from shaping_bench.references import cite as citations
+    from shaping_bench.publish.references import cite as citations
 
     print(citations(what))
 
@@ -411,7 +412,7 @@ def report(directory: Path, /, *, output: Annotated[Path | None, Parameter(name=
     output:
         The file to write; DIRECTORY/report.html by default.
     """
-    from shaping_bench.report import write_report
+    from shaping_bench.publish.report import write_report
 
     print(write_report(directory, output))
 
@@ -442,9 +443,9 @@ def axelrod(
     seed:
         Base of their random numbers.
     """
-    from shaping_bench.axelrod_league import play_league
     from shaping_bench.commands import progress_line
-    from shaping_bench.tables import table_command
+    from shaping_bench.publish.tables import table_command
+    from shaping_bench.run.axelrod_league import play_league
 
     _positive("--turns", turns)
     _positive("--matches", matches)
@@ -476,10 +477,10 @@ def verify(
     json:
         Print JSON.
     """
-    from shaping_bench import claims as published
-    from shaping_bench import devices
+    from shaping_bench.claims import verify as published
     from shaping_bench.commands import preparation_progress, progress_line
-    from shaping_bench.preparation import Artifacts
+    from shaping_bench.run import devices
+    from shaping_bench.run.preparation import Artifacts
 
     known = published.load_claims()
     for claim in claims:
@@ -509,8 +510,8 @@ def check(target: str, /) -> int:
     target:
         MODULE:CLASS, e.g. my_package.my_rule:MyRule, or a registered name.
     """
-    from shaping_bench import devices
-    from shaping_bench.conformance import check_target
+    from shaping_bench.conformance.kit import check_target
+    from shaping_bench.run import devices
 
     devices.configure()
     findings = check_target(target)
@@ -547,7 +548,7 @@ def new_algorithm(
     output:
         A checkout of this repository, or the folder of a package; by default here in a checkout, else ./NAME.
     """
-    from shaping_bench import scaffold
+    from shaping_bench.scaffold import scaffold
 
     if sampled and prepares:
         raise BadInput("--sampled and --prepares are given; allowed: one of them, or neither for an exact rule")
@@ -565,7 +566,7 @@ def new_game(name: str, /, *, output: Folder = None) -> None:
     output:
         A checkout of this repository, or the folder of a package; by default here in a checkout, else ./NAME.
     """
-    from shaping_bench import scaffold
+    from shaping_bench.scaffold import scaffold
 
     print(scaffold.new("game", name, output))
 

@@ -13,13 +13,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from games.base import Game
-from shaping_bench import devices, metrics
-from shaping_bench.encounter import run_encounter
 from shaping_bench.errors import BadInput
-from shaping_bench.preparation import Artifacts, OnPoint, Preparation, needed, source_hash
-from shaping_bench.registry import Named
-from shaping_bench.suite import Cell, Suite
+from shaping_bench.games.base import Game
+from shaping_bench.metrics import definitions as metrics
+from shaping_bench.run import devices
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.preparation import Artifacts, OnPoint, Preparation, needed, source_hash
+from shaping_bench.spec.registry import Named
+from shaping_bench.spec.suite import Cell, Suite
 
 MAX_SEEDS_WITH_PARAMS = 1000
 
@@ -36,11 +37,11 @@ def _stderr() -> Console:
 
 def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
     """Runs a suite into a directory, tracks it, prints its tables and names its page."""
-    from shaping_bench.report import write_report
-    from shaping_bench.runner import run_suite
-    from shaping_bench.store import Store
-    from shaping_bench.tables import table_command
-    from shaping_bench.tracking import Tracker
+    from shaping_bench.publish.report import write_report
+    from shaping_bench.publish.tables import table_command
+    from shaping_bench.publish.tracking import Tracker
+    from shaping_bench.run.runner import run_suite
+    from shaping_bench.store.store import Store
 
     store = Store(directory)
     store.adopt(suite.resolved())
@@ -232,7 +233,7 @@ def _ignored(text: str) -> None:
 
 def _aggregate(x: np.ndarray) -> dict[str, float | int | None]:
     """Over the seeds whose metric is defined; n says how many those are."""
-    from shaping_bench.stats import iqm
+    from shaping_bench.analysis.stats import iqm
 
     x = x[np.isfinite(x)]
     if not len(x):

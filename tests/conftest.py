@@ -10,7 +10,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from shaping_bench import devices
+from shaping_bench.run import devices
 
 # Before anything starts a backend. Compiled programs are kept, as in every process of ours: most of
 # a run's time is compilation, and its processes compile the same.

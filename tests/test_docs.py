@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from algorithms import ALGORITHMS
-from games import GAMES
-from games.adapters import ADAPTERS
-from shaping_bench import registry
+from shaping_bench.algorithms import ALGORITHMS
+from shaping_bench.games import GAMES
+from shaping_bench.games.adapters import ADAPTERS
+from shaping_bench.spec import registry
 
 pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
 

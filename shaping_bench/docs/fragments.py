@@ -21,17 +21,19 @@ import numpy as np
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from algorithms.base import Learner
-from algorithms.fixed import FixedStrategy
-from games.adapters import ADAPTERS
-from games.base import Game, TableGame
-from games.coin import PRESETS, CoinGame, Rules
-from games.repeated import MemoryOneGame
-from shaping_bench import claims, references, registry
-from shaping_bench.anchors import anchors_of
-from shaping_bench.catalogue import catalogue
+from shaping_bench.algorithms.core import Learner
+from shaping_bench.algorithms.fixed import FixedStrategy
+from shaping_bench.claims import verify as claims
 from shaping_bench.cli import app as command_line
-from shaping_bench.metrics import METRICS, Metric
+from shaping_bench.games.adapters import ADAPTERS
+from shaping_bench.games.base import Game, TableGame
+from shaping_bench.games.grids.coin import PRESETS, CoinGame, Rules
+from shaping_bench.games.matrix.repeated import MemoryOneGame
+from shaping_bench.metrics.anchors import anchors_of
+from shaping_bench.metrics.definitions import METRICS, Metric
+from shaping_bench.publish import references
+from shaping_bench.publish.catalogue import catalogue
+from shaping_bench.spec import registry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)

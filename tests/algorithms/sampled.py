@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from algorithms.base import Access, View
-from games import make
+from shaping_bench.algorithms.core import Access, View
+from shaping_bench.games import make
 
 B = ((0.5, -0.3, 0.8, -1.2, 0.1), (-0.7, 0.4, -0.2, 1.1, -0.9))
 """Test point: logits [start, CC, CD, DC, DD] of both players, own action first."""

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from algorithms import joint
-from algorithms.base import Access, View, with_info
-from games.differentiable import OneShotGame
-from games.repeated import RepeatedGame
-from shaping_bench.encounter import run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms.core import Access, View, with_info
+from shaping_bench.algorithms.parts import joint
+from shaping_bench.games.differentiable import OneShotGame
+from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from algorithms.base import View
-from algorithms.lola import ShapingLearner
-from shaping_bench.registry import algorithms, check_encounter, make_game, make_learner
+from shaping_bench.algorithms.core import View
+from shaping_bench.algorithms.lola import ShapingLearner
+from shaping_bench.spec.registry import algorithms, check_encounter, make_game, make_learner
 
 THREE = "matrix-one-shot(payoffs=((1,2,0,-1,3,-2,1,0),(0,1,2,-1,1,1,-2,3),(2,0,1,1,-1,0,3,-2)))"
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms.fixed import logits_of
-from games import make
-from shaping_bench.encounter import run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms.fixed import logits_of
+from shaping_bench.games import make
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

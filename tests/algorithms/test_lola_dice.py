@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms import trees
-from algorithms.base import Access, AccessError, pytree_dataclass
-from algorithms.lola import LOLAExact
-from algorithms.lola_dice import LOLADiCE, LOLADiCEOM, ModellingState
-from algorithms.naive import Naive
-from algorithms.opponent_models import Models
-from games import make
-from shaping_bench.encounter import costs_per_update, run_encounter, steps_per_update
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms.core import Access, AccessError, pytree_dataclass, trees
+from shaping_bench.algorithms.lola import LOLAExact
+from shaping_bench.algorithms.lola_dice import LOLADiCE, LOLADiCEOM, ModellingState
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.opponent_models import Models
+from shaping_bench.games import make
+from shaping_bench.run.encounter import costs_per_update, run_encounter, steps_per_update
+from shaping_bench.spec.registry import make_game, make_learner
 from tests.algorithms import sampled
 
 ETA = 1.0

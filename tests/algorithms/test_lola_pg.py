@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms.base import Access, AccessError, View, pytree_dataclass
-from algorithms.lola import LOLA
-from algorithms.lola_pg import LOLAOM, LOLAPG, ModellingState, Opponent
-from algorithms.opponent_models import Models, public_rewards
-from algorithms.policy_gradient import NaivePG
-from games import make
-from shaping_bench.encounter import costs_per_update, run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms.core import Access, AccessError, View, pytree_dataclass
+from shaping_bench.algorithms.lola import LOLA
+from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG, ModellingState, Opponent
+from shaping_bench.algorithms.parts.opponent_models import Models, public_rewards
+from shaping_bench.algorithms.policy_gradient import NaivePG
+from shaping_bench.games import make
+from shaping_bench.run.encounter import costs_per_update, run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 from tests.algorithms import sampled
 
 ETA = 2.0

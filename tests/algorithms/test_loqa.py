@@ -11,13 +11,12 @@ import optax
 import pytest
 from jax import lax
 
-from algorithms import rollouts
-from algorithms.base import Access, AccessError, View
-from algorithms.estimators import discounted_returns, magic_box
-from algorithms.loqa import LOQA, Agent, PairedLOQA, credit, critic_error, opponent_model, values
-from algorithms.rollouts import taken
+from shaping_bench.algorithms.core import Access, AccessError, View, rollouts
+from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.loqa import LOQA, Agent, PairedLOQA, credit, critic_error, opponent_model, values
+from shaping_bench.algorithms.parts.estimators import discounted_returns, magic_box
 from shaping_bench.errors import BadInput
-from shaping_bench.registry import check_encounter, make_game, make_learner
+from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
 IPD = make_game("ipd(horizon=6)").made
 SMALL = dict(batch_size=8, buffer_size=4, opponents_per_batch=2, hidden=6)

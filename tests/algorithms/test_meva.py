@@ -11,17 +11,16 @@ import optax
 import pytest
 from jax import Array
 
-from algorithms import costs
-from algorithms.base import Access, View
-from algorithms.lola import LOLA, LOLAExact
-from algorithms.meva import MeVa, lambda_returns, own_slopes, quantile_huber
-from algorithms.naive import Naive
-from algorithms.networks import orthogonal
-from games.differentiable import ScalarGame
-from games.fields import field, pytree_dataclass
-from shaping_bench.encounter import run_encounter
-from shaping_bench.preparation import Preparation
-from shaping_bench.registry import Named, check_encounter, make_game, make_learner
+from shaping_bench.algorithms.core import Access, View, costs
+from shaping_bench.algorithms.lola import LOLA, LOLAExact
+from shaping_bench.algorithms.meva import MeVa, lambda_returns, own_slopes, quantile_huber
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.networks import orthogonal
+from shaping_bench.games.differentiable import ScalarGame
+from shaping_bench.games.fields import field, pytree_dataclass
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.preparation import Preparation
+from shaping_bench.spec.registry import Named, check_encounter, make_game, make_learner
 
 IPD, IMP = (make_game(name).made for name in ("ipd", "imp"))
 SMALL = {"hidden": 8, "quantiles": 4, "batch_size": 6, "inner_steps": 6, "stride": 3, "outer_steps": 2}

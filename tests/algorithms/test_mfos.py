@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms import costs, mfos
-from algorithms.base import View
-from algorithms.good_shepherd import GoodShepherd
-from algorithms.m_maml import MMAML
-from algorithms.mfos import MFOS, Episode, MetaGame, mlp
-from algorithms.naive import Naive
-from games import make
-from shaping_bench.encounter import run_encounter
-from shaping_bench.preparation import Artifacts, Preparation
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms import mfos
+from shaping_bench.algorithms.core import View, costs
+from shaping_bench.algorithms.good_shepherd import GoodShepherd
+from shaping_bench.algorithms.m_maml import MMAML
+from shaping_bench.algorithms.mfos import MFOS, Episode, MetaGame, mlp
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.games import make
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.preparation import Artifacts, Preparation
+from shaping_bench.spec.registry import make_game, make_learner
 
 IPD = make("ipd")
 IMP = make("imp", gamma=0.96)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms import costs
-from algorithms.mfos_recurrent import MFOSRecurrent, Trial, trial_returns
-from algorithms.rollouts import observations, rollout
-from shaping_bench.encounter import imagined_artifact, run_encounter
-from shaping_bench.registry import check_encounter, make_game, make_learner
+from shaping_bench.algorithms.core import costs
+from shaping_bench.algorithms.core.rollouts import observations, rollout
+from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent, Trial, trial_returns
+from shaping_bench.run.encounter import imagined_artifact, run_encounter
+from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
 GAME = make_game("coin-game(preset=mfos,episodes=1,horizon=4)").made
 RULE = MFOSRecurrent(batch_size=6, episodes=3, hidden=5, epochs=1)

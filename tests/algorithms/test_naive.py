@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from algorithms.naive import Naive
-from games import make
-from shaping_bench.encounter import run_encounter
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.games import make
+from shaping_bench.run.encounter import run_encounter
 
 START = [np.array([0.3, -0.5, 1.0, 0.2, -1.0]), np.array([-0.2, 0.7, 0.1, -0.9, 0.4])]
 

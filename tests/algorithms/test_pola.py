@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from jax import Array
 
-from algorithms.base import Access, AccessError, View, pytree_dataclass
-from algorithms.estimators import gae, loaded_dice
-from algorithms.pola import POLA, POLAOM, Imagination, ModelledState, POLAState, divergence
-from algorithms.policies import Tabular
-from algorithms.rollouts import observations, rollout, taken
-from games.repeated import RepeatedGame
-from shaping_bench.encounter import steps_per_update
-from shaping_bench.registry import check_encounter, make_game, make_learner
+from shaping_bench.algorithms.core import Access, AccessError, View, pytree_dataclass
+from shaping_bench.algorithms.core.rollouts import observations, rollout, taken
+from shaping_bench.algorithms.parts.estimators import gae, loaded_dice
+from shaping_bench.algorithms.parts.policies import Tabular
+from shaping_bench.algorithms.pola import POLA, POLAOM, Imagination, ModelledState, POLAState, divergence
+from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.run.encounter import steps_per_update
+from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
 # The paper's contribution game: a contribution costs 1, the pool grows by 1.33 and is shared.
 CONTRIBUTION = RepeatedGame(payoffs=((0.33, -0.335, 0.665, 0.0), (0.33, 0.665, -0.335, 0.0)), gamma=0.9, horizon=8)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms.networks import Network
-from algorithms.policies import (
+from shaping_bench.algorithms.parts.networks import Network
+from shaping_bench.algorithms.parts.policies import (
     Exploring,
     Net,
     NetworkPolicy,
@@ -19,7 +19,7 @@ from algorithms.policies import (
     resolved,
     select,
 )
-from games import make
+from shaping_bench.games import make
 
 IPD, COIN = make("ipd"), make("coin-game")
 

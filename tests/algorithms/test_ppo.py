@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms.base import Play, View
-from algorithms.estimators import gae
-from algorithms.ppo import PPO, PPOState, clipped_error, clipped_surrogate
-from algorithms.rollouts import taken
-from games.coin import CoinGame
-from games.repeated import RepeatedGame
-from shaping_bench.encounter import run_encounter, steps_per_update
-from shaping_bench.registry import check_encounter, make_game, make_learner
+from shaping_bench.algorithms.core import Play, View
+from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.parts.estimators import gae
+from shaping_bench.algorithms.ppo import PPO, PPOState, clipped_error, clipped_surrogate
+from shaping_bench.games.grids.coin import CoinGame
+from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.run.encounter import run_encounter, steps_per_update
+from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
 IPD = RepeatedGame(payoffs=((-1.0, -3.0, 0.0, -2.0), (-1.0, 0.0, -3.0, -2.0)), gamma=0.9, horizon=6)
 THETA = (jnp.array([0.5, -0.3, 0.8, -1.2, 0.1]), jnp.array([-0.7, 0.4, -0.2, 1.1, -0.9]))

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms import rollouts
-from algorithms.base import Learner, pytree_dataclass
-from algorithms.q_learning import (
+from shaping_bench.algorithms.core import Learner, pytree_dataclass, rollouts
+from shaping_bench.algorithms.q_learning import (
     PHC,
     JointActionQ,
     JointState,
@@ -25,9 +24,9 @@ from algorithms.q_learning import (
     read,
     write,
 )
-from games import make
-from shaping_bench.encounter import run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.games import make
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 NAMES = ("naive-q", "jal-q", "phc", "wolf-phc")
 START, CC, CD, DC, DD = range(5)

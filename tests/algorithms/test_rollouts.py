@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms import costs
-from algorithms.base import Access, AccessError, View
-from algorithms.fixed import GTFT, AllC
-from algorithms.policies import Scripted, Tabular, actor
-from algorithms.rollouts import entropy, log_probs, observations, rollout, sample, taken, word_of
-from games import make
+from shaping_bench.algorithms.core import Access, AccessError, View, costs
+from shaping_bench.algorithms.core.rollouts import entropy, log_probs, observations, rollout, sample, taken, word_of
+from shaping_bench.algorithms.fixed import GTFT, AllC
+from shaping_bench.algorithms.parts.policies import Scripted, Tabular, actor
+from shaping_bench.games import make
 
 IPD, COIN = make("ipd", horizon=6), make("coin-game")
 THETA = jnp.array([0.5, -0.3, 0.8, -1.2, 0.1]), jnp.array([-0.7, 0.4, -0.2, 1.1, -0.9])

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.base import Access, View, with_info
-from algorithms.joint import simultaneous_gradient
-from games.repeated import RepeatedGame
-from shaping_bench.encounter import run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms.core import Access, View, with_info
+from shaping_bench.algorithms.parts.joint import simultaneous_gradient
+from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms.base import Access, AccessError, Learner, View, pytree_dataclass
-from games import make
-from shaping_bench.encounter import run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.algorithms.core import Access, AccessError, Learner, View, pytree_dataclass
+from shaping_bench.games import make
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 THETA = (jnp.array([0.4]), jnp.array([-0.2]))
 

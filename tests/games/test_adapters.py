@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algorithms.policy_gradient import NaivePG
-from games import make
-from games.adapters import GymnaxGame, JaxMARLGame, to_gymnax, to_jaxmarl
-from games.coin import CoinGame, State, always_defect
-from shaping_bench.encounter import run_encounter
+from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.errors import BadInput
-from shaping_bench.registry import make_game
+from shaping_bench.games import make
+from shaping_bench.games.adapters import GymnaxGame, JaxMARLGame, to_gymnax, to_jaxmarl
+from shaping_bench.games.grids.coin import CoinGame, State, always_defect
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game
 
 WHY = "not installed: pip install --no-deps -r .ci/no-deps.txt"
 
@@ -299,7 +299,10 @@ def test_a_seat_of_the_coin_game_against_a_script(gymnax):
         ("jaxmarl(environment=coin_gam)", "environment is 'coin_gam'; allowed: module:Class, or one of .*coin_game"),
         ("jaxmarl", "needs the hyperparameter 'environment'"),
         ("jaxmarl(environment=coin_game,options=(('x',1),))", r"options \(\('x', 1\),\): .*'x'"),
-        ("jaxmarl(environment='games.coin:CoinGam')", "environment is 'games.coin:CoinGam'"),
+        (
+            "jaxmarl(environment='shaping_bench.games.grids.coin:CoinGam')",
+            "environment is 'shaping_bench.games.grids.coin:CoinGam'",
+        ),
     ],
 )
 def test_bad_environments_are_bad_input(jaxmarl, text, complaint):
@@ -322,7 +325,7 @@ def test_games_that_cannot_be_sampled_are_bad_input(jaxmarl, gymnax):
 
 
 def test_importing_them_writes_nothing_to_stdout(jaxmarl):
-    code = "from games.adapters import JaxMARLGame\nprint(JaxMARLGame(environment='coin_game').n_actions)"
+    code = "from shaping_bench.games.adapters import JaxMARLGame\nprint(JaxMARLGame(environment='coin_game').n_actions)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "5\n"
 
@@ -330,7 +333,7 @@ def test_importing_them_writes_nothing_to_stdout(jaxmarl):
 def test_without_their_packages_all_else_works():
     code = (
         "import sys; sys.modules['jaxmarl'] = sys.modules['gymnax'] = None\n"
-        "from shaping_bench.registry import make_game\n"
+        "from shaping_bench.spec.registry import make_game\n"
         "from shaping_bench.errors import BadInput\n"
         "make_game('ipd')\n"
         "for text in ('jaxmarl(environment=coin_game)', \"gymnax(environment='CartPole-v1')\"):\n"

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import make
-from games.coin import MOVES, PRESETS, State, always_cooperate, always_defect, uniformly_random
-from games.coin_render import COLOURS, frame, frames, save_gif, save_png
-from shaping_bench.conformance import check_game_instance
+from shaping_bench.conformance.kit import check_game_instance
 from shaping_bench.errors import BadInput
-from shaping_bench.registry import check_encounter, make_game, make_learner
+from shaping_bench.games import make
+from shaping_bench.games.grids.coin import MOVES, PRESETS, State, always_cooperate, always_defect, uniformly_random
+from shaping_bench.games.grids.coin_render import COLOURS, frame, frames, save_gif, save_png
+from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
 RIGHT, LEFT, DOWN, UP = range(4)  # in LOLA's order
 KEY = jax.random.key(0)

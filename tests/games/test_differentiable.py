@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from games import make
-from games.differentiable import OneShotGame
-from shaping_bench.encounter import run_encounter
-from shaping_bench.registry import make_game, make_learner
+from shaping_bench.games import make
+from shaping_bench.games.differentiable import OneShotGame
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from games.fields import field, pytree_dataclass
+from shaping_bench.games.fields import field, pytree_dataclass
 
 
 @pytree_dataclass

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from games import make
-from games import memory_one as m1
-from games.repeated import RepeatedGame, seat_states
+from shaping_bench.games import make
+from shaping_bench.games.matrix import memory_one as m1
+from shaping_bench.games.matrix.repeated import RepeatedGame, seat_states
 
 ALL_C, ALL_D, TFT, STFT, GRIM, WSLS, RANDOM = m1.TEMPLATES.values()
 P, Q = (0.7, 0.9, 0.2, 0.6, 0.1), (0.3, 0.8, 0.5, 0.4, 0.25)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from games import GAMES, make
-from games.repeated import PublicGoods, RepeatedGame, seat_states, state_names
+from shaping_bench.games import GAMES, make
+from shaping_bench.games.matrix.repeated import PublicGoods, RepeatedGame, seat_states, state_names
 
 pytestmark = pytest.mark.usefixtures("float64")
 

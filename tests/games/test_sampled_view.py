@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import make
-from games.repeated import PublicGoods
+from shaping_bench.games import make
+from shaping_bench.games.matrix.repeated import PublicGoods
 
 
 def test_reset_and_step_two_players():

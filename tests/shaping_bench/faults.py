@@ -8,11 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from algorithms import costs, trees
-from algorithms.base import Access, GradientLearner, Learner, PreparedLearner, field, pytree_dataclass
-from algorithms.rollouts import taken
-from games.base import Game
-from games.repeated import RepeatedGame
+from shaping_bench.algorithms.core import (
+    Access,
+    GradientLearner,
+    Learner,
+    PreparedLearner,
+    costs,
+    field,
+    pytree_dataclass,
+    trees,
+)
+from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.games.base import Game
+from shaping_bench.games.matrix.repeated import RepeatedGame
 
 PRISONERS = ((-1.0, -3.0, 0.0, -2.0), (-1.0, 0.0, -3.0, -2.0))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shaping_bench.report.drawing import STATES
+from shaping_bench.publish.report.drawing import STATES
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 NAN = float("nan")

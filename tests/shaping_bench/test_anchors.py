@@ -7,12 +7,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-import games
-from games.base import Game
-from shaping_bench import anchors, tables
-from shaping_bench import results as results_
-from shaping_bench.anchors import Anchors, anchors_of
+from shaping_bench import games
 from shaping_bench.errors import BadInput
+from shaping_bench.games.base import Game
+from shaping_bench.metrics import anchors
+from shaping_bench.metrics.anchors import Anchors, anchors_of
+from shaping_bench.publish import tables
+from shaping_bench.store import results as results_
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 

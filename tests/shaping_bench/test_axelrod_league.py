@@ -12,16 +12,16 @@ import sys
 import numpy as np
 import pytest
 
-from algorithms.axelrod_strategies import memory_one, payoffs_of, player
-from algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, Grim, Random, ZDExtort
-from games import make
-from shaping_bench import results
-from shaping_bench.axelrod_league import _learned_class, match_values, play_league
+from shaping_bench.algorithms.axelrod_strategies import memory_one, payoffs_of, player
+from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, Grim, Random, ZDExtort
 from shaping_bench.cli import main
-from shaping_bench.encounter import run_encounter
 from shaping_bench.errors import BadInput
-from shaping_bench.metrics import evaluate
-from shaping_bench.registry import make_learner
+from shaping_bench.games import make
+from shaping_bench.metrics.definitions import evaluate
+from shaping_bench.run.axelrod_league import _learned_class, match_values, play_league
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_learner
+from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 ALIKE = {

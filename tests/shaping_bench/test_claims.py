@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from shaping_bench import claims, registry
-from shaping_bench.claims import Quantity, load_claims, to_json, to_text, verify
+from shaping_bench.claims import verify as claims
+from shaping_bench.claims.verify import Quantity, load_claims, to_json, to_text, verify
 from shaping_bench.errors import BadInput
+from shaping_bench.spec import registry
 
 TANDEM_LOLA = {
     "id": "tandem-lola",

@@ -210,11 +210,11 @@ def test_help_everywhere(command, capsys):
 
 
 def test_check_passes_a_built_in_and_names_a_fault(capsys, tmp_path, monkeypatch):
-    code, out, _ = run(capsys, "check", "games.differentiable:Tandem")
+    code, out, _ = run(capsys, "check", "shaping_bench.games.differentiable:Tandem")
     assert code == 0
     assert "MISSING" not in out
     (tmp_path / "faulty_rule.py").write_text(
-        "from algorithms.base import Access, GradientLearner, pytree_dataclass\n"
+        "from shaping_bench.algorithms.core import Access, GradientLearner, pytree_dataclass\n"
         "@pytree_dataclass\n"
         "class Peeks(GradientLearner):\n"
         "    'Asks for more than it declares.'\n"

@@ -8,11 +8,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from algorithms import ALGORITHMS
-from games import GAMES
-from shaping_bench import conformance
-from shaping_bench.conformance import check_game, check_learner, check_target
+from shaping_bench.algorithms import ALGORITHMS
+from shaping_bench.conformance import kit as conformance
+from shaping_bench.conformance.kit import check_game, check_learner, check_target
 from shaping_bench.errors import BadInput
+from shaping_bench.games import GAMES
 
 _spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
 faults = importlib.util.module_from_spec(_spec)

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import shaping_bench
-from shaping_bench import devices
+from shaping_bench.run import devices
 
 ROOT = Path(shaping_bench.__file__).parent.parent
 SHOW = """
 import json, sys
-import shaping_bench.devices as devices
+import shaping_bench.run.devices as devices
 from jax._src import xla_bridge
 untouched = not xla_bridge.backends_are_initialized()
 devices.configure(*sys.argv[1:])

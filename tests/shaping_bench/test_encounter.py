@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from algorithms import costs
-from algorithms.adjustments import Consensus
-from algorithms.lola import LOLA, LookAhead
-from algorithms.naive import Naive
-from algorithms.sos import SOS
-from games import make
-from shaping_bench import encounter
-from shaping_bench.encounter import costs_per_update, recorded_updates, run_encounter
+from shaping_bench.algorithms.adjustments import Consensus
+from shaping_bench.algorithms.core import costs
+from shaping_bench.algorithms.lola import LOLA, LookAhead
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.sos import SOS
+from shaping_bench.games import make
+from shaping_bench.run import encounter
+from shaping_bench.run.encounter import costs_per_update, recorded_updates, run_encounter
 
 IPD, TANDEM = make("ipd"), make("tandem")
 

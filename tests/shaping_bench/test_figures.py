@@ -7,9 +7,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from shaping_bench import figures, metagame, results, tables
+from shaping_bench.analysis import metagame
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
+from shaping_bench.publish import figures, tables
+from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 LEARNERS = ("naive", "lola", "sos")

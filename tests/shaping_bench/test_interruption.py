@@ -141,7 +141,7 @@ def test_a_failing_cell_is_listed_and_the_others_are_stored(suite, tmp_path):
         "[shaping_bench.algorithms]\nbroken = broken_rule:Broken\n"
     )
     (plugin / "broken_rule.py").write_text(
-        "from algorithms.base import GradientLearner, pytree_dataclass\n"
+        "from shaping_bench.algorithms.core import GradientLearner, pytree_dataclass\n"
         "@pytree_dataclass\n"
         "class Broken(GradientLearner):\n"
         "    def direction(self, view):\n"

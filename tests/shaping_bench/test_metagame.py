@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from shaping_bench import metagame, results
+from shaping_bench.analysis import metagame
 from shaping_bench.errors import BadInput
+from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 ORACLES = json.loads((Path(__file__).parent / "fixtures" / "metagame.json").read_text())

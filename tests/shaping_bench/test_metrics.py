@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from algorithms import ALGORITHMS
-from games import GAMES, make
-from games.memory_one import STRATEGIES, TEMPLATES
-from shaping_bench import metrics
+from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.errors import BadInput
-from shaping_bench.metrics import (
+from shaping_bench.games import GAMES, make
+from shaping_bench.games.matrix.memory_one import STRATEGIES, TEMPLATES
+from shaping_bench.metrics import definitions as metrics
+from shaping_bench.metrics.definitions import (
     CURVE_METRICS,
     METRICS,
     OBSERVABLES,

@@ -9,25 +9,28 @@ import numpy as np
 import pytest
 import yaml
 
-from algorithms.fixed import TFT, AllC, AllD, Frozen
-from algorithms.lola import LOLA
-from algorithms.naive import Naive
-from algorithms.policy_gradient import NaivePG
-from games import make
-from shaping_bench import claims, devices, metrics, registry
+from shaping_bench.algorithms.fixed import TFT, AllC, AllD, Frozen
+from shaping_bench.algorithms.lola import LOLA
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.policy_gradient import NaivePG
+from shaping_bench.claims import verify as claims
 from shaping_bench.cli import main
-from shaping_bench.encounter import (
+from shaping_bench.errors import BadInput
+from shaping_bench.games import make
+from shaping_bench.metrics import definitions as metrics
+from shaping_bench.run import devices
+from shaping_bench.run.encounter import (
     planned_memory_bytes,
     played_names,
     run_encounter,
     steps_per_update,
     valued_exactly,
 )
-from shaping_bench.errors import BadInput
-from shaping_bench.results import load
-from shaping_bench.runner import run_suite
-from shaping_bench.store import Store, read_parquet
-from shaping_bench.suite import expand, validate
+from shaping_bench.run.runner import run_suite
+from shaping_bench.spec import registry
+from shaping_bench.spec.suite import expand, validate
+from shaping_bench.store.results import load
+from shaping_bench.store.store import Store, read_parquet
 
 IPD, COIN = make("ipd", horizon=10), make("coin-game", horizon=8)
 PG = NaivePG(batch_size=8, lr=0.1)

@@ -10,21 +10,21 @@ import jax
 import numpy as np
 import pytest
 
-from algorithms.cola import COLA
-from games.repeated import RepeatedGame
-from shaping_bench import devices
-from shaping_bench import preparation as phase
-from shaping_bench.claims import Claim, verify
+from shaping_bench.algorithms.cola import COLA
+from shaping_bench.claims.verify import Claim, verify
 from shaping_bench.cli import main
-from shaping_bench.encounter import run_encounter, shared_preparations
 from shaping_bench.errors import BadInput
-from shaping_bench.preparation import Artifacts, needed
-from shaping_bench.registry import make_game, make_learner
-from shaping_bench.results import load as load_results
-from shaping_bench.runner import run_suite
-from shaping_bench.store import Store, read_parquet
-from shaping_bench.suite import expand, validate
-from shaping_bench.tables import table_command
+from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.publish.tables import table_command
+from shaping_bench.run import devices
+from shaping_bench.run import preparation as phase
+from shaping_bench.run.encounter import run_encounter, shared_preparations
+from shaping_bench.run.preparation import Artifacts, needed
+from shaping_bench.run.runner import run_suite
+from shaping_bench.spec.registry import make_game, make_learner
+from shaping_bench.spec.suite import expand, validate
+from shaping_bench.store.results import load as load_results
+from shaping_bench.store.store import Store, read_parquet
 from tests.shaping_bench.walker import Walker, preparation
 
 HERE = Path(__file__).parent

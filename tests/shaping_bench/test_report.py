@@ -12,12 +12,14 @@ import re
 import numpy as np
 import pytest
 
-from shaping_bench import claims, report, sweeps, tables
-from shaping_bench import results as results_
+from shaping_bench.analysis import sweeps
+from shaping_bench.claims import verify as claims
 from shaping_bench.errors import BadInput
-from shaping_bench.report import drawing, episodes, leaderboard, verdicts
-from shaping_bench.report.markup import Addresses
-from shaping_bench.report.page import MAX_POINTS, robustness
+from shaping_bench.publish import report, tables
+from shaping_bench.publish.report import drawing, episodes, leaderboard, verdicts
+from shaping_bench.publish.report.markup import Addresses
+from shaping_bench.publish.report.page import MAX_POINTS, robustness
+from shaping_bench.store import results as results_
 from tests.shaping_bench.page_results import FRAMES, LEARNERS, NAN, PAPERS, VERDICTS, write_page_results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 

@@ -7,8 +7,9 @@ import shutil
 
 import pytest
 
-from shaping_bench import claims, report, tables
-from shaping_bench import results as results_
+from shaping_bench.claims import verify as claims
+from shaping_bench.publish import report, tables
+from shaping_bench.store import results as results_
 from tests.shaping_bench.page_results import FRAMES, LEARNERS, PAPERS, VERDICTS, write_page_results
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

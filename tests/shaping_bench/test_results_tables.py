@@ -12,9 +12,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from shaping_bench import cli, stats, tables
-from shaping_bench import results as results_
+from shaping_bench import cli
+from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput
+from shaping_bench.publish import tables
+from shaping_bench.store import results as results_
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 NAN = float("nan")

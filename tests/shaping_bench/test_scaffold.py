@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shaping_bench import scaffold
-from shaping_bench.conformance import check_game, check_learner
+from shaping_bench.conformance.kit import check_game, check_learner
 from shaping_bench.errors import BadInput
+from shaping_bench.scaffold import scaffold
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"exact": "warm-heart", "sampled": "keen-player", "prepares": "well-read", "game": "small-market"}
@@ -89,8 +89,8 @@ def test_in_the_repository_it_is_registered(tmp_path):
     ):
         assert (tmp_path / file).is_file()
     code = (
-        "from shaping_bench.registry import algorithms, games, make_game, make_learner\n"
-        "from shaping_bench.suite import load\n"
+        "from shaping_bench.spec.registry import algorithms, games, make_game, make_learner\n"
+        "from shaping_bench.spec.suite import load\n"
         "assert list(algorithms())[-1] == 'warm-heart' and list(games())[-1] == 'small-market'\n"
         "print(make_learner('warm-heart(care=0.9)').made.care, make_game('small-market').made.n_players)\n"
         "print(len(load('warm-heart').encounters), len(load('small-market').encounters))\n"

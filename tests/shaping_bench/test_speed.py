@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from shaping_bench import speed
-from shaping_bench.speed import Peer, Work
+from shaping_bench.speed import benchmark as speed
+from shaping_bench.speed.benchmark import Peer, Work
 
 
 def test_rates_are_medians_and_judged_against_target_and_peer():

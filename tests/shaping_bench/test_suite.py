@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from shaping_bench import registry, suite
 from shaping_bench.errors import BadInput
+from shaping_bench.spec import registry, suite
 
 
 def expand(**content):

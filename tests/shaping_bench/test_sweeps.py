@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from shaping_bench import results
+from shaping_bench.analysis.sweeps import series, wandb_sweep, with_settings
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.sweeps import series, wandb_sweep, with_settings
+from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 
@@ -126,7 +126,7 @@ def test_two_values_are_no_sweep_and_an_unknown_metric_is_bad_input(directory):
 
 
 def test_the_robustness_suite_sweeps_what_rules_assume():
-    from shaping_bench.suite import load
+    from shaping_bench.spec.suite import load
 
     suite = load("robustness")
     against = {

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from shaping_bench import stats, tracking
+from shaping_bench.analysis import stats
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.store import Store, write_parquet
-from shaping_bench.tables import table_command
-from shaping_bench.tracking import Tracker
+from shaping_bench.publish import tracking
+from shaping_bench.publish.tables import table_command
+from shaping_bench.publish.tracking import Tracker
+from shaping_bench.store.store import Store, write_parquet
 
 SUITE = {"name": "tiny", "games": ["ipd"], "learners": ["lola", "naive"]}
 RETURNS = np.array([[-1.0, -2.0], [-1.5, -1.0], [np.nan, np.nan]])  # (seed, player); the last diverged
@@ -227,7 +228,7 @@ def test_everything_stays_inside_the_results_directory(tmp_path):
     home.mkdir()
     store_cell(directory, "eeee")
     code = (
-        "import sys; from shaping_bench.tracking import Tracker\n"
+        "import sys; from shaping_bench.publish.tracking import Tracker\n"
         f"assert 'wandb' not in sys.modules\nTracker({str(directory)!r}, {SUITE!r}).finish()"
     )
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": str(tmp_path)}
@@ -272,7 +273,7 @@ def test_an_unknown_mode_is_bad_input(tmp_path):
 
 def test_online_without_credentials_is_bad_input_and_never_asks(tmp_path):
     code = (
-        "from shaping_bench.tracking import Tracker\nfrom shaping_bench.errors import BadInput\n"
+        "from shaping_bench.publish.tracking import Tracker\nfrom shaping_bench.errors import BadInput\n"
         f"try:\n    Tracker({str(tmp_path)!r}, {SUITE!r}, 'online')\nexcept BadInput as error:\n    print(error)"
     )
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}

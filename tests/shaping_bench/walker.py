@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from algorithms import costs
-from algorithms.base import Access, PreparedLearner, field, pytree_dataclass
+from shaping_bench.algorithms.core import Access, PreparedLearner, costs, field, pytree_dataclass
 
 
 @pytree_dataclass
@@ -46,8 +45,8 @@ class Walker(PreparedLearner):
 
 
 def preparation(seeds: int = 2, **hyperparameters: Any) -> Any:
-    from shaping_bench.preparation import Preparation
-    from shaping_bench.registry import Named, make_game
+    from shaping_bench.run.preparation import Preparation
+    from shaping_bench.spec.registry import Named, make_game
 
     rule = Walker(**hyperparameters)
     given = {"num_steps": rule.num_steps, "scale": rule.scale}
@@ -55,8 +54,8 @@ def preparation(seeds: int = 2, **hyperparameters: Any) -> Any:
 
 
 if __name__ == "__main__":  # prepares slowly enough to be killed, saying every step
-    from shaping_bench import devices
-    from shaping_bench.preparation import Artifacts
+    from shaping_bench.run import devices
+    from shaping_bench.run.preparation import Artifacts
 
     devices.configure()
 

@@ -1,0 +1,230 @@
+"""Sampled play: policies in a batch of environments.
+
+Everything is time-major: axis 0 is time, axis 1 the batch of environments, and the players
+come next where there are several. An episode is the game's horizon and starts at ``reset``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from shaping_bench.algorithms.core import costs
+from shaping_bench.algorithms.parts.policies import Policy
+from shaping_bench.games.base import Game
+
+Tree = Any
+
+
+class Trajectory(NamedTuple):
+    """A batch of episodes of length T.
+
+    A state is smaller than what is seen of it, so states are kept and observations are made
+    from them where they are needed.
+
+    Attributes:
+      states: of the environment, before each step and at the end, every leaf ``(T + 1, B, ...)``.
+      actions: integers, ``(T, B, n_players)``.
+      rewards: earned by the actions at the same time, ``(T, B, n_players)``.
+      info: what the game counts, each ``(T, B, n_players)``.
+    """
+
+    states: Tree
+    actions: Array
+    rewards: Array
+    info: Mapping[str, Array]
+
+
+def observations(game: Game, trajectory: Trajectory, player: int) -> Array:
+    """What a player saw: ``(T + 1, B, *observation_shape)``, the end included."""
+    return jax.vmap(jax.vmap(lambda state: game.observe(state)[player]))(trajectory.states)
+
+
+def rollout(
+    key: Array,
+    game: Game,
+    policies: Sequence[Policy],
+    params: Sequence[Tree],
+    batch_size: int,
+    *,
+    num_steps: int | None = None,
+    groups: Sequence[int] | None = None,
+) -> Trajectory:
+    """Plays policies against one another. No gradient passes through it.
+
+    Args:
+      key: randomness of policies and environments.
+      game: a game with a sampled view.
+      policies: one per player.
+      params: their parameters.
+      batch_size: number of environments B (static).
+      num_steps: length T (static); the game's by default.
+      groups: per player the number of parameter sets G: its parameters then have a leading
+        axis G, and every set plays ``B / G`` consecutive environments. 0, the default: one
+        set without such an axis.
+
+    Raises:
+      ValueError: another number of policies than of players; groups that do not divide B.
+    """
+    n = game.n_players
+    if len(policies) != n or len(params) != n:
+        raise ValueError(f"{len(policies)} policies and {len(params)} parameters given, the game has {n} players")
+    sizes = tuple(groups) if groups is not None else (0,) * n
+    if any(size and batch_size % size for size in sizes):
+        raise ValueError(f"groups are {sizes}; allowed: divisors of the batch size {batch_size}, or 0")
+    length = game.num_steps if num_steps is None else num_steps
+    costs.charge(steps=batch_size * length)
+    params = lax.stop_gradient(tuple(params))
+    reset_key, action_key, step_key = jax.random.split(key, 3)
+    # Players come first inside the loop: a vector over environments is then contiguous.
+    seen, states = jax.vmap(game.reset, out_axes=(1, 0))(jax.random.split(reset_key, batch_size))
+    carries = tuple(
+        jax.tree.map(lambda x: jnp.broadcast_to(x, (batch_size, *x.shape)), policy.start()) for policy in policies
+    )
+    words = jax.random.bits(action_key, (length, batch_size), jnp.uint32)
+
+    def step(loop: Any, now: Any) -> Any:
+        seen, states, carries = loop
+        word, key = now
+        actions, moved = [], []
+        for i, policy in enumerate(policies):
+            carry, logits = _acting(policy, sizes[i])(params[i], carries[i], seen[i], states)
+            actions.append(sample(word_of(word, i), logits))
+            moved.append(carry)
+        # What a step brings is computed once. Without barriers the compiler derives it anew for
+        # every number that depends on it.
+        joint = lax.optimization_barrier(jnp.stack(actions))
+        keys = jax.random.split(key, batch_size)
+        step_all = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(1, 0, 1, 0, 1))
+        seen, after, rewards, _, info = lax.optimization_barrier(step_all(keys, states, joint))
+        return (seen, after, tuple(moved)), (states, joint, rewards, info)
+
+    loop = (seen, states, carries)
+    (_, last, _), (before, actions, rewards, info) = lax.scan(step, loop, (words, jax.random.split(step_key, length)))
+    states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
+    return Trajectory(states, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (actions, rewards, info)))
+
+
+def _acting(policy: Policy, groups: int) -> Any:
+    """``policy.step`` for a batch of environments, in groups of equal parameters."""
+    batched = jax.vmap(policy.step, in_axes=(None, 0, 0, 0))
+    if not groups:
+        return batched
+
+    def grouped(params: Tree, carry: Tree, seen: Array, states: Tree) -> Any:
+        split = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), (carry, seen, states))
+        out = jax.vmap(batched)(params, *split)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+    return grouped
+
+
+def word_of(word: Array, player: int) -> Array:
+    """A player's random word of a step, from the one word drawn for all.
+
+    The first player's is the word itself, the others' are scrambled from it (the finaliser of
+    MurmurHash3): each is uniform, and any two are independent down to about 16 bits. Drawing
+    one word each would cost more than all else in a step of a matrix game.
+    """
+    if player == 0:
+        return word
+    x = word + jnp.uint32((0x9E3779B9 * player) % 2**32)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def uniform(words: Array) -> Array:
+    """Random 32-bit words as numbers strictly between 0 and 1, of 23 bits each, so that an action
+    of probability 0 or 1 to rounding is never or always taken."""
+    return ((words >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
+
+
+def sample(words: Array, logits: Array) -> Array:
+    """Actions from random 32-bit words ``(B,)`` and logits ``(B, A)``, by inversion."""
+    draws = uniform(words)
+    if logits.shape[-1] == 2:
+        return (draws >= jax.nn.sigmoid(logits[..., 0] - logits[..., 1])).astype(jnp.int32)
+    below = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)[..., :-1]
+    return jnp.sum((draws[..., None] >= below).astype(jnp.int32), axis=-1)
+
+
+def taken(logits: Array, actions: Array) -> Array:
+    """Log-probabilities of the actions taken: ``(..., A)`` and ``(...)`` to ``(...)``."""
+    if logits.shape[-1] == 2:
+        margin = logits[..., 0] - logits[..., 1]
+        return jax.nn.log_sigmoid(jnp.where(actions == 0, margin, -margin))
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    chosen = actions[..., None] == jnp.arange(logits.shape[-1])
+    return jnp.sum(jnp.where(chosen, log_probs, 0.0), axis=-1)
+
+
+def log_probs(game: Game, policy: Policy, params: Tree, trajectory: Trajectory, player: int) -> Array:
+    """Log-probabilities of a player's actions, ``(T, B)``, differentiable in its parameters."""
+    seen = observations(game, trajectory, player)[:-1]
+    return taken(policy.unroll(params, seen), trajectory.actions[..., player])
+
+
+def entropy(logits: Array) -> Array:
+    """Entropy of the action distributions, ``(..., A)`` to ``(...)``, in nats."""
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def live(
+    key: Array,
+    game: Game,
+    learners: Sequence[Any],
+    params: Sequence[Tree],
+    states: Sequence[Tree],
+    num_steps: int | None = None,
+) -> tuple[Trajectory, tuple[Tree, ...]]:
+    """One episode in one environment in which those who learn online learn as they play.
+
+    Learners with ``online`` act by ``act(word, state, observation)`` and learn after every step
+    by ``react(game, state, observation, reward, next_observation)``; the others play their
+    policies, unchanged.
+
+    Returns:
+      The trajectory, with a batch axis of length 1, and the new states of all learners.
+    """
+    length = game.num_steps if num_steps is None else num_steps
+    costs.charge(steps=length)
+    n = game.n_players
+    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
+    reset_key, action_key, step_key = jax.random.split(key, 3)
+    seen, state = game.reset(reset_key)
+    # One word per action, drawn ahead: a key derived at every step costs more than all else in it.
+    words = jax.random.bits(action_key, (length, n), jnp.uint32)
+
+    def step(loop: Any, now: Any) -> Any:
+        seen, state, carries, minds = loop
+        draws, key = now
+        actions, moved = [], []
+        for i, rule in enumerate(learners):
+            carry = carries[i]
+            if rule.online:
+                action = rule.act(draws[i], minds[i], seen[i])
+            else:
+                carry, logits = policies[i].step(params[i], carry, seen[i], state)
+                action = sample(draws[i], logits)
+            actions.append(action)
+            moved.append(carry)
+        joint = jnp.stack(actions)
+        # What a step brings is computed once. Without barriers the compiler derives it anew for
+        # every number that depends on it, several times the work of the step itself.
+        then, after, rewards, _, info = lax.optimization_barrier(game.step(key, state, lax.optimization_barrier(joint)))
+        minds = tuple(
+            rule.react(game, minds[i], seen[i], rewards[i], then[i]) if rule.online else minds[i]
+            for i, rule in enumerate(learners)
+        )
+        return (then, after, tuple(moved), minds), (state, joint, rewards, info)
+
+    loop = (seen, state, tuple(policy.start() for policy in policies), tuple(states))
+    inputs = (words, jax.random.split(step_key, length))
+    (_, last, _, minds), (before, actions, rewards, info) = lax.scan(step, loop, inputs)
+    stacked = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
+    trajectory = Trajectory(stacked, actions, rewards, info)
+    return jax.tree.map(lambda x: x[:, None], trajectory), minds

@@ -1,0 +1,330 @@
+"""Policies: what acts. Parameters, carry and observation to action logits.
+
+A policy object holds shapes only, no numbers; it is hashable and belongs to the program. Its
+parameters are the player's, as the learner initialises them. Acting is one step of one
+environment (``step``); learning looks at whole trajectories (``unroll``).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from shaping_bench.algorithms.parts.networks import Network
+from shaping_bench.games.base import Game
+
+Tree = Any
+
+
+class Policy:
+    """Base of all policies."""
+
+    def init(self, key: Array) -> Tree:
+        """Initial parameters."""
+        raise NotImplementedError
+
+    def start(self) -> Tree:
+        """Carry of one environment at the start of an episode."""
+        return ()
+
+    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+        """Acts in one environment: returns the new carry and logits ``(n_actions,)``.
+
+        Args:
+          params: of this policy.
+          carry: of this environment.
+          observation: what the player sees.
+          state: state of the environment, for scripted policies; learned ones ignore it.
+        """
+        raise NotImplementedError
+
+    def unroll(self, params: Tree, observations: Array) -> Array:
+        """Logits ``(T, B, n_actions)`` along whole episodes, ``observations`` being ``(T, B, ...)``."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabular(Policy):
+    """Logits of action 0, one per state: memory-one policies ``[start, CC, CD, DC, DD]``.
+
+    Parameters are a vector ``(num_states,)``, or anything that stacks to one.
+    """
+
+    num_states: int
+
+    def init(self, key: Array) -> Array:
+        return jax.random.normal(key, (self.num_states,))
+
+    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+        return carry, self.unroll(params, observation)
+
+    def unroll(self, params: Tree, observations: Array) -> Array:
+        table = params if isinstance(params, jax.Array) else jnp.stack([jnp.asarray(x) for x in params])
+        logits = select(table, observations)
+        return jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)
+
+
+def select(table: Array, index: Array) -> Array:
+    """``table[index]`` for a short table ``(n,)`` as a sum of comparisons: gathers, and the
+    scatters that are their derivatives, do not vectorise."""
+    total = jnp.zeros(index.shape, table.dtype)
+    for k in range(table.shape[0]):
+        total = total + jnp.where(index == k, table[k], 0.0)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted(Policy):
+    """A fixed strategy that the game defines by a rule of its state; no parameters."""
+
+    game: Game
+    name: str
+    player: int
+
+    def init(self, key: Array) -> Tree:
+        del key
+        return ()
+
+    def start(self) -> Tree:
+        return jnp.zeros(())
+
+    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+        return self.game.script(self.name, carry, state, self.player)
+
+
+BOARD_PLANES = 4
+"""Planes of the Coin Game that show the board: both players, both colours' coins."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How observations enter a network.
+
+    Attributes:
+      kind: ``"planes"`` as they are, ``"board"`` without the constant ones among them, ``"flat"``
+        planes as a vector, ``"states"`` one-hot of the memory-one state, ``"moves"`` one-hot of
+        own and other's last action, zeros at the start (LOQA's code).
+      size: for ``states`` the number of states.
+      shape: of the encoded observation.
+    """
+
+    kind: str
+    size: int
+    shape: tuple[int, ...]
+
+    def __call__(self, observations: Array) -> Array:
+        if self.kind in ("planes", "board"):
+            return observations[..., : self.shape[0], :, :]
+        if self.kind == "flat":
+            return observations.reshape(*observations.shape[:-3], -1)
+        if self.kind == "states":
+            return jax.nn.one_hot(observations, self.size)
+        before = observations - 1
+        own, other = before // 2, before % 2
+        moves = jnp.stack([own == 0, own == 1, other == 0, other == 1], axis=-1)
+        return jnp.where((observations > 0)[..., None], moves, False).astype(jnp.result_type(float))
+
+
+def encoding(game: Game, kind: str | None = None) -> Encoding:
+    """How a game's observations enter a network; by default one-hot states or flat planes.
+
+    Raises:
+      ValueError: the game's observations have no such encoding.
+    """
+    shape: tuple[int, ...] = game.observation_shape
+    kind = kind or ("flat" if len(shape) == 3 else "states")
+    if (len(shape) == 3) != (kind in ("planes", "board", "flat")) or (kind == "moves" and game.n_players != 2):
+        raise ValueError(f"observations of shape {shape} have no encoding {kind!r}")
+    if kind in ("planes", "board", "flat"):
+        size = 0
+        channels, rows, columns = shape
+        shape = {
+            "planes": shape,
+            "board": (min(channels, BOARD_PLANES), rows, columns),
+            "flat": (channels * rows * columns,),
+        }[kind]
+    else:
+        size = 1 + 2**game.n_players
+        shape = (size,) if kind == "states" else (4,)
+    return Encoding(kind, size, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A network over encoded observations: actor, critic or both.
+
+    Attributes:
+      network: the flax module.
+      encoding: of the observations.
+      clock: appends the time step, as a raw number, to the input (LOQA's critics); a policy
+        that acts has none.
+    """
+
+    network: Network
+    encoding: Encoding
+    clock: bool = False
+
+    def init(self, key: Array) -> Tree:
+        shape = self.encoding.shape
+        x = jnp.zeros((shape[0] + 1,) if self.clock else shape)
+        return self.network.init(key, self.network.start(), x)["params"]
+
+    def start(self) -> Tree:
+        return self.network.start()
+
+    def step(self, params: Tree, carry: Tree, observation: Array) -> tuple[Tree, Mapping[str, Array]]:
+        return self.network.apply({"params": params}, carry, self.encoding(observation))  # type: ignore[return-value]
+
+    def unroll(self, params: Tree, observations: Array) -> Mapping[str, Array]:
+        """All heads along whole episodes, each ``(T, B, size)``."""
+        x = self.encoding(observations)
+        if self.clock:
+            time = jnp.arange(x.shape[0], dtype=x.dtype).reshape(-1, *([1] * (x.ndim - 1)))
+            x = jnp.concatenate([x, jnp.broadcast_to(time, (*x.shape[:-1], 1))], axis=-1)
+        return self.network.apply({"params": params}, x, method="unroll")  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkPolicy(Policy):
+    """Acts by the head ``logits`` of a network.
+
+    Attributes:
+      net: the network.
+      part: where its parameters lie within the player's, if those hold more (critics).
+    """
+
+    net: Net
+    part: str | None = None
+
+    def init(self, key: Array) -> Tree:
+        params = self.net.init(key)
+        return params if self.part is None else {self.part: params}
+
+    def start(self) -> Tree:
+        return self.net.start()
+
+    def _own(self, params: Tree) -> Tree:
+        return params if self.part is None else params[self.part]
+
+    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+        carry, heads = self.net.step(self._own(params), carry, observation)
+        return carry, heads["logits"]
+
+    def unroll(self, params: Tree, observations: Array) -> Array:
+        return self.net.unroll(self._own(params), observations)["logits"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exploring(Policy):
+    """Plays a uniformly random action with probability ``epsilon``, else what the policy says."""
+
+    policy: Policy
+    epsilon: Any
+
+    def init(self, key: Array) -> Tree:
+        return self.policy.init(key)
+
+    def start(self) -> Tree:
+        return self.policy.start()
+
+    def _mixed(self, logits: Array) -> Array:
+        return jnp.log((1.0 - self.epsilon) * jax.nn.softmax(logits) + self.epsilon / logits.shape[-1])
+
+    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+        carry, logits = self.policy.step(params, carry, observation, state)
+        return carry, self._mixed(logits)
+
+    def unroll(self, params: Tree, observations: Array) -> Array:
+        return self._mixed(self.policy.unroll(params, observations))
+
+
+# --- actors and critics by name ---------------------------------------------------------------
+
+NETWORKS = ("auto", "tabular", "mlp", "gru", "conv-mlp", "conv-gru", "conv-lstm")
+"""``conv-mlp``: two circular 3x3 convolutions of 2 filters and a dense layer, of the board alone
+(M-FOS's naive learner). ``mlp``: two tanh layers. ``gru``: dense + GRU (POLA). ``conv-gru``: two circular 3x3
+convolutions of 16 filters + GRU (M-FOS). ``conv-lstm``: two 3x3 convolutions of 20 filters +
+LSTM (LOLA; without its batch normalisation)."""
+
+_WIDTHS = {"mlp": 64, "gru": 64, "conv-mlp": 8, "conv-gru": 16, "conv-lstm": 32}
+
+
+def resolved(game: Game, network: str, otherwise: str) -> str:
+    """The network meant by ``auto``: a table where the game is memory-one, else ``otherwise``.
+
+    Raises:
+      ValueError: a table or a convolution for a game that is not made for it.
+    """
+    if network == "auto":
+        network = "tabular" if game.memory_one else otherwise
+    if network == "tabular" and not game.memory_one:
+        raise ValueError("has network='tabular', which needs a repeated two-action game; allowed: mlp, gru, conv-...")
+    if network.startswith("conv") and len(game.observation_shape) != 3:
+        raise ValueError(f"has network={network!r}, which needs observations in planes; allowed: tabular, mlp, gru")
+    return network
+
+
+def net(game: Game, network: str, heads: tuple[tuple[str, int], ...], hidden: int | None = None) -> Net:
+    """A network by name, with the units of its papers unless ``hidden`` is given."""
+    width = hidden or _WIDTHS[network]
+    if network == "mlp":
+        module = Network(heads=heads, dense=(width, width), activation="tanh")
+    elif network == "gru":
+        module = Network(heads=heads, dense=(width,), cell="gru", width=width)
+    elif network == "conv-mlp":
+        module = Network(heads=heads, conv=(2, 2), padding="CIRCULAR", dense=(width,))
+        return Net(module, encoding(game, "board"))
+    elif network == "conv-gru":
+        module = Network(heads=heads, conv=(16, 16), padding="CIRCULAR", cell="gru", width=width)
+    else:
+        module = Network(heads=heads, conv=(20, 20), cell="lstm", width=width)
+    return Net(module, encoding(game, "planes" if network.startswith("conv") else None))
+
+
+def actor(game: Game, network: str, player: int = 0, hidden: int | None = None) -> Policy:
+    """The policy of a resolved network's name."""
+    if network == "tabular":
+        return Tabular(game.sizes[player])
+    return NetworkPolicy(net(game, network, (("logits", game.n_actions),), hidden))
+
+
+@dataclasses.dataclass(frozen=True)
+class TabularCritic:
+    """One value per memory-one state, zero at first."""
+
+    num_states: int
+
+    def init(self, key: Array) -> Array:
+        del key
+        return jnp.zeros((self.num_states,))
+
+    def unroll(self, params: Array, observations: Array) -> Array:
+        """Values ``(T, B)``."""
+        return select(params, observations)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetCritic:
+    """A network's head ``value``."""
+
+    net: Net
+
+    def init(self, key: Array) -> Tree:
+        return self.net.init(key)
+
+    def unroll(self, params: Tree, observations: Array) -> Array:
+        """Values ``(T, B)`` along whole episodes."""
+        return self.net.unroll(params, observations)["value"][..., 0]
+
+
+Critic = TabularCritic | NetCritic
+
+
+def critic(game: Game, network: str, player: int = 0, hidden: int | None = None) -> Critic:
+    """A critic of its own, of the same shape as the actor of that name."""
+    if network == "tabular":
+        return TabularCritic(game.sizes[player])
+    return NetCritic(net(game, network, (("value", 1),), hidden))

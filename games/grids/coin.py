@@ -1,0 +1,488 @@
+"""The Coin Game: two players, red and blue, collect red and blue coins on a torus.
+
+Both move at once. Whoever is on a coin after the move takes it and is paid, whatever its
+colour; if it was the other player's colour, the other pays a penalty. Taking only one's own
+coins is best for both together; taking every coin is what a short-sighted player does.
+Introduced by Lerer & Peysakhovich 2017 (arXiv 1707.01068).
+
+Published implementations differ in the number of coins, who is paid when both arrive, where
+coins and players appear, what is seen and how episodes are chained, so much that their
+returns cannot be compared. Each is a *preset* here; every single rule can be changed too.
+
+Observations are planes ``(n_players, channels, size, size)``, whatever the preset: flattening
+them (LOLA-DiCE, POLA) or moving channels last (JaxMARL) is the policy's business.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from shaping_bench.games.base import Game
+from shaping_bench.games.fields import field, pytree_dataclass
+
+Pair = tuple[Array, Array]
+
+RED, BLUE = 0, 1
+
+MOVES: dict[str, tuple[tuple[int, int], ...]] = {
+    "lola": ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 0)),
+    "loqa": ((0, -1), (0, 1), (-1, 0), (1, 0), (0, 0)),
+}
+"""Change of (row, column) by each action. The fifth, to stay, exists in five-action games."""
+
+
+class Rules(NamedTuple):
+    """The conventions in which published Coin Games differ; ``CoinGame`` says what each means."""
+
+    num_coins: int
+    num_actions: int
+    moves: str
+    tie_rule: str
+    initial_players: str
+    initial_coins: str
+    respawn: str
+    colours: str
+    observation: str
+    extra_planes: str
+    boundary: str
+    horizon: int
+    episodes: int
+
+
+_LOQA = Rules(
+    num_coins=1,
+    num_actions=4,
+    moves="loqa",
+    tie_rule="both",
+    initial_players="any",
+    initial_coins="free",
+    respawn="free",
+    colours="alternate",
+    observation="relative",
+    extra_planes="none",
+    boundary="none",
+    horizon=50,
+    episodes=1,
+)
+_POLA = _LOQA._replace(moves="lola", observation="global")
+_LOLA_DICE = _POLA._replace(initial_players="distinct", horizon=150)
+_MFOS = _LOQA._replace(
+    num_coins=2,
+    moves="lola",
+    initial_coins="any",
+    respawn="any",
+    extra_planes="rewards_done",
+    boundary="reset_step",
+    horizon=16,
+    episodes=16,
+)
+
+PRESETS: dict[str, Rules] = {
+    "loqa": _LOQA,
+    "pola": _POLA,
+    "lola_dice": _LOLA_DICE,
+    "lola": _LOLA_DICE._replace(tie_rule="red_first"),
+    "mfos": _MFOS,
+    "jaxmarl": _MFOS._replace(num_actions=5, extra_planes="none", boundary="zero_last_reward", episodes=10),
+}
+"""From the official code of each. LOQA's game is also that of BRS and Advantage Alignment.
+
+M-FOS seats the agent that sees itself first now as red, now as blue; here own planes come
+first for both. JaxMARL's game is that of pax; its library default is a horizon of 10, pax
+plays 16 (as here) and up to 600 episodes in a row.
+"""
+
+
+class State(NamedTuple):
+    """State of a game. Cells count row by row from the top left, ``row * size + column``.
+
+    Everything is a tuple of scalars: under ``vmap`` each becomes one contiguous vector.
+
+    Attributes:
+      time: steps since ``reset``.
+      players: cells of the red and the blue player.
+      coins: cells of the coins.
+      owners: colour of each coin, 0 red or 1 blue.
+      rewards: rewards of the last step, zero at the start of an episode.
+    """
+
+    time: Array
+    players: Pair
+    coins: tuple[Array, ...]
+    owners: tuple[Array, ...]
+    rewards: Pair
+
+
+def _override(doc: str, *choices: Any) -> Any:
+    return field(None, f"{doc}; none: as the preset", choices=(None, *choices), static=True)
+
+
+@pytree_dataclass
+class CoinGame(Game):
+    """The Coin Game, in the sampled view. All rules default to those of the preset."""
+
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+
+    preset: str = field("loqa", "whose conventions to play by", choices=tuple(PRESETS), static=True)
+    size: int = field(3, "rows and columns of the torus", low=2, high=16, static=True)
+    gamma: float = field(0.96, "discount", low=0.0, high=1.0)
+    reward_own: float = field(1.0, "reward for taking a coin of the own colour")
+    reward_other: float = field(1.0, "reward for taking a coin of the other's colour")
+    penalty: float = field(-2.0, "reward of a coin's owner when the other takes it")
+    horizon: int | None = field(None, "steps of an episode; none: as the preset", low=1, static=True)
+    episodes: int | None = field(None, "episodes before a game is done; none: as the preset", low=1, static=True)
+    num_coins: int | None = _override("one coin of changing colour, or one coin of each colour", 1, 2)
+    num_actions: int | None = _override("four directions, or these and to stay", 4, 5)
+    moves: str | None = _override("order of the directions: right left down up, or left right up down", "lola", "loqa")
+    tie_rule: str | None = _override(
+        "who takes a coin that both arrive at: each as if alone, red alone, or each half", "both", "red_first", "split"
+    )
+    initial_players: str | None = _override("may players start on one cell", "any", "distinct")
+    initial_coins: str | None = _override("first coins on cells without players, or on any", "free", "any")
+    respawn: str | None = _override("new coins on cells without players, or on any", "free", "any")
+    colours: str | None = _override("colour of the next coin, if there is one", "alternate", "random")
+    observation: str | None = _override(
+        "planes [red, blue, red coin, blue coin]; [me, other, my coin, other's coin]; these with me at the centre",
+        "global",
+        "relative",
+        "egocentric",
+    )
+    extra_planes: str | None = _override(
+        "constant planes of own reward, other's reward, end of episode", "none", "rewards_done"
+    )
+    boundary: str | None = _override(
+        "last step of an episode: as any, only resets the board, or is not paid",
+        "none",
+        "reset_step",
+        "zero_last_reward",
+    )
+
+    @property
+    def rules(self) -> Rules:
+        """The rules in force: the preset's, but for those given."""
+        given = {name: getattr(self, name) for name in Rules._fields}
+        return PRESETS[self.preset]._replace(**{k: v for k, v in given.items() if v is not None})
+
+    @property
+    def n_players(self) -> int:
+        return 2
+
+    @property
+    def n_actions(self) -> int:
+        return self.rules.num_actions
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """None: policies are networks of the learner's choice."""
+        return ()
+
+    @property
+    def symmetric(self) -> bool:
+        """Exchanging two policies exchanges their returns, if each sees the board from its own seat."""
+        rules = self.rules
+        return rules.tie_rule != "red_first" and rules.observation != "global"
+
+    @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """Shape of one player's observation: channels, rows, columns."""
+        return (4 if self.rules.extra_planes == "none" else 7, self.size, self.size)
+
+    @property
+    def num_steps(self) -> int:
+        """Calls of ``step`` until a game is done."""
+        return self.rules.horizon * self.rules.episodes
+
+    @property
+    def num_moves(self) -> int:
+        """The same without those that only reset the board: what returns per step divide by."""
+        idle = 1 if self.rules.boundary == "reset_step" else 0
+        return (self.rules.horizon - idle) * self.rules.episodes
+
+    def reset(self, key: Array) -> tuple[Array, State]:
+        """Returns observations ``(n_players, *observation_shape)`` and state."""
+        state = self._board(jax.random.bits(key, (2,), jnp.uint32))
+        return self.observe(state), state
+
+    def step(self, key: Array, state: State, actions: Array) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """One simultaneous move.
+
+        Args:
+          key: chance of this step: where and in which colour coins reappear.
+          state: from ``reset`` or ``step``.
+          actions: ``(n_players,)`` integers below ``n_actions``.
+
+        Returns:
+          Observations ``(n_players, *observation_shape)``, state, rewards ``(n_players,)``,
+          done (of the last episode), and as info the pick-ups of each player, ``own_coins`` and
+          ``other_coins``, ``(n_players,)``.
+        """
+        rules = self.rules
+        chained = rules.episodes > 1
+        bits = jax.random.bits(key, (3 if chained else 1,), jnp.uint32)
+        players = (self._moved(state.players[0], actions[0]), self._moved(state.players[1], actions[1]))
+        own, other = self._pick_ups(players, state)
+        coins, owners = self._respawned(bits[0], players, state)
+        rewards = self._paid(own, other)
+        if rules.boundary != "none":
+            last = state.time % rules.horizon == rules.horizon - 1
+            rewards = _where(last, _zeros(rewards), rewards)
+            if rules.boundary == "reset_step":
+                own, other = _where(last, _zeros((own, other)), (own, other))
+        after = State(state.time + 1, players, coins, owners, rewards)
+        if chained:
+            fresh = self._board(bits[1:])._replace(time=after.time)
+            after = _where(after.time % rules.horizon == 0, fresh, after)
+        info = {"own_coins": jnp.stack(own), "other_coins": jnp.stack(other)}
+        return self.observe(after), after, jnp.stack(rewards), after.time >= self.num_steps, info
+
+    def observe(self, state: State) -> Array:
+        """What the players see of a state, ``(n_players, *observation_shape)``.
+
+        A state is much smaller than its observation: store the one, recompute the other.
+        """
+        n = self.size
+        seats = (RED, RED) if self.rules.observation == "global" else (RED, BLUE)
+        # One comparison for all planes, which vectorises: planes built apart do not.
+        pieces = jnp.stack([jnp.stack(self._pieces(state, seat)) for seat in seats])
+        planes = (pieces[..., None] == jnp.arange(n * n, dtype=jnp.int32)).astype(jnp.result_type(float))
+        if self.rules.extra_planes == "rewards_done":
+            # The end shows where play has ended but the board is still to be reset.
+            ended = (state.time % self.rules.horizon == self.rules.horizon - 1).astype(planes.dtype)
+            constants = jnp.stack([jnp.stack([state.rewards[i], state.rewards[1 - i], ended]) for i in seats])
+            planes = jnp.concatenate([planes, jnp.broadcast_to(constants[..., None], (2, 3, n * n))], axis=1)
+        return planes.reshape(2, -1, n, n)
+
+    def board(self, state: State) -> dict[str, Any]:
+        """``grid``: its side; ``agents``: row and column of either player; ``coins``: their place
+        (``at``) and colour (``owner``)."""
+
+        def place(cell: Array) -> list[int]:
+            return list(divmod(int(cell), self.size))
+
+        coins = [{"at": place(c), "owner": int(o)} for c, o in zip(state.coins, state.owners, strict=True)]
+        return {"grid": self.size, "agents": [place(cell) for cell in state.players], "coins": coins}
+
+    def paid(self, observations: Array, actions: Array) -> Array:
+        """Reads the board off the planes; a fresh coin's cell does not matter to what is paid.
+
+        Raises:
+          ValueError: the planes are centred on the player, which hides where the board ends.
+        """
+        if self.rules.observation == "egocentric":
+            raise ValueError("rewards cannot be read from egocentric observations")
+        cells = observations[..., :4, :, :].reshape(*observations.shape[:-3], 4, -1)
+        where = jnp.argmax(cells, axis=-1).astype(jnp.int32)
+        present = jnp.max(cells, axis=-1) > 0.5
+
+        def one(where: Array, present: Array, actions: Array) -> Array:
+            if self.rules.num_coins == 1:
+                coins: tuple[Array, ...] = (jnp.where(present[2], where[2], where[3]),)
+                owners: tuple[Any, ...] = (jnp.where(present[2], RED, BLUE).astype(jnp.int32),)
+            else:
+                coins, owners = (where[2], where[3]), (jnp.int32(RED), jnp.int32(BLUE))
+            nothing = jnp.zeros(())
+            state = State(jnp.int32(0), (where[0], where[1]), coins, owners, (nothing, nothing))
+            players = (self._moved(where[0], actions[0]), self._moved(where[1], actions[1]))
+            return jnp.stack(self._paid(*self._pick_ups(players, state)))
+
+        flat = one
+        for _ in range(actions.ndim - 1):
+            flat = jax.vmap(flat)
+        return flat(where, present, actions)
+
+    scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "tft", "random")
+
+    def script(self, name: str, memory: Array, state: State, player: int) -> tuple[Array, Array]:
+        """``all-c`` and ``all-d`` are LOQA's always-cooperate and always-defect, see below;
+        ``tft`` (POLA's evaluation) cooperates, defects after a step that cost it something and
+        cooperates again after one that paid."""
+        if name == "random":
+            return memory, jnp.zeros((self.n_actions,))
+        reward = state.rewards[player]
+        memory = jnp.where(reward < 0, 1.0, jnp.where(reward > 0, 0.0, memory))
+        defects = jnp.asarray({"all-c": False, "all-d": True, "tft": memory > 0.5}[name])
+        cost = jnp.where(defects, _greed(self, state, player), _restraint(self, state, player))
+        return memory, jnp.where(cost == jnp.min(cost), 0.0, -jnp.inf)
+
+    def _paid(self, own: Pair, other: Pair) -> Pair:
+        """Rewards of the pick-ups."""
+        return (
+            self.reward_own * own[0] + self.reward_other * other[0] + self.penalty * other[1],
+            self.reward_own * own[1] + self.reward_other * other[1] + self.penalty * other[0],
+        )
+
+    def _pieces(self, state: State, seat: int) -> list[Array]:
+        """The cell to mark in each of the four planes that a seat sees; -1 for none."""
+        n, order = self.size, (seat, 1 - seat)
+        if self.rules.num_coins == 1:
+            coins = [jnp.where(state.owners[0] == i, state.coins[0], -1) for i in order]
+        else:
+            coins = [state.coins[i] for i in order]
+        pieces = [*(state.players[i] for i in order), *coins]
+        if self.rules.observation != "egocentric":
+            return pieces
+        own_row, own_column = self._place(state.players[seat])
+
+        def centred(cell: Array) -> Array:
+            row, column = self._place(cell)
+            shifted = n * _wrapped(row - own_row + n // 2, n) + _wrapped(column - own_column + n // 2, n)
+            return jnp.where(cell < 0, cell, shifted)
+
+        return [centred(cell) for cell in pieces]
+
+    def _board(self, bits: Array) -> State:
+        """The start of an episode, from two random words."""
+        rules, cells = self.rules, self.size**2
+        if rules.initial_players == "distinct":
+            red, rest = _below(cells, bits[0])
+            blue, _ = _below(cells - 1, rest)
+            blue = blue + (blue >= red)
+        else:
+            red, rest = _below(cells, bits[0])
+            blue, _ = _below(cells, rest)
+        colour, rest = _below(2, bits[1])
+        coins = []
+        for _ in range(rules.num_coins):
+            cell, rest = self._coin_cell(rest, (red, blue), rules.initial_coins)
+            coins.append(cell)
+        owners = (colour,) if rules.num_coins == 1 else (jnp.int32(RED), jnp.int32(BLUE))
+        nothing = jnp.zeros(())
+        return State(jnp.int32(0), (red, blue), tuple(coins), owners, (nothing, nothing))
+
+    def _coin_cell(self, bits: Array, players: Pair, where: str) -> tuple[Array, Array]:
+        """A random cell for a coin, and what is left of the random word."""
+        cells = self.size**2
+        if where == "any":
+            return _below(cells, bits)
+        first, second = jnp.minimum(*players), jnp.maximum(*players)
+        apart = (first != second).astype(jnp.int32)
+        cell, rest = _below(cells - 1 - apart, bits)
+        cell = cell + (cell >= first)  # counts through the free cells: skips the lower taken one,
+        return cell + ((cell >= second) & (apart > 0)), rest  # then the higher one
+
+    def _respawned(self, bits: Array, players: Pair, state: State) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Coins and their owners after the players have moved: what was taken reappears."""
+        rules = self.rules
+        coins, owners = [], []
+        for cell, owner in zip(state.coins, state.owners, strict=True):
+            taken = (cell == players[0]) | (cell == players[1])
+            new, bits = self._coin_cell(bits, players, rules.respawn)
+            coins.append(jnp.where(taken, new, cell))
+            if rules.num_coins == 1:
+                colour, bits = (1 - owner, bits) if rules.colours == "alternate" else _below(2, bits)
+                owner = jnp.where(taken, colour, owner)
+            owners.append(owner)
+        return tuple(coins), tuple(owners)
+
+    def _pick_ups(self, players: Pair, state: State) -> tuple[Pair, Pair]:
+        """Own and other's coins that each player is paid for after moving to ``players``."""
+        rule = self.rules.tie_rule
+        dtype = jnp.result_type(float)
+        own, other = list(_zeros(state.rewards)), list(_zeros(state.rewards))
+        for cell, owner in zip(state.coins, state.owners, strict=True):
+            red, blue = players[0] == cell, players[1] == cell
+            if rule == "red_first":
+                blue &= ~red
+            share = jnp.where(red & blue, 0.5, 1.0) if rule == "split" else 1.0
+            for i, takes in enumerate((red, blue)):
+                own[i] += share * (takes & (owner == i)).astype(dtype)
+                other[i] += share * (takes & (owner != i)).astype(dtype)
+        return (own[0], own[1]), (other[0], other[1])
+
+    def _place(self, cell: Array) -> tuple[Array, Array]:
+        """Row and column of a cell."""
+        row = lax.div(cell, jnp.int32(self.size))
+        return row, cell - row * self.size
+
+    def _moved(self, cell: Array, action: Array) -> Array:
+        # Sums of comparisons instead of a table: gathers do not vectorise.
+        row, column = self._place(cell)
+        for k, (down, right) in enumerate(MOVES[self.rules.moves][: self.n_actions]):
+            chosen = (action == k).astype(jnp.int32)
+            row, column = row + down * chosen, column + right * chosen
+        return self.size * _wrapped(row, self.size) + _wrapped(column, self.size)
+
+
+def _wrapped(x: Array, n: int) -> Array:
+    """``x`` modulo ``n``, for ``-n <= x < 2 n``."""
+    return jnp.where(x < 0, x + n, jnp.where(x >= n, x - n, x))
+
+
+def _below(count: Any, bits: Array) -> tuple[Array, Array]:
+    """A uniform integer below ``count <= 256`` from a random word, and a word for the next draw.
+
+    The word is a binary fraction; times ``count``, its whole part is the draw and its fraction
+    is random again. The draws from one word are biased by at most the product of their counts
+    over 2^32.
+    """
+    k = jnp.asarray(count, jnp.uint32)
+    high, low = bits >> 16, bits & 0xFFFF
+    return ((high * k + ((low * k) >> 16)) >> 16).astype(jnp.int32), bits * k
+
+
+def _where(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+# --- scripted policies ----------------------------------------------------------------
+
+
+def always_defect(game: CoinGame, key: Array, state: State, player: int) -> Array:
+    """The greedy action: towards the nearest coin of whatever colour, ties broken at random.
+
+    The opponent that LOQA's league calls always-defect.
+    """
+    return _least(key, _greed(game, state, player))
+
+
+def always_cooperate(game: CoinGame, key: Array, state: State, player: int) -> Array:
+    """Towards an own coin, away from the other's coin, ties broken at random.
+
+    As LOQA's league defines it for one coin. With one coin of each colour: towards the own
+    coin, but never onto the other's.
+    """
+    return _least(key, _restraint(game, state, player))
+
+
+def uniformly_random(game: CoinGame, key: Array, state: State, player: int) -> Array:
+    """Any action, all with the same probability."""
+    del state, player
+    return _below(game.n_actions, jax.random.bits(key, (), jnp.uint32))[0]
+
+
+def _distances(game: CoinGame, state: State, player: int) -> list[Array]:
+    """Torus Manhattan distance to each coin after each action, a list of ``(n_actions,)``."""
+    n = game.size
+    moves = jnp.array(MOVES[game.rules.moves][: game.n_actions], jnp.int32).T
+    after = [_wrapped(x + move, n) for x, move in zip(game._place(state.players[player]), moves, strict=True)]
+    out = []
+    for coin in state.coins:
+        apart = [jnp.abs(a - b) for a, b in zip(after, game._place(coin), strict=True)]
+        out.append(jnp.minimum(apart[0], n - apart[0]) + jnp.minimum(apart[1], n - apart[1]))
+    return out
+
+
+def _restraint(game: CoinGame, state: State, player: int) -> Array:
+    distances = _distances(game, state, player)
+    if game.rules.num_coins == 1:
+        mine = state.owners[0] == player
+        return jnp.where(mine, distances[0], -distances[0])
+    own, other = distances[player], distances[1 - player]
+    return jnp.where(other == 0, 2 * game.size, own)
+
+
+def _greed(game: CoinGame, state: State, player: int) -> Array:
+    distances = _distances(game, state, player)
+    return distances[0] if len(distances) == 1 else jnp.minimum(*distances)
+
+
+def _least(key: Array, cost: Array) -> Array:
+    """Index of a smallest integer cost, ties broken at random."""
+    noise = jax.random.uniform(key, cost.shape, jnp.float32)
+    return jnp.argmin(cost + noise).astype(jnp.int32)

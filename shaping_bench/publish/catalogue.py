@@ -1,0 +1,136 @@
+"""What exists: algorithms, games, metrics, suites and claims, for ``shaping-bench list``."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shaping_bench.spec import registry, suite
+
+KINDS = ("algorithms", "games", "metrics", "suites", "claims")
+
+
+def catalogue(kinds: Sequence[str] | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Per kind a list of records, plain enough for JSON."""
+    makers = {"algorithms": _algorithms, "games": _games, "metrics": _metrics, "suites": _suites, "claims": _claims}
+    return {kind: makers[kind]() for kind in kinds or KINDS}
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _hyperparameters(cls: type, defaults: dict[str, Any]) -> dict[str, Any]:
+    out = {}
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        default = defaults.get(f.name, None if f.default is dataclasses.MISSING else f.default)
+        meta = f.metadata
+        out[f.name] = {"default": default, "doc": meta.get("doc", ""), "low": meta.get("low"), "high": meta.get("high")}
+        if meta.get("choices"):
+            out[f.name]["choices"] = list(meta["choices"])
+        out[f.name]["swept"] = not meta.get("static", False)
+    return out
+
+
+def _algorithms() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "summary": _summary(cls),
+            "access": str(cls.access),
+            "needs_preparation": cls.needs_preparation,
+            "views": sorted(cls.views),
+            "learns": cls.learns,
+            "source": cls.source,
+            "hyperparameters": _hyperparameters(cls, {}),
+        }
+        for name, cls in registry.algorithms().items()
+    ]
+
+
+def _games() -> list[dict[str, Any]]:
+    out = []
+    for name, entry in registry.games().items():
+        complete = all(
+            f.default is not dataclasses.MISSING or f.name in entry.defaults
+            for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
+        )
+        made = entry.cls(**entry.defaults) if complete else None
+        out.append(
+            {
+                "name": name,
+                "summary": entry.summary,
+                "views": sorted(entry.cls.views),
+                "players": made.n_players if made else None,
+                "parameters": list(made.sizes) if made else None,
+                "source": entry.source,
+                "hyperparameters": _hyperparameters(entry.cls, entry.defaults),
+            }
+        )
+    return out
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from shaping_bench.metrics.definitions import METRICS
+
+    return [
+        {
+            "name": m.name,
+            "formula": m.formula,
+            "unit": m.unit,
+            "direction": m.direction,
+            "range": [m.low, m.high],
+            "source": m.source,
+        }
+        for m in METRICS.values()
+    ]
+
+
+def _suites() -> list[dict[str, Any]]:
+    out = []
+    for name in suite.suite_names():
+        loaded = suite.load(name)
+        out.append(
+            {
+                "name": name,
+                "summary": " ".join(loaded.file.description.split()),
+                "encounters": len(loaded.encounters),
+                "matches": len(loaded.matches),
+                "seeds": loaded.file.seeds,
+            }
+        )
+    return out
+
+
+def _claims() -> list[dict[str, Any]]:
+    from shaping_bench.claims.verify import load_claims
+
+    return [{"name": name, "summary": c.statement, "source": c.source} for name, c in load_claims().items()]
+
+
+COLUMNS = {
+    "algorithms": ("name", "access", "needs_preparation", "views", "summary"),
+    "games": ("name", "players", "views", "summary"),
+    "metrics": ("name", "direction", "unit", "formula"),
+    "suites": ("name", "encounters", "matches", "seeds", "summary"),
+    "claims": ("name", "summary"),
+}
+
+
+def to_text(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Tables for people."""
+    console = Console(width=None if Console().is_terminal else 140)
+    with console.capture() as capture:
+        for kind, records in found.items():
+            table = Table(title=kind, title_justify="left", title_style="bold", box=None, pad_edge=False)
+            for column in COLUMNS[kind]:
+                table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "name")
+            for record in records:
+                cells = (record[c] for c in COLUMNS[kind])
+                table.add_row(*(", ".join(c) if isinstance(c, list) else "" if c is None else str(c) for c in cells))
+            console.print(table)
+            console.print()
+    return capture.get().rstrip()

@@ -1,0 +1,310 @@
+"""The leaderboard: a table over all games, one per game, and what filters and sorts them.
+
+Everything is in the page as plain tables; the script hides, orders and writes its state into
+the address.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from shaping_bench.errors import BadInput
+from shaping_bench.publish import tables
+from shaping_bench.publish.report.markup import Addresses, breakable, details, escape, region
+from shaping_bench.publish.tables import ABSENT, Cell, html_table
+from shaping_bench.store import results as results_
+from shaping_bench.store.results import Results
+
+ACCESS = ("actions", "rewards", "gradients", "simulator")
+"""What a learner may see of the others, from least to most."""
+
+PREPARATION_BUDGETS = {"0": "none", "60": "up to a minute", "600": "up to ten minutes", "3600": "up to an hour"}
+"""Choices of the filter by seconds of preparation."""
+
+BOLD = f"Bold: the best of the column, and all that its runs do not tell apart from it at the level {tables.LEVEL}."
+
+_KNOWN_METRICS = {
+    "return": "return",
+    "robustness_mean": "mean over all met",
+    "robustness_worst": "worst met",
+}
+"""Column headings in a table that says what they are of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """One column, with a cell per learner; ``best`` is the end from which sorting begins."""
+
+    name: str
+    cells: Mapping[str, Cell]
+    best: Literal["higher", "lower", "text"] = "higher"
+    bar: bool = False
+    link: Callable[[str, Cell], str | None] | None = None
+    values: Mapping[str, float] | None = None
+    """What is sorted by, where that is not the cell's mean."""
+
+
+def leaderboard(results: Results, addresses: Addresses) -> str:
+    """Filters and tables; empty if nobody has learnt here."""
+    if "return" not in tables.metric_names(results, "encounter"):
+        return ""
+    summary = _by_label(tables.summary(results))
+    learners = tuple(x for x in results.learners or results.labels if x in summary)
+    about, costs = _about(results, summary, learners)
+    boards = []
+    if len(results.games) > 1:
+        boards.append(("", "All games", [*_overall(results, addresses, summary), *about]))
+    for game in results.games:
+        columns = _of_game(results, addresses, game)
+        if columns:
+            boards.append((game, game, [*columns, *about, *costs]))
+    parts = [_filters(results, learners, [game for game, _, _ in boards])]
+    for k, (game, title, columns) in enumerate(boards):
+        parts.append(_board(results, f"board-{k}", game, title, columns, learners))
+    aggregates = _aggregates(results)
+    if aggregates is not None:
+        explained = f"{html_table(aggregates)}\n{html_table(tables.anchor_table(results))}"
+        parts.append(details("More aggregates, and what the normalised scale is made of", explained))
+    return "\n".join(parts)
+
+
+def _aggregates(results: Results) -> tables.Table | None:
+    """Aggregates of normalised returns; None where no game has a scale."""
+    try:
+        return tables.leaderboard(results)
+    except BadInput:
+        return None
+
+
+@results_.kept
+def one_table(
+    results: Results, metric: str, cols: str = "opponent", game: str | None = None, kind: str = "encounter"
+) -> tables.Table | None:
+    """A metric's table with learners as rows, of one game where ``cols`` is not the game; None where it has none."""
+    frame = tables.entries(results, metric, kind).assign(metric=metric)
+    if game is not None:
+        frame = frame[frame["game"] == game]
+    # One learner is the best of all in a way that says nothing.
+    bold = len(results.learners) > 1
+    return tables.tabulated(results, frame, kind, "learner", cols, bold=bold)[0] if len(frame) else None
+
+
+def preparation_seconds(results: Results) -> dict[str, float]:
+    """Label to the seconds that its preparations took; one that serves many cells counts once."""
+    spent: dict[str, dict[str, float]] = {}
+    for record in results.records:
+        for x in record["learners"]:
+            if x.get("preparation"):
+                spent.setdefault(x["label"], {})[x["preparation"]["artifact"]] = float(x["preparation"]["seconds"])
+    return {label: sum(seconds.values()) for label, seconds in spent.items()}
+
+
+def _by_label(table: tables.Table | None) -> dict[str, dict[str, Cell]]:
+    """Row label to column label to cell."""
+    return (
+        {}
+        if table is None
+        else {
+            label: dict(zip(table.col_labels, row, strict=True))
+            for label, row in zip(table.row_labels, table.cells, strict=True)
+        }
+    )
+
+
+def _column(grid: Mapping[str, Mapping[str, Cell]], name: str) -> dict[str, Cell]:
+    return {label: row[name] for label, row in grid.items() if name in row}
+
+
+def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mapping[str, Cell]]) -> list[_Column]:
+    """Aggregates over games, and the mean return over all opponents of each game."""
+
+    def everything(label: str, cell: Cell) -> str:
+        return addresses.learner(label)
+
+    aggregates = _aggregates(results)
+    if aggregates is None:
+        columns = [_Column("mean rank", _column(summary, "mean rank"), best="lower", link=everything)]
+    else:
+        grid = _by_label(aggregates)
+        columns = [
+            _Column("IQM, normalised", _column(grid, "IQM"), bar=True, link=everything),
+            _Column("mean rank", _column(grid, "mean rank"), best="lower", link=everything),
+            _Column("games", {x: _of_all(c, results) for x, c in _column(grid, "games").items()}),
+        ]
+    means = one_table(results, "robustness_mean", "game")
+    grid = _by_label(means)
+    for game in means.col_labels if means else ():
+        columns.append(
+            _Column(
+                game,
+                _column(grid, game),
+                bar=True,
+                link=lambda label, cell, game=game: addresses.row(game, label),  # type: ignore[misc]
+            )
+        )
+    return [x for x in columns if x.cells]
+
+
+def _of_all(games: Cell, results: Results) -> Cell:
+    return dataclasses.replace(games, text=f"{games.text} of {len(results.games)}")
+
+
+def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]:
+    """Rank, mean, worst, self-play and what else the suite measures in one game."""
+    known = tables.metric_names(results, "encounter")
+    if game not in set(tables.entries(results, "return")["game"]):
+        return []
+
+    def by_metric(name: str) -> dict[str, Cell]:
+        return _column(_by_label(one_table(results, name, "metric", game)), name)
+
+    def row(label: str, cell: Cell) -> str:
+        return addresses.row(game, label)
+
+    mean = by_metric("robustness_mean")
+    order = sorted(
+        (x for x in mean if x in results.learners), key=lambda x: -(m if (m := mean[x].mean) is not None else -1e300)
+    )
+    ranks = {x: Cell(str(k + 1), mean=float(k + 1), n=1, runs=1) for k, x in enumerate(order)}
+    columns = [
+        _Column("rank", ranks, best="lower", link=row),
+        _Column("mean over all met", mean, bar=True, link=row),
+        _Column("worst met", by_metric("robustness_worst"), bar=True, link=row),
+    ]
+    grid = _by_label(one_table(results, "return", "opponent", game))
+    own = {label: grid[label][label] for label in grid if label in grid[label] and grid[label][label].n}
+    columns.append(
+        _Column("self-play", own, bar=True, link=lambda label, cell: addresses.entry(cell.hashes)),
+    )
+    from shaping_bench.metrics.definitions import definition
+
+    asked = [*tables.suite_metrics(results, "encounter"), "influence"]
+    for name in dict.fromkeys(x for x in asked if x in known and x not in _KNOWN_METRICS and x not in tables.COSTS):
+        cells = by_metric(name)
+        if any(cell.mean is not None for cell in cells.values()):
+            direction = definition(name).direction
+            columns.append(_Column(name, cells, best="lower" if direction == "lower" else "higher", link=row))
+    seconds = by_metric("wall_seconds")
+    if seconds:
+        columns.append(_Column("seconds per encounter", seconds, best="lower"))
+    return columns
+
+
+def _about(
+    results: Results, summary: Mapping[str, Mapping[str, Cell]], learners: Sequence[str]
+) -> tuple[list[_Column], list[_Column]]:
+    """What a learner may see and what it spent before; and what an update costs it."""
+    seconds = preparation_seconds(results)
+    texts = {
+        x: Cell(_duration(seconds[x]) if x in seconds else _column(summary, "preparation")[x].text) for x in learners
+    }
+    levels = {x: float(_level(results, x)) for x in learners}
+    spent = {x: seconds.get(x, 0.0) for x in learners}
+    about = [
+        _Column("access", _column(summary, "access"), best="lower", values=levels),
+        _Column("preparation", texts, best="lower", values=spent),
+        _Column("diverged seeds", _column(summary, "diverged"), best="lower"),
+    ]
+    costs = [
+        _Column(name, _column(summary, name), best="lower")
+        for name in ("gradient evaluations per update", "environment steps per update")
+    ]
+    return about, costs
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _level(results: Results, label: str) -> int:
+    access = str(results.played[label].get("access"))
+    return ACCESS.index(access) if access in ACCESS else len(ACCESS)
+
+
+def _filters(results: Results, learners: Sequence[str], games: Sequence[str]) -> str:
+    """Choices, of which only those are offered that differ; shown by the script that serves them."""
+    offered = []
+    if len(games) > 1:
+        offered.append(_choice("game", "Game", {game: game or "all games" for game in games}))
+    levels = sorted({_level(results, x) for x in learners})
+    if len(levels) > 1:
+        named = {ACCESS[k]: ("up to " if k else "") + ACCESS[k] for k in levels[:-1] if k < len(ACCESS)}
+        offered.append(_choice("access", "Access", {"": "any", **named}))
+    spent = preparation_seconds(results)
+    seconds = [spent.get(x, 0.0) for x in learners]
+    if max(seconds, default=0.0) > 0.0:
+        budgets = {b: text for b, text in PREPARATION_BUDGETS.items() if min(seconds) <= float(b) < max(seconds)}
+        offered.append(_choice("preparation", "Preparation", {"": "any", **budgets}))
+    return (
+        f'<form class="filters" data-filters="leaderboard" hidden>{"".join(offered)}'
+        '<button type="reset">Reset</button><output class="count" aria-live="polite"></output></form>'
+    )
+
+
+def _choice(key: str, label: str, options: Mapping[str, str]) -> str:
+    inside = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options.items())
+    return f'<label>{escape(label)} <select name="{key}" autocomplete="off">{inside}</select></label>'
+
+
+def _board(
+    results: Results, identity: str, game: str, title: str, columns: Sequence[_Column], learners: Sequence[str]
+) -> str:
+    seconds = preparation_seconds(results)
+    present = [x for x in learners if any((c := column.cells.get(x)) and c.n for column in columns[:2])]
+    first = columns[0]
+    sign = -1.0 if first.best == "higher" else 1.0
+
+    def place(label: str) -> tuple[float, int]:
+        mean = first.cells[label].mean if label in first.cells else None
+        return (float("inf") if mean is None else sign * mean, learners.index(label))
+
+    # A column that says the same of everybody says nothing.
+    shown = [
+        c for k, c in enumerate(columns) if k < 2 or len({(c.cells.get(x) or Cell(ABSENT)).text for x in present}) > 1
+    ]
+    head = "".join(f'<th scope="col" data-best="{c.best}">{breakable(c.name)}</th>' for c in shown)
+    lines = []
+    for label in sorted(present, key=place):
+        entries = "".join(_entry(column, label, present) for column in shown)
+        access = str(results.played[label].get("access", ""))
+        lines.append(
+            f'<tr data-access="{escape(access)}" data-preparation="{seconds.get(label, 0.0):g}">'
+            f'<th scope="row" data-value="{results.rank("learner", label)}">{breakable(label)}</th>{entries}</tr>'
+        )
+    what = (
+        "Best first by the interquartile mean of normalised returns (0 is random play, 1 the social optimum), with "
+        "95 % bootstrap intervals over training seeds; mean rank over tasks. Who played fewer games is averaged over "
+        "those. For each game the mean return per step over all opponents met, ± standard deviation over seeds."
+        if first.name.startswith("IQM")
+        else "Mean rank over the games that a learner played, and for each game its mean return per step over all "
+        "opponents met, ± standard deviation over seeds."
+        if not game
+        else "Return per step of the row's learner, mean ± standard deviation over seeds."
+    )
+    bold = f" {BOLD}" if len(results.learners) > 1 else ""
+    note = f"{what}{bold} Numbers link to what they come from."
+    table = (
+        f'<table class="board" id="{identity}" data-game="{escape(game)}"><caption><span>{escape(title)}</span> '
+        f'<small>{note}</small></caption>\n<thead><tr><th scope="col" data-best="text">learner</th>{head}</tr></thead>'
+        f"\n<tbody>{''.join(lines)}</tbody></table>"
+    )
+    return region(f"Leaderboard: {title}", table)
+
+
+def _entry(column: _Column, label: str, present: Sequence[str]) -> str:
+    cell = column.cells.get(label)
+    if cell is None or (cell.n == 0 and cell.mean is None and cell.text == ABSENT):
+        return f"<td>{ABSENT}</td>"
+    number, space, rest = cell.text.partition(" ") if cell.mean is not None else (cell.text, "", "")
+    number = f"<strong>{escape(number)}</strong>" if cell.best else escape(number)
+    text = number + (f' <span class="spread">{escape(rest)}</span>' if space else "")
+    address = column.link(label, cell) if column.link else None
+    shown = text if address is None else f'<a href="{escape(address)}">{text}</a>'
+    value = column.values[label] if column.values else cell.mean
+    attributes = "" if value is None else f' data-value="{value:.6g}"'
+    if column.bar and cell.mean is not None:
+        means = [c.mean for x in present if (c := column.cells.get(x)) is not None and c.mean is not None]
+        low, high = min(means), max(means)
+        share = (cell.mean - low) / (high - low) if high > low else 1.0
+        attributes += f' class="bar" style="--share:{100 * share:.0f}%"'
+    return f"<td{attributes}>{shown}</td>"

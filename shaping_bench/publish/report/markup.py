@@ -1,0 +1,95 @@
+"""Pieces of HTML that every part of the page is made of, and the addresses within it."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+
+from shaping_bench.store.results import Results
+
+
+def escape(text: object) -> str:
+    """Text from outside, made safe for elements and for attributes in double quotes."""
+    return html.escape(str(text))
+
+
+def breakable(text: object) -> str:
+    """A name that may break within: a label before its hyperparameters and between them, a metric at underscores."""
+    name = escape(text)
+    marks = {"(": "<wbr>(", ",": ",<wbr>"} if "(" in name else {"_": "_<wbr>"}
+    for mark, broken in marks.items():
+        name = name.replace(mark, broken)
+    return name
+
+
+def details(title: str, inside: str, *, kind: str = "") -> str:
+    """A disclosure; ``kind`` is its class."""
+    name = f' class="{kind}"' if kind else ""
+    return f"<details{name}><summary>{escape(title)}</summary>\n{inside}\n</details>"
+
+
+def region(label: str, inside: str) -> str:
+    """What is wider than a phone scrolls by itself, by keyboard too; the page never does."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{inside}</div>'
+
+
+def facts(entries: Mapping[str, str], kind: str = "facts") -> str:
+    """A list of terms and their HTML descriptions; empty ones are left out."""
+    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in entries.items() if v)
+    return f'<dl class="{kind}">{rows}</dl>'
+
+
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
+def meeting(labels: Sequence[str]) -> str:
+    """Who met, in words."""
+    distinct = list(dict.fromkeys(labels))
+    return " against ".join(labels) if len(distinct) > 1 else f"{distinct[0]} in self-play"
+
+
+class Addresses:
+    """Where on the page numbers are explained.
+
+    Cells in which the same learners met in the same game, in another order of seats, are
+    described together: an entry of a table pools them.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self._games, self._labels = results.games, results.labels
+        self._meeting: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+        self._described: dict[tuple[str, str, tuple[str, ...]], str] = {}
+        for record in results.records:
+            labels = tuple(sorted(x["label"] for x in record["learners"]))
+            key = (record["kind"], record["game"]["label"], labels)
+            self._meeting[record["hash"]] = key
+            self._described.setdefault(key, record["hash"])
+
+    def identity(self, hash_: str) -> str:
+        """Identifier of the description of a cell."""
+        return f"cell-{self._described[self._meeting[hash_]]}"
+
+    def entry(self, hashes: Iterable[str]) -> str | None:
+        """Of an entry that comes from one meeting: its cell's description. What it is compared with comes later."""
+        first = next(iter(hashes), None)
+        return None if first is None else f"#{self.identity(first)}"
+
+    def average(self, hashes: Iterable[str]) -> str | None:
+        """Of a number averaged over opponents: its learner's row of the game's cross-play."""
+        met = {self._meeting[x] for x in hashes}
+        if len(met) == 1:
+            return f"#cell-{self._described[next(iter(met))]}"
+        shared = set.intersection(*(set(labels) for _, _, labels in met)) if met else set()
+        games = {game for _, game, _ in met}
+        return self.row(next(iter(games)), next(iter(shared))) if len(shared) == len(games) == 1 else None
+
+    def row(self, game: str, label: str) -> str:
+        """A learner's row of a game's cross-play."""
+        return f"#{self.row_identity(game, label)}"
+
+    def row_identity(self, game: str, label: str) -> str:
+        return f"row-{self._games.index(game)}-{self._labels.index(label)}"
+
+    def learner(self, label: str) -> str:
+        """All cells of a learner."""
+        return f"#of-{self._labels.index(label)}"

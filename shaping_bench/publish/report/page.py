@@ -1,0 +1,707 @@
+"""The page's sections, and how they become one file.
+
+No script, no font, no picture is fetched: the page opens from a disk and from any static
+host, in light and dark, on a wide screen and on a phone. All of it can be read without its
+script, which filters, sorts, opens what a link points at and plays episodes.
+"""
+
+import dataclasses
+import importlib.resources
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from shaping_bench.analysis import metagame, stats, sweeps
+from shaping_bench.claims import verify as claims
+from shaping_bench.errors import BadInput
+from shaping_bench.publish import tables
+from shaping_bench.publish.report import drawing
+from shaping_bench.publish.report.drawing import STATES, Line
+from shaping_bench.publish.report.episodes import player
+from shaping_bench.publish.report.leaderboard import BOLD, leaderboard, one_table
+from shaping_bench.publish.report.markup import Addresses, details, escape, facts, meeting, plural, region
+from shaping_bench.publish.report.verdicts import published_numbers
+from shaping_bench.publish.tables import ABSENT, Table, html_table
+from shaping_bench.spec import registry
+from shaping_bench.store import results as results_
+from shaping_bench.store.results import Results
+
+MAX_POINTS = 60
+"""Most points of a learning curve that are drawn."""
+
+MAX_POLICIES = 100
+"""Most seeds whose final policies are drawn in one panel."""
+
+CONFIDENCE = 0.95
+
+SHORT = {"claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "Cells"}
+"""Sections' names in the contents, which stay in sight."""
+
+
+def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
+    """Writes the page of a results directory.
+
+    Args:
+      directory: a results directory.
+      out: the file; ``directory/report.html`` by default.
+
+    Raises:
+      BadInput: no results there, or the file cannot be written.
+    """
+    results = results_.load(directory)
+    path = Path(out) if out is not None else Path(directory) / "report.html"
+    page = render_page(results)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"output is {str(path)!r}, which cannot be written ({error.strerror})") from None
+    return path
+
+
+def render_page(results: Results) -> str:
+    """The whole page as text."""
+    name = str(results.suite.get("name", "suite"))
+    addresses = Addresses(results)
+    candidates = [
+        ("leaderboard", "Leaderboard", _standing(results, addresses)),
+        *((f"game-{k}", game, _game(results, addresses, game)) for k, game in enumerate(results.games)),
+        ("claims", "Published numbers", _published()),
+        ("run", "What was run", _what_was_run(results)),
+        ("diverged", "Diverged seeds", _diverged(results, addresses)),
+        ("learners", "Learners", _learners(results)),
+        ("metrics", "Metrics", _metrics(results)),
+        ("cells", "Every cell and its command", _cells(results, addresses)),
+    ]
+    sections = [(key, title, content) for key, title, content in candidates if content]
+    told = {f"game-{k}": _told(results, game) for k, game in enumerate(results.games)}
+    links = "".join(f'<li><a href="#{key}">{escape(SHORT.get(key, title))}</a></li>' for key, title, _ in sections)
+    body = "\n".join(
+        f'<section id="{key}" aria-labelledby="{key}-title">\n'
+        f'<h2 id="{key}-title">{escape(title)}{told.get(key, "")}</h2>\n{content}\n'
+        "</section>"
+        for key, title, content in sections
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(name)}: opponent shaping compared</title>\n<style>{_resource('style.css')}</style>\n"
+        '</head>\n<body>\n<a class="skip" href="#main">Skip to the results</a>\n'
+        f'{_header(results, name)}\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
+        f'<main id="main" tabindex="-1">\n{body}\n</main>\n'
+        "<footer><p>Made by shaping-bench from stored results; one file, which fetches nothing.</p></footer>\n"
+        f"<script>{_resource('page.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _resource(name: str) -> str:
+    return importlib.resources.files("shaping_bench.publish.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _header(results: Results, name: str) -> str:
+    description = " ".join(str(results.suite.get("description") or "").replace("`", "").split())
+    encounters = sum(record["kind"] == "encounter" for record in results.records)
+    counts = {
+        plural(len(results.learners), "learner"): "#leaderboard",
+        plural(len(results.games), "game"): "#game-0",
+        plural(encounters, "encounter"): "#cells",
+        f"{_range(results.cells['seeds'])} seeds each": "#run",
+    }
+    listed = "".join(f'<li><a href="{address}">{escape(text)}</a></li>' for text, address in counts.items())
+    return (
+        f'<header>\n<p class="kind">shaping-bench results</p>\n<h1>Opponent shaping compared: {escape(name)}</h1>\n'
+        "<p>Learning rules meet freshly initialised and learn against one another; some take into account that the "
+        "other one learns as well. Numbers are what a rule is paid per step after that.</p>\n"
+        f"{f'<p>{escape(description)}</p>' if description else ''}\n"
+        f'<ul class="counts">{listed}</ul>\n</header>'
+    )
+
+
+def _range(numbers: pd.Series) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+# --- standing -----------------------------------------------------------------------------
+
+
+def _standing(results: Results, addresses: Addresses) -> str:
+    parts = [leaderboard(results, addresses)]
+    if len(results.learners) > 1:
+        try:
+            improvement = tables.improvement_table(results)
+        except BadInput:  # no game whose returns can be normalised
+            return "\n".join(parts)
+        note = (
+            "The chance that a run of the row's learner returns more than a run of the column's against the same "
+            "opponent in the same game, averaged over all games and opponents that both met. Above one half, the "
+            "row's learner is the better bet."
+        )
+        parts += [
+            "<h3>Who improves on whom</h3>",
+            drawing.heat_map(
+                dataclasses.replace(improvement, title="Probability of improvement"), (0.0, 1.0), note=note
+            ),
+            details("The same with intervals", html_table(improvement)),
+        ]
+    return "\n".join(part for part in parts if part)
+
+
+# --- one game -----------------------------------------------------------------------------
+
+
+def _game(results: Results, addresses: Addresses, game: str) -> str:
+    parts: list[str] = []
+    bold = f" {BOLD}" if len(results.learners) > 1 else ""
+    encounter_tables = _tables_of(results, game, "encounter")
+    if encounter_tables:
+        first = encounter_tables[0]
+        metric = _metric_of(first)
+        note = (
+            f"The row's learner's {metric} after learning against the column's, mean over seeds; lighter is higher, "
+            f"a star marks entries that have lost seeds. Every number links to its cell.{bold}"
+        )
+        bare = dataclasses.replace(first, title=f"{game}: {metric}")
+        parts += [
+            "<h3>Learning together</h3>",
+            drawing.heat_map(
+                bare, link=addresses.entry, row_identity=lambda label: addresses.row_identity(game, label), note=note
+            ),
+            details(
+                f"With spreads: {', '.join(_metric_of(x) for x in encounter_tables)}",
+                "\n".join(html_table(x, addresses.entry) for x in encounter_tables),
+            ),
+        ]
+    parts += [
+        player(results, game),
+        _curves(results, game),
+        robustness(results, game),
+        _policies(results, game),
+        _profiles(results, game),
+        _meta_game(results, addresses, game),
+    ]
+    league = _tables_of(results, game, "league")
+    if league:
+        parts += [
+            "<h3>League of final policies</h3>",
+            "<p>What each learner's self-play ended in, frozen, meets the others' and fixed strategies without "
+            "learning. Against <code>best-response</code> it meets the policy that does best against it.</p>",
+            drawing.heat_map(
+                dataclasses.replace(league[0], title=f"{league[0].title}, final policies"),
+                link=addresses.entry,
+                note=f"The row's policy against the column's; lighter is higher.{bold}",
+            ),
+            details(
+                f"With spreads: {', '.join(_metric_of(x) for x in league)}",
+                "\n".join(html_table(x, addresses.entry) for x in league),
+            ),
+        ]
+    return "\n".join(part for part in parts if part)
+
+
+def _metric_of(table: Table) -> str:
+    return table.title.removesuffix(" (league)").rpartition(": ")[2]
+
+
+def _told(results: Results, game: str) -> str:
+    """What is played, in the words of the game's entry; nothing of games that are not installed here."""
+    played = next(r["game"] for r in results.records if r["game"]["label"] == game)
+    entry = registry.games().get(played["name"])
+    return f" <small>{escape(entry.summary)}</small>" if entry else ""
+
+
+def _tables_of(results: Results, game: str, kind: str) -> list[Table]:
+    known = tables.metric_names(results, kind)
+    names = tables.suite_metrics(results, kind) if known else []
+    if kind == "league":
+        names = list(dict.fromkeys([*names, *(x for x in ("exploitability",) if x in known)]))
+    made = [one_table(results, name, "opponent", game, kind) for name in names]
+    return [x for x in made if x is not None]
+
+
+def _curves(results: Results, game: str) -> str:
+    metric = next((x for x in ("return", *results.curve_metrics) if x in results.curve_metrics), None)
+    if metric is None:
+        return ""
+    bands = results.curve_bands(metric)
+    bands = bands[bands["game"] == game]
+    if bands.empty or bands["update"].nunique() < 2:
+        return ""
+    spread = bands["std"].fillna(0)
+    limits = drawing.limits(np.concatenate([bands["mean"] - spread, bands["mean"] + spread]))
+    by_cell = {str(key): group for key, group in bands.groupby("hash", observed=True)}
+    own: list[str] = []
+    cross: list[str] = []
+    for record in results.records:
+        if record["hash"] in by_cell:
+            labels = [x["label"] for x in record["learners"]]
+            panel = _curve_panel(by_cell[record["hash"]], labels, f"{game}, {metric}", limits)
+            (own if len(set(labels)) == 1 else cross).append(panel)
+    parts = [
+        "<h3>Learning curves</h3>",
+        f"<p>{escape(metric[:1].upper() + metric[1:])} against updates: mean over seeds. Light band: one standard "
+        "deviation over seeds. Darker band: 95 % interval of the mean (Student's t).</p>",
+    ]
+    if own:
+        parts.append(f'<div class="panels">{"".join(own)}</div>')
+    if cross:
+        grid = f'<div class="panels">{"".join(cross)}</div>'
+        parts.append(details(f"{plural(len(cross), 'pairing')} of different learners", grid) if own else grid)
+    return "\n".join(parts)
+
+
+def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits: tuple[float, float]) -> str:
+    lines: list[Line] = []
+    for player_, group in bands.groupby("player"):
+        label = labels[int(player_) - 1]
+        name = (
+            label
+            if labels.count(label) == 1
+            else f"player {player_}"
+            if len(set(labels)) == 1
+            else f"{label} ({player_})"
+        )
+        kept = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
+        x, mean, std, n = (group[c].to_numpy(float)[kept] for c in ("update", "mean", "std", "n"))
+        std = np.nan_to_num(std)
+        # One seed has neither a spread nor an interval.
+        interval = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2) * std / np.sqrt(n), 0.0)
+        lines.append(Line(name, x, mean, *((std, interval) if std.any() else ())))
+    who = meeting(labels)
+    return drawing.line_panel(lines, f"{title}: {who}", limits, who)
+
+
+def robustness(results: Results, game: str) -> str:
+    """What becomes of each learner as one number of its own or of its opponent's changes."""
+    if "return" not in results.final_metrics("encounter"):
+        return ""
+    swept: dict[tuple[str, str, str], list[sweeps.Series]] = {}
+    for found in sweeps.series(results):
+        if found.game == game and np.isfinite(found.mean).any():
+            swept.setdefault((found.swept, found.opponent, found.hyperparameter), []).append(found)
+    parts = []
+    for (who, opponent, name), group in swept.items():
+        limits = drawing.limits(x for found in group for x in (*found.low, *found.high))
+        panels = [_sweep_panel(found, limits) for found in group]
+        of = {
+            "opponent": f"the {name} of {opponent}",
+            "learner": f"own {name} against {opponent}",
+            "both": f"the {name} of both",
+        }
+        parts.append(f'<h4>By {escape(of[who])}</h4>\n<div class="panels">{"".join(panels)}</div>')
+    if not parts:
+        return ""
+    text = (
+        "Final return against the number that changes: mean over seeds, band: its 95 % bootstrap interval. The dashed "
+        "line is the value that the learner takes its opponent to have."
+    )
+    return "\n".join(["<h3>Robustness</h3>", f"<p>{text}</p>", *parts])
+
+
+def _sweep_panel(found: sweeps.Series, limits: tuple[float, float]) -> str:
+    kept = np.isfinite(found.mean)
+    x, mean, low, high = (np.array(v)[kept] for v in (found.x, found.mean, found.low, found.high))
+    lost = sum(found.diverged)
+    caption = found.learner + (f", {plural(lost, 'seed')} diverged" if lost else "")
+    return drawing.line_panel(
+        [Line(found.learner, x, mean, interval=np.stack([mean - low, high - mean]))],
+        f"{found.game}, {found.metric} of {found.learner} by {found.hyperparameter} against {found.opponent}",
+        limits,
+        caption,
+        log=bool(x.min() > 0.0 and x.max() >= 20.0 * x.min()),
+        marked=None if found.assumed is None else (found.assumed, "assumed"),
+    )
+
+
+def _profiles(results: Results, game: str) -> str:
+    """Performance profiles: fraction of runs, over all opponents, that return more than a threshold."""
+    if "return" not in tables.metric_names(results, "encounter"):
+        return ""
+    returns = tables.entries(results, "return")
+    returns = returns[(returns["game"] == game) & returns["learner"].isin(results.learners)]
+    runs = {
+        learner: stats.strata(group.pivot(index="seed", columns="opponent", values="value").to_numpy())
+        for learner, group in returns.groupby("learner", sort=False)
+    }
+    runs = {learner: runs[learner] for learner in results.learners if runs.get(learner)}
+    low, high = drawing.limits(returns["value"].to_numpy(float))
+    if len(runs) < 2 or not high > low:
+        return ""
+    levels = np.linspace(low, high, 101)
+    panels = [
+        drawing.line_panel(
+            [Line(learner, levels, stats.performance_profile(x, levels))],
+            f"{game}: performance profile of {learner}",
+            (-0.03, 1.03),
+            learner,
+        )
+        for learner, x in runs.items()
+    ]
+    text = "<p>Fraction of runs, over seeds and opponents, that return more than the value below.</p>"
+    return details("Performance profiles", f'{text}\n<div class="panels">{"".join(panels)}</div>')
+
+
+# --- the meta-game ------------------------------------------------------------------------
+
+
+def _meta_game(results: Results, addresses: Addresses, game: str) -> str:
+    """Which rule to choose, where others choose too; empty where too few have met."""
+    meta = metagame.analyse(results, game)
+    if meta is None:
+        return ""
+    strategies, gain, *others = metagame.meta_tables(meta)
+    brief = "Row: the rule of a single adopter; column: the rule of everybody else; what the adopter returns more."
+    return "\n".join(
+        [
+            "<h3>Which rule to adopt</h3>",
+            "<p>The choice of a learning rule is a game itself: what a rule returns depends on the rules that the "
+            "others have chosen.</p>",
+            f"<ul>{''.join(f'<li>{x}</li>' for x in _advice(meta))}</ul>",
+            drawing.heat_map(dataclasses.replace(gain, note=""), link=addresses.entry, note=brief),
+            details(
+                "Rules as strategies: exploitability, alpha-rank, replicator dynamics, equilibria",
+                "\n".join(html_table(x, addresses.entry) for x in (strategies, others[-1])),
+            ),
+            details(
+                "With intervals: gains, their probability, and what adoption does to the others",
+                "\n".join(html_table(x, addresses.entry) for x in (gain, *others[:-1])),
+            ),
+        ]
+    )
+
+
+def _advice(meta: metagame.MetaGame) -> list[str]:
+    """The meta-game in sentences."""
+    said = []
+    for i, rule in enumerate(meta.rules):
+        k = int(meta.exploiter[i])
+        low, high = meta.gain_ci[k, i]
+        if rule == "naive" or (i == 0 and "naive" not in meta.rules):
+            change = "most of all here" if meta.gain[k, i] > 0 else "still the most here"
+            said.append(
+                f"Where everybody plays {escape(rule)}, a single adopter of {escape(meta.rules[k])} gains "
+                f"{_signed(meta.gain[k, i])} per step (95 % interval {_signed(low)} to {_signed(high)}), {change}."
+            )
+    pure = [meta.rules[int(x.shares.argmax())] for x in meta.equilibria if (x.shares > 0).sum() == 1]
+    if pure:
+        said.append(f"Where everybody plays it, nobody gains by leaving: {escape(', '.join(pure))}.")
+    else:
+        said.append("Whichever rule everybody plays, somebody gains by leaving it.")
+    weight = sorted(zip(meta.alpha_rank, meta.rules, strict=True), key=lambda x: -x[0])
+    leaders = [f"{escape(rule)} {mass:.2f}" for mass, rule in weight if mass >= 0.05]
+    said.append(f"Where rules spread by imitation, these last (alpha-rank's mass): {', '.join(leaders) or 'none'}.")
+    return said
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+# --- policies -----------------------------------------------------------------------------
+
+
+def _policies(results: Results, game: str) -> str:
+    """Final memory-one policies: every seed's, and the table of their means."""
+    names = [f"cooperation_{s}" for s in STATES if f"cooperation_{s}" in tables.metric_names(results, "encounter")]
+    frames = [tables.entries(results, name).assign(metric=name.removeprefix("cooperation_")) for name in names]
+    if not frames:
+        return ""
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[frame["game"] == game]
+    own = frame[frame["learner"] == frame["opponent"]]
+    where, frame = ("in self-play", own) if len(own) else ("averaged over opponents", frame)
+    if frame.empty:
+        return ""
+    (table,) = tables.tabulated(results, frame, "encounter", "learner", "metric")
+    parts = [
+        "<h3>Policies</h3>",
+        "<p>The probability of the first action (cooperate, heads) at the start and after each outcome of the last "
+        f"round, own action first, {where}: what a learner has come to do, and how its cooperation depends on the "
+        "other's. Tit-for-tat is 1, 1, 0, 1, 0.</p>",
+    ]
+    seats = _final_policies(results, game)
+    if seats:
+        strips, planes = _policy_panels(results, game, seats)
+        parts += [
+            f'<p class="soft">One dot per player of each of {_drawn(seats)}; bars are means.</p>',
+            f'<div class="panels">{strips}</div>',
+            details(
+                "Player 1 against player 2, in the unit square",
+                f"<p>Every seed's two policies against one another, as in the LOLA paper's figures.</p>"
+                f'{drawing.marks_key()}\n<div class="panels square">{planes}</div>',
+            ),
+        ]
+    title = f"{game}: cooperation by state, {where}"
+    parts += [
+        drawing.heat_map(dataclasses.replace(table, title=title, cols="state"), (0.0, 1.0)),
+        details(
+            "The same with spreads", html_table(dataclasses.replace(table, title=f"{game}: by state", cols="state"))
+        ),
+    ]
+    return "\n".join(parts)
+
+
+@results_.kept
+def _in_self_play(results: Results, metric: str) -> pd.DataFrame:
+    """A metric of either player where two of a kind met: game, learner, seed, "1", "2"."""
+    rows = results.final(metric, "encounter").astype({name: object for name in ("game", "learner", "opponent")})
+    rows = rows[rows["learner"] == rows["opponent"]]
+    table = rows.groupby(["game", "learner", "seed", "player"], sort=True)["value"].mean().unstack("player")
+    table.columns = [str(x) for x in table.columns]
+    pairs = table[["1", "2"]] if {"1", "2"} <= set(table.columns) else table.iloc[:0].reindex(columns=["1", "2"])
+    return pairs.reset_index()
+
+
+def _final_policies(results: Results, game: str) -> dict[str, dict[str, np.ndarray]]:
+    """Label to state to ``(S, 2)``, of self-play; diverged seeds left out."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for state in STATES:
+        rows = _in_self_play(results, f"cooperation_{state}")
+        for label, group in rows[rows["game"] == game].groupby("learner"):
+            table = group[["1", "2"]].to_numpy(float)
+            found.setdefault(str(label), {})[state] = table[np.isfinite(table).all(axis=1)]
+    return {x: found[x] for x in results.labels if x in found}
+
+
+def _drawn(seats: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    most = max(len(x) for states in seats.values() for x in states.values())
+    return f"the first {MAX_POLICIES} of {most} seeds" if most > MAX_POLICIES else plural(most, "seed")
+
+
+def _policy_panels(results: Results, game: str, seats: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[str, str]:
+    strips, planes = [], []
+    for label, states in seats.items():
+        kept = {state: x[:MAX_POLICIES] for state, x in states.items()}
+        strips.append(
+            drawing.strip_panel(
+                [(state, x.ravel()) for state, x in kept.items()],
+                f"{game}: probability of the first action by state, {label} in self-play",
+                label,
+            )
+        )
+        planes.append(
+            drawing.plane_panel(
+                [(state, x[:, 0], x[:, 1]) for state, x in kept.items()],
+                f"{game}: policies of both players, {label} in self-play",
+                label,
+            )
+        )
+    return "".join(strips), "".join(planes)
+
+
+# --- published numbers --------------------------------------------------------------------
+
+
+def _published() -> str:
+    rows = claims.recorded()
+    return published_numbers(rows, claims.papers(), claims.record_about()) if rows else ""
+
+
+# --- what ran -----------------------------------------------------------------------------
+
+
+def _what_was_run(results: Results) -> str:
+    records, cells = results.records, results.cells
+    versions = {f"{k} {v}" for record in records for k, v in (record.get("versions") or {}).items()}
+    encounters = int((cells["kind"] == "encounter").sum())
+    seconds = cells["compile_seconds"].sum() + cells["run_seconds"].sum()
+    commits = dict.fromkeys(_short_commit(x) for x in cells["git_commit"].dropna())
+    told = {
+        "Games": ", ".join(results.games),
+        "Learners": ", ".join(results.learners),
+        "Further opponents": ", ".join(x for x in results.labels if x not in results.learners),
+        "Cells": f"{encounters} encounters, {len(cells) - encounters} league match-ups",
+        "Seeds per cell": _distinct(cells["seeds"]),
+        "Base seed": _distinct(cells["seed"]),
+        "Updates": _distinct(cells.loc[cells["kind"] == "encounter", "steps"]),
+        "Precision": _distinct(cells["precision"]),
+        "Device": _distinct(cells["device"]),
+        "Commit": ", ".join(commits),
+        "Versions": ", ".join(sorted(versions)),
+        "Started": str(cells["started"].dropna().min()) if cells["started"].notna().any() else "",
+        "Seconds": f"{seconds:.1f} in compiled programs and their compilation",
+    }
+    listed = facts({key: escape(value) for key, value in told.items()})
+    return f"{listed}\n{details('What it cost, by learner and game', _costs(results))}"
+
+
+def _short_commit(commit: object) -> str:
+    """Ten digits say which; whether the tree had changes stays."""
+    name, mark, state = str(commit).partition("-")
+    return name[:10] + mark + state
+
+
+def _distinct(column: pd.Series) -> str:
+    return ", ".join(str(x) for x in column.dropna().unique())
+
+
+def _costs(results: Results) -> str:
+    addresses = Addresses(results)
+    parts = ["<p>Per cell, all seeds together, averaged over opponents; seconds are those of the compiled program.</p>"]
+    for metric in tables.COSTS:
+        frame = tables.entries(results, metric).assign(metric=metric)
+        if len(frame) and frame["value"].any():
+            made = tables.tabulated(results, frame, "encounter", "learner", "game", spread="none")
+            parts += [html_table(x, addresses.average) for x in made]
+    return "\n".join(parts)
+
+
+def _diverged(results: Results, addresses: Addresses) -> str:
+    marks = results.final("diverged")
+    marks = marks[marks["value"] > 0]
+    if marks.empty:
+        return "<p>None: every seed of every cell stayed finite.</p>"
+    seeds = marks.groupby("hash", observed=True)["seed"].unique()
+    rows = []
+    for record in results.records:
+        if record["hash"] in seeds.index:
+            numbers = sorted(int(x) for x in seeds[record["hash"]])
+            shown = ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+            address = addresses.entry([record["hash"]])
+            rows.append(
+                f'<tr><th scope="row">{escape(_cell_title(record))}</th>'
+                f'<td><a href="{address}">{len(numbers)} of {record["seeds"]}</a></td>'
+                f'<td class="left">{shown}</td></tr>'
+            )
+    table = (
+        '<table>\n<thead><tr><th scope="col">cell</th><th scope="col">diverged</th><th scope="col">seeds</th></tr>'
+        f"</thead>\n<tbody>{''.join(rows)}</tbody></table>"
+    )
+    said = "<p>Seeds whose parameters did not stay finite. They enter no statistic; entries that miss them say so.</p>"
+    listed = region("Diverged seeds", table)
+    return f"{said}\n{details(plural(len(rows), 'cell'), listed) if len(rows) > 12 else listed}"
+
+
+def _learners(results: Results) -> str:
+    """Who is who, in the words of the rules' own documentation; those not installed here by name only."""
+    from shaping_bench.publish.catalogue import catalogue
+
+    known = {x["name"]: x for x in catalogue(["algorithms"])["algorithms"]}
+    told = {}
+    for label in results.labels:
+        made = results.played[label]
+        entry = known.get(made["name"], {})
+        words = [escape(entry["summary"].rstrip(".")) + "." if entry.get("summary") else ""]
+        words.append(
+            f"Sees: {escape(made.get('access', ABSENT))}." + (" Prepares." if made["needs_preparation"] else "")
+        )
+        if entry.get("source"):
+            words.append(f"Source: {escape(entry['source'])}.")
+        told[label] = " ".join(x for x in words if x)
+    return facts(told)
+
+
+def _metrics(results: Results) -> str:
+    """Formula, unit and source of the metrics on this page."""
+    from shaping_bench.metrics.definitions import definition
+
+    shown = [*tables.suite_metrics(results, "encounter"), *tables.SUITE_METRICS, *tables.COSTS]
+    shown += [x for x in ("exploitability",) if x in tables.metric_names(results, "league")]
+    told = {}
+    for name in dict.fromkeys(shown):
+        d = definition(name)
+        better = "" if d.direction == "none" else f"; {d.direction} is better"
+        source = f" Source: {escape(d.source)}." if d.source else ""
+        told[name] = f"{escape(d.formula)} ({escape(d.unit)}{better}).{source}"
+    return facts(told)
+
+
+# --- cells --------------------------------------------------------------------------------
+
+
+def _cells(results: Results, addresses: Addresses) -> str:
+    parts = [
+        "<p>Each encounter again, from a shell with shaping-bench installed, and everything that decides it. Cells "
+        "with the same learners in other seats stand together.</p>"
+    ]
+    described: dict[str, list[dict[str, Any]]] = {}
+    for record in results.records:
+        described.setdefault(addresses.identity(record["hash"]), []).append(record)
+    for kind, game in itertools.product(("encounter", "league"), results.games):
+        chosen = [x for x in described.values() if x[0]["kind"] == kind and x[0]["game"]["label"] == game]
+        if chosen:
+            count = sum(map(len, chosen))
+            inside = "\n".join(_meeting(addresses, records) for records in chosen)
+            noun = plural(count, "encounter") if kind == "encounter" else plural(count, "match-up")
+            parts.append(details(f"{game}: {noun}", inside))
+    parts += ["<h3>By learner</h3>", *_by_learner(results, addresses)]
+    return "\n".join(parts)
+
+
+def _meeting(addresses: Addresses, records: Sequence[Mapping[str, Any]]) -> str:
+    inside = "\n".join(_configuration(record) for record in records)
+    identity = addresses.identity(records[0]["hash"])
+    # The identifier stands inside: a browser opens what encloses the target of a link.
+    return details(_cell_title(records[0]), f'<div id="{identity}" tabindex="-1">{inside}</div>', kind="cell")
+
+
+def _configuration(record: Mapping[str, Any]) -> str:
+    costs, timings = record["costs"], record["timings"]
+    counted = costs.get("gradient_evaluations", 0)
+    evaluations = sum(counted) if isinstance(counted, list) else counted
+    told = {"Game": f"{escape(record['game']['label'])}: {_numbers(record['game'])}"}
+    for k, learner in enumerate(record["learners"]):
+        prepared = learner.get("preparation")
+        told[f"Player {k + 1}"] = (
+            f"{escape(learner['label'])}: {_numbers(learner)}; access: {escape(learner.get('access', ABSENT))}"
+            + (f"; prepared before: {escape(tables.preparation_cost([prepared]))}" if prepared else "")
+        )
+    protocol = {"seeds": "seeds", "seed": "base seed", "steps": "updates", "record_every": "recorded every",
+                "precision": "precision"}  # fmt: skip
+    told["Protocol"] = escape(
+        ", ".join(f"{name} {record[k]}" for k, name in protocol.items() if record.get(k) is not None)
+    )
+    spent = [
+        f"{timings.get('compile', 0.0):.2f} s to compile, {timings.get('run', 0.0):.2f} s to run",
+        f"{evaluations} gradient evaluations" if evaluations else "",
+        f"{costs['environment_steps']} environment steps" if costs.get("environment_steps") else "",
+        f"{record.get('diverged', 0)} diverged",
+    ]
+    told["Cost"] = escape(", ".join(x for x in spent if x))
+    device = record.get("device") or {}
+    made = [
+        ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
+        f"commit {_short_commit(record['git_commit'])}" if record.get("git_commit") else "",
+        f"{device.get('kind', 'unknown')} x {device.get('count', 1)}" if device else "",
+        str(record.get("started") or ""),
+    ]
+    told["Made with"] = escape("; ".join(x for x in made if x))
+    told["Stored in"] = f"<code>cells/{escape(record['hash'])}</code>"
+    command = escape(record.get("command", ""))
+    return f"<pre><code>{command}</code></pre>\n{facts(told, 'facts one')}"
+
+
+def _numbers(made: Mapping[str, Any]) -> str:
+    """Hyperparameters, those that are not set left out."""
+    given = [f"{k}={v}" for k, v in (made.get("hyperparameters") or {}).items() if v is not None]
+    return f"<code>{escape(', '.join(given))}</code>" if given else "no hyperparameters"
+
+
+def _by_learner(results: Results, addresses: Addresses) -> list[str]:
+    """All cells of each learner, as links."""
+    found: dict[str, dict[str, dict[str, str]]] = {label: {} for label in results.labels}
+    for record in results.records:
+        labels = [x["label"] for x in record["learners"]]
+        where = record["game"]["label"] + (" (league)" if record["kind"] == "league" else "")
+        for k, label in enumerate(labels):
+            others = " + ".join(dict.fromkeys(labels[:k] + labels[k + 1 :])) or label
+            found[label].setdefault(where, {})[others] = f"#{addresses.identity(record['hash'])}"
+    parts = []
+    for label, games in found.items():
+        told = {
+            where: ", ".join(f'<a href="{address}">{escape(other)}</a>' for other, address in met.items())
+            for where, met in games.items()
+        }
+        inside = f'<div id="{addresses.learner(label)[1:]}" tabindex="-1">{facts(told, "facts one")}</div>'
+        parts.append(details(f"{label} met", inside, kind="met"))
+    return parts
+
+
+def _cell_title(record: Mapping[str, Any]) -> str:
+    kind = " (league)" if record["kind"] == "league" else ""
+    return f"{record['game']['label']}: {meeting([x['label'] for x in record['learners']])}{kind}"

@@ -1,0 +1,195 @@
+"""Where computations run: JAX's settings, and what a record says of machine and versions.
+
+Importing this module touches no device; :func:`configure` comes before the first
+computation of a process.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from shaping_bench.errors import BadInput
+
+RECORDED = ("shaping-bench", "jax", "jaxlib", "numpy", "scipy", "wandb")
+"""Packages whose versions go into every record."""
+
+
+def configure(precision: str = "float32") -> None:
+    """Sets JAX up for a process of ours; to be called before any computation.
+
+    A persistent compilation cache, so that the second process does not pay the first
+    one's compilation, and one CPU device per usable core, over which seeds are spread.
+    A setting that the user made through its environment variable stays as it is.
+
+    Args:
+      precision: ``"float32"`` or ``"float64"``, the default for computations outside encounters.
+    """
+    jax.config.update("jax_enable_x64", precision == "float64")
+    settings: dict[str, Any] = {
+        "jax_compilation_cache_dir": _writable(cache_folder()),
+        # Small programs count: a suite has many of them.
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    if "cpu" in os.environ.get("JAX_PLATFORMS", "cpu") and "host_platform_device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        settings["jax_num_cpu_devices"] = usable_cores()
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            # The number of devices is settled once a backend exists, and then stays.
+            with contextlib.suppress(RuntimeError):
+                jax.config.update(name, value)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which a container or a scheduler may have restricted."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept between processes; None without a home."""
+    base = _user_cache()
+    return base and base / "jax"
+
+
+def artifacts_folder() -> Path:
+    """Where preparations that belong to no results directory are kept between processes."""
+    return (_user_cache() or Path(tempfile.gettempdir()) / "shaping-bench") / "artifacts"
+
+
+def _user_cache() -> Path | None:
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "shaping-bench"
+    except RuntimeError:  # no home directory can be determined
+        return None
+
+
+def _writable(folder: Path | None) -> str | None:
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError:
+        return None
+
+
+def describe() -> dict[str, Any]:
+    """The local devices: ``platform`` (cpu, gpu, tpu), ``kind`` and ``count``."""
+    devices = jax.local_devices()
+    kind = _cpu_model() if devices[0].platform == "cpu" else devices[0].device_kind
+    return {"platform": devices[0].platform, "kind": kind, "count": len(devices)}
+
+
+@functools.cache
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Python and the packages that results may depend on, ``{name: version}``."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Commit of the checkout this code runs from, ``-dirty`` appended if it was changed; None outside one."""
+    root = Path(__file__).resolve().parent.parent.parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+        )
+        return done.stdout.strip()
+
+    try:
+        # Installed into an environment inside somebody's repository, their commit says nothing about this code.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_memory_bytes() -> int:
+    """Most memory used so far, bytes: on the accelerator where it says, of this process elsewhere."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    with contextlib.suppress(OSError, StopIteration):
+        # Not getrusage: its peak includes that of the parent before this program was started.
+        status = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    import resource  # absent on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that a program may still take: of the first accelerator, or of this machine; None if unknown."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    found = []
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit; "max" where there is none
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(found) if found else None
+
+
+def needed_memory_bytes(compiled: Any) -> int:
+    """What a compiled program will take when it runs: arguments, results and scratch; of all its
+    devices where those share the machine's memory."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return 0
+    size = (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+    sharings = jax.tree.leaves(compiled.input_shardings)
+    count = max((len(x.device_set) for x in sharings), default=1)
+    return int(size) * (count if jax.local_devices()[0].platform == "cpu" else 1)
+
+
+def check_memory(compiled: Any) -> None:
+    """Refuses a program that cannot fit, before it runs.
+
+    Raises:
+      BadInput: it needs more memory than there is.
+    """
+    needed, free = needed_memory_bytes(compiled), free_memory_bytes()
+    if free is not None and needed > free:
+        raise BadInput(
+            f"the encounter needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
+            "allowed: what fits, with fewer seeds, a smaller batch_size or a shorter horizon"
+        )

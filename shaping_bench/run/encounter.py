@@ -1,0 +1,632 @@
+"""Encounters: learners, freshly initialised, learn against one another in one game.
+
+Seeds (and, in a sweep, hyperparameter settings) are *lanes* of one vmapped program; time
+is one scan over recorded points with a loop over updates inside. Lanes are cut into tiles
+small enough to stay in cache and spread over all local devices. Hyperparameters and
+payoffs enter as data, so encounters that differ only in numbers share one compiled
+program.
+
+Where every learner is exact, a policy is a tuple of scalars (see ``shaping_bench.games.base``). Where one
+plays, a policy is whatever its learner initialises: a vector of logits, a network's
+parameters. Policies that the exact game can value are recorded as they are; others are
+valued by play, in the compiled program, at every recorded point.
+"""
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from shaping_bench.algorithms.core import Learner, Memory, PreparedLearner, View, costs
+from shaping_bench.algorithms.core.rollouts import rollout
+from shaping_bench.algorithms.parts.policies import Tabular
+from shaping_bench.games.base import Game
+from shaping_bench.run import devices
+
+TILE = 2048
+"""Most lanes per tile on a CPU: the working set of one update then stays in a core's cache."""
+
+WIDE_TILE = 2**20
+"""The same on accelerators, which want all lanes at once."""
+
+ENVIRONMENTS = 256
+"""Most environments per tile on a CPU, where a lane plays in several: vectors long enough,
+and matrix products whose weights are one seed's."""
+
+VECTOR = 16
+"""Lanes per vector register, at most: float32 in 512 bits."""
+
+RECORDS_PER_CALL = 64
+"""Recorded points per call of the compiled program; progress is reported in between."""
+
+RECORDS_PER_CALL_OF_PLAY = 4
+"""The same where a learner plays: its updates take long enough for people to wonder."""
+
+EPISODES = 32
+"""Episodes that value policies by play, as LOQA's league plays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an encounter yields. K sweep points (axis absent without a sweep), S seeds.
+
+    Attributes:
+      updates: number of updates done at each recorded point, ``(R,)``; starts with 0.
+      params: per player the policy parameters at the recorded points, ``(R, [K,] S, d_i)``;
+        empty where the exact game cannot value them.
+      infos: per player the learner's info of the update before each point, ``(R, [K,] S)``.
+      diverged: whether the final parameters are not all finite, ``([K,] S)``.
+      compile_seconds, run_seconds: wall time, separately.
+      final: per player the final policy parameters, a tree with leaves ``([K,] S, ...)``.
+      played: values of the policies by play where ``params`` is empty, by name,
+        ``(R, [K,] S, n_players)``; see :func:`played_values`.
+    """
+
+    updates: np.ndarray
+    params: tuple[np.ndarray, ...]
+    infos: tuple[dict[str, np.ndarray], ...]
+    diverged: np.ndarray
+    compile_seconds: float
+    run_seconds: float
+    final: tuple[Any, ...]
+    played: dict[str, np.ndarray]
+
+
+def recorded_updates(num_updates: int, record_every: int | None) -> np.ndarray:
+    """0, then every ``record_every``-th update, and always the last."""
+    if record_every is None:
+        return np.unique([0, num_updates])
+    return np.unique(np.append(np.arange(0, num_updates, record_every), num_updates))
+
+
+def run_encounter(
+    game: Game,
+    learners: Sequence[Learner],
+    *,
+    num_seeds: int,
+    num_updates: int,
+    seed: int = 0,
+    record_every: int | None = None,
+    init: Sequence[Any] | None = None,
+    precision: str = "float32",
+    episodes: int = EPISODES,
+    artifacts: Sequence[Any] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Runs one encounter, or a sweep of them.
+
+    A game or learner whose traced fields are 1-d arrays of one common length K is a sweep:
+    all K settings run as lanes of the same program, each with the same seeds.
+
+    Args:
+      game: the game.
+      learners: one per player.
+      num_seeds: number of seeds S; seed s does not depend on S.
+      num_updates: simultaneous updates.
+      seed: base of the random keys.
+      record_every: updates between recorded points; None records start and end only.
+      init: initial policy parameters instead of the learners' own, one entry per player: an
+        array ``(d_i,)`` for all seeds or ``(S, d_i)``, a network's parameters with leaves
+        ``(S, ...)``, or None for the learner's own after all.
+      precision: ``"float32"`` or ``"float64"``.
+      episodes: episodes per recorded point where policies are valued by play.
+      artifacts: per player what its learner's preparation yielded, from P seeds with leaves
+        ``(P, ...)`` that the S seeds share (see :func:`shared_preparations`); None for learners
+        without one.
+      on_progress: called with the number of updates done.
+
+    Raises:
+      BadInput: it would not fit into memory; says how much it needs, and of what.
+    """
+    with jax.enable_x64(precision == "float64"):
+        return _run(
+            game,
+            tuple(learners),
+            num_seeds,
+            num_updates,
+            seed,
+            record_every,
+            init,
+            jnp.dtype(precision),
+            episodes,
+            tuple(artifacts) if artifacts is not None else (None,) * len(learners),
+            on_progress,
+        )
+
+
+def shared_preparations(rule: Learner, player: int, num_seeds: int, num_prepared: int) -> np.ndarray:
+    """Which preparation serves each seed of an encounter, ``(S,)``: they take turns. Seats whose
+    learner is not prepared jointly go through one another's, so that all pairs meet."""
+    seeds = np.arange(num_seeds)
+    apart = 0 if getattr(rule, "prepared_jointly", True) else player
+    return (seeds + apart * (1 + seeds // num_prepared)) % num_prepared
+
+
+def started(rule: Learner, key: Array, game: Game, player: int, artifact: Any = None) -> tuple[Any, Any]:
+    """Initial policy parameters and learner state of a seat."""
+    if isinstance(rule, PreparedLearner):
+        return rule.init(key, game, player, artifact)
+    return rule.init(key, game, player)
+
+
+def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
+    """What the learner's preparation yields before its first step: right in shape; None without one."""
+    if not isinstance(rule, PreparedLearner):
+        return None
+    return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
+
+
+def plays(learners: Sequence[Learner]) -> bool:
+    """Whether any of the learners has to play to learn."""
+    return any("exact" not in rule.views for rule in learners)
+
+
+def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
+    """Whether the exact game can value all policies."""
+    if "exact" not in game.views:
+        return False
+    return not plays(learners) or all(isinstance(rule.policy(game, i), Tabular) for i, rule in enumerate(learners))
+
+
+def played_values(
+    key: Array, game: Game, learners: Sequence[Learner], params: Sequence[Any], episodes: int
+) -> dict[str, Array]:
+    """Values of a joint policy by play, each ``(n_players,)``.
+
+    ``return`` is the mean reward per step, undiscounted; ``discounted_return`` is
+    ``(1 - gamma) sum_t gamma^t r_t``; what the game counts is per step too.
+    """
+    play = rollout(key, game, [rule.policy(game, i) for i, rule in enumerate(learners)], params, episodes)
+
+    def per_step(x: Array) -> Array:
+        return jnp.sum(jnp.mean(x, axis=1), axis=0) / game.num_moves
+
+    weights = (1.0 - game.gamma) * jnp.asarray(game.gamma) ** jnp.arange(play.rewards.shape[0])
+    discounted = jnp.tensordot(weights, jnp.mean(play.rewards, axis=1), axes=1)
+    counts = {name: per_step(x) for name, x in play.info.items()}
+    return {"return": per_step(play.rewards), "discounted_return": discounted, **counts}
+
+
+def shown_episode(game: Game, learners: Sequence[Learner], params: Sequence[Any], seed: int) -> list[dict[str, Any]]:
+    """One episode of a joint policy as boards for people who look, in games that have them.
+
+    Args:
+      params: per player one policy (no seeds' axis).
+
+    Returns:
+      The boards at all times, at most :data:`SHOWN_STEPS` steps, each with the ``rewards`` that
+      led there; empty where the game shows none.
+    """
+    if not plays(learners) or game.board(game.reset(jax.random.key(seed))[1]) is None:
+        return []
+    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
+    length = min(game.num_steps, SHOWN_STEPS)
+    play = jax.jit(lambda key, params: rollout(key, game, policies, params, 1, num_steps=length))
+    episode = jax.device_get(play(jax.random.key(seed), tuple(params)))
+    rewards = np.concatenate([np.zeros((1, game.n_players)), episode.rewards[:, 0]])
+    states = [jax.tree.map(lambda x, t=t: x[t, 0], episode.states) for t in range(length + 1)]
+    return [{**(game.board(s) or {}), "rewards": r.tolist()} for s, r in zip(states, rewards, strict=True)]
+
+
+def _run(
+    game: Game,
+    learners: tuple[Learner, ...],
+    num_seeds: int,
+    num_updates: int,
+    seed: int,
+    record_every: int | None,
+    init: Sequence[Any] | None,
+    dtype: Any,
+    episodes: int,
+    artifacts: tuple[Any, ...],
+    on_progress: Callable[[int], None] | None,
+) -> Outcome:
+    # Host arrays: nothing here may trigger a small compilation of its own.
+    leaves, treedef = jax.tree.flatten((game, learners))
+    leaves = [np.asarray(x, dtype) for x in leaves]
+    num_points = max((x.shape[0] for x in leaves if x.ndim), default=1)
+    if any(x.ndim > 1 or (x.ndim and x.shape[0] != num_points) for x in leaves):
+        raise ValueError("swept fields must be 1-d arrays of one common length")
+    swept = any(x.ndim for x in leaves)
+    playing = plays(learners)
+    exactly = valued_exactly(game, learners)
+    lanes = Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)
+    is_laned = tuple(bool(x.ndim) for x in leaves)
+    shared = [x for x in leaves if not x.ndim]
+    laned = [lanes.split(np.repeat(x, num_seeds)) for x in leaves if x.ndim]
+    seeds = lanes.split(np.tile(np.arange(num_seeds, dtype=np.uint32), num_points))
+    program = _Program(treedef, is_laned, lanes.mesh, playing, 0 if exactly else episodes)
+    base = np.uint32(seed)
+    prepared = _Artifacts.laid(learners, artifacts, num_points, num_seeds, lanes, dtype)
+
+    begin, compile_seconds = program.compiled("begin", (shared, laned, prepared, base, seeds))
+    clock = time.perf_counter()
+    params, states = begin(shared, laned, prepared, base, seeds)
+    if init is not None:
+
+        def laid(x: Any) -> np.ndarray:
+            return lanes.split(np.tile(x, (num_points, *[1] * (np.ndim(x) - 1))).astype(dtype))
+
+        given = []
+        for own, start in zip(params, init, strict=True):
+            if start is None:
+                given.append(own)
+            elif isinstance(start, np.ndarray | list):
+                rows = np.broadcast_to(np.asarray(start), (num_seeds, np.shape(start)[-1]))
+                given.append(laid(rows) if playing else tuple(laid(column) for column in rows.T))
+            else:
+                given.append(jax.tree.map(laid, start))
+        params = tuple(given)
+    carry = lanes.place((params, states))
+    run_seconds = time.perf_counter() - clock
+
+    updates = recorded_updates(num_updates, record_every)
+    # The first point is recorded after no update at all.
+    intervals = np.diff(updates, prepend=0).astype(np.int32)
+    per_call = min(RECORDS_PER_CALL_OF_PLAY if playing else RECORDS_PER_CALL, len(intervals))
+    points: list[Any] = []
+    infos: list[Any] = []
+    done = 0
+    for first in range(0, len(intervals), per_call):
+        chunk = intervals[first : first + per_call]
+        padded = np.pad(chunk, (0, per_call - len(chunk)))
+        real = np.arange(per_call) < len(chunk)
+        arguments = (shared, laned, prepared, base, seeds, np.int32(done), padded, real, carry)
+        advance, seconds = program.compiled("advance", arguments)
+        compile_seconds += seconds
+        clock = time.perf_counter()
+        carry, (point, info) = advance(*arguments)
+        point, info = jax.device_get((point, info))
+        run_seconds += time.perf_counter() - clock
+        for r in range(len(chunk)):
+            points.append(jax.tree.map(lambda x, r=r: x[:, r], point))
+            infos.append(jax.tree.map(lambda x, r=r: x[:, r], info))
+        done += int(chunk.sum())
+        if on_progress is not None:
+            on_progress(done)
+
+    shape = (num_points, num_seeds) if swept else (num_seeds,)
+
+    def joined(x: np.ndarray) -> np.ndarray:
+        x = lanes.join(np.asarray(x))
+        return x.reshape(*shape, *x.shape[1:])
+
+    def vector(theta: Any) -> np.ndarray:
+        return np.stack([joined(x) for x in theta], axis=-1) if isinstance(theta, tuple) else joined(theta)
+
+    players = range(game.n_players)
+    params_out: tuple[np.ndarray, ...] = ()
+    if exactly:
+        params_out = tuple(np.stack([vector(point[0][i]) for point in points]) for i in players)
+    played = {name: np.stack([joined(point[1][name]) for point in points]) for name in points[0][1]}
+    infos_out = tuple(
+        {name: np.stack([joined(info[i][name]) for info in infos]) for name in infos[0][i]} for i in players
+    )
+    final = tuple(x[-1] for x in params_out) if exactly else jax.tree.map(joined, jax.device_get(carry[0]))
+    finite = np.ones(shape, bool)
+    for leaf in jax.tree.leaves(final):
+        finite &= np.isfinite(leaf).reshape(*shape, -1).all(axis=-1)
+    return Outcome(updates, params_out, infos_out, ~finite, compile_seconds, run_seconds, final, played)
+
+
+def costs_per_update(game: Game, learners: Sequence[Learner]) -> tuple[costs.Costs, ...]:
+    """What each learner's update of one seed costs alone."""
+    counts = []
+    for i in range(len(learners)):
+        with costs.counting() as count:
+            jax.eval_shape(lambda i=i: _one_update(game, learners, [i])[0])
+        counts.append(count)
+    return tuple(counts)
+
+
+def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
+    """Environment steps of one update of everybody, play that several share counted once."""
+    with costs.counting() as count:
+        jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[0])
+    return count.steps
+
+
+def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int = 1) -> int:
+    """Memory that an encounter will take while it runs, from its compiled program; nothing is run."""
+    leaves, treedef = jax.tree.flatten((game, tuple(learners)))
+    playing = plays(learners)
+    lanes = Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
+    episodes = 0 if valued_exactly(game, learners) else EPISODES
+    program = _Program(treedef, (False,) * len(leaves), lanes.mesh, playing, episodes)
+    shared, base = [np.asarray(x, np.float32) for x in leaves], np.uint32(0)
+    seeds = lanes.split(np.arange(num_seeds, dtype=np.uint32))
+    shapes = jax.eval_shape(lambda: [imagined_artifact(rule, game, i) for i, rule in enumerate(learners)])
+    blank = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), shapes)
+    prepared = _Artifacts.laid(learners, blank, 1, num_seeds, lanes, np.dtype(np.float32))
+    carry = jax.eval_shape(program.function("begin"), shared, [], prepared, base, seeds)
+    records = (np.zeros(1, np.int32), np.ones(1, bool))
+    arguments: tuple[Any, ...] = (shared, [], prepared, base, seeds, np.int32(0), *records, carry)
+    return devices.needed_memory_bytes(program.function("advance").lower(*arguments).compile())
+
+
+def info_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
+    """What the learners report of an update."""
+    infos = jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[1])
+    return tuple(dict.fromkeys(name for info in infos for name in info))
+
+
+def played_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
+    """What :func:`played_values` yields."""
+
+    def values() -> dict[str, Array]:
+        key = jax.random.key(0)
+        params = [started(rule, key, game, i, imagined_artifact(rule, game, i))[0] for i, rule in enumerate(learners)]
+        return played_values(key, game, learners, params, 2)
+
+    return tuple(jax.eval_shape(values))
+
+
+def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int]) -> Any:
+    key = jax.random.key(0)
+    artifacts = [imagined_artifact(rule, game, j) for j, rule in enumerate(learners)]
+    pairs = [started(rule, key, game, j, artifacts[j]) for j, rule in enumerate(learners)]
+    params = [theta if plays(learners) else tuple(jnp.asarray(x) for x in theta) for theta, _ in pairs]
+    states = [state for _, state in pairs]
+    memory: Memory = {}
+    new = [
+        learners[i].update(
+            key,
+            states[i],
+            View(
+                game,
+                params,
+                i,
+                learners[i].access,
+                learners,
+                memory,
+                key=key,
+                states=states,
+                artifact=artifacts[i],
+            ),
+        )
+        for i in players
+    ]
+    return [params for params, _, _ in new], [dict(info) for _, _, info in new]
+
+
+class Lanes:
+    """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices."""
+
+    def __init__(self, count: int, width: int = 1) -> None:
+        devices = jax.local_devices()[:count]
+        per_device = -(-count // len(devices))
+        self.count = count
+        # A lane that plays in many environments at once is as wide as they are many.
+        most = TILE if devices[0].platform == "cpu" else WIDE_TILE
+        if width > 1:
+            most = max(1, (ENVIRONMENTS if devices[0].platform == "cpu" else WIDE_TILE) // width)
+        tiles = max(1, -(-per_device // most))
+        # Equal tiles, for the last one's padding is work too; whole vector registers, so that
+        # no lane falls to the scalar code of a remainder, whatever the number of lanes.
+        self.tile = -(-per_device // tiles)
+        if width == 1:
+            self.tile = VECTOR * -(-self.tile // VECTOR)
+        self.tiles = len(devices) * tiles
+        self.mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
+
+    def split(self, x: np.ndarray) -> np.ndarray:
+        """``(N, ...)`` to ``(tiles, tile, ...)``; the padding repeats the last lane."""
+        padding = [(0, self.tiles * self.tile - self.count)] + [(0, 0)] * (x.ndim - 1)
+        return np.pad(x, padding, mode="edge").reshape(self.tiles, self.tile, *x.shape[1:])
+
+    def join(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(-1, *x.shape[2:])[: self.count]
+
+    def place(self, tree: Any) -> Any:
+        return jax.device_put(tree, NamedSharding(self.mesh, P("lanes")))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Artifacts:
+    """What the players' preparations yielded, each either one for all lanes or one per lane.
+
+    One for all keeps its weights in cache, and makes matrix products of the lanes.
+    """
+
+    common: tuple[Any, ...]
+    laned: tuple[Any, ...]
+
+    @classmethod
+    def laid(
+        cls,
+        learners: Sequence[Learner],
+        artifacts: Sequence[Any],
+        num_points: int,
+        num_seeds: int,
+        lanes: Lanes,
+        dtype: Any,
+    ) -> "_Artifacts":
+        common: list[Any] = []
+        laned: list[Any] = []
+
+        def real(x: Any) -> np.ndarray:
+            x = np.asarray(x)
+            return x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
+
+        for player, (rule, artifact) in enumerate(zip(learners, artifacts, strict=True)):
+            if rule.needs_preparation and artifact is None:
+                raise ValueError(f"player {player + 1}'s learner needs the artifact of its preparation; none was given")
+            leaves = jax.tree.leaves(artifact)
+            count = len(leaves[0]) if leaves else 1
+            if count == 1:
+                common.append(jax.tree.map(lambda x: real(x)[0], artifact))
+                laned.append(None)
+                continue
+            chosen = np.tile(shared_preparations(rule, player, num_seeds, count), num_points)
+            common.append(None)
+            laned.append(jax.tree.map(lambda x, chosen=chosen: lanes.split(real(x)[chosen]), artifact))
+        return cls(tuple(common), tuple(laned))
+
+    def of(self, laned: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Per player, given one lane's own."""
+        return tuple(own if shared is None else shared for shared, own in zip(self.common, laned, strict=True))
+
+
+SHOWN_STEPS = 64
+"""Most steps of an episode that is shown."""
+
+MOST_COMPILED = 48
+"""Compiled programs that a process keeps. Each takes hundreds of memory mappings, of which a
+process may have 65 530: a suite of hundreds of shapes would come to an end of them."""
+
+_COMPILED: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_KEPT = threading.Lock()
+
+
+class _Program:
+    """The two compiled functions of an encounter shape, kept while they are among the last used."""
+
+    def __init__(self, treedef: Any, is_laned: tuple[bool, ...], mesh: Mesh, playing: bool, episodes: int) -> None:
+        self.treedef, self.is_laned, self.mesh = treedef, is_laned, mesh
+        self.playing, self.episodes = playing, episodes
+
+    def compiled(self, name: str, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], float]:
+        """The compiled function for these shapes, and the seconds spent compiling it."""
+        avals = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
+        flat, structure = jax.tree.flatten(
+            avals, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], str)
+        )
+        key = (name, self.treedef, self.is_laned, self.mesh, self.episodes, structure, tuple(flat))
+        with _KEPT:
+            if key in _COMPILED:
+                _COMPILED.move_to_end(key)
+                return _COMPILED[key], 0.0
+        started = time.perf_counter()
+        compiled = self.function(name).lower(*arguments).compile()
+        devices.check_memory(compiled)
+        with _KEPT:
+            _COMPILED[key] = compiled
+            while len(_COMPILED) > MOST_COMPILED:
+                _COMPILED.popitem(last=False)
+        return compiled, time.perf_counter() - started
+
+    def function(self, name: str) -> Any:
+        """``begin`` or ``advance``, spread over the devices, not yet compiled."""
+        lanes, everywhere = P("lanes"), P()
+        prepared = _Artifacts(common=everywhere, laned=lanes)  # type: ignore[arg-type]
+        if name == "begin":
+            function: Callable[..., Any] = self._begin
+            specs: tuple[Any, ...] = (everywhere, lanes, prepared, everywhere, lanes)
+            donate: tuple[int, ...] = ()
+        else:
+            specs = (everywhere, lanes, prepared, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
+            function, donate = self._advance, (8,)
+        sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=lanes, check_vma=False)
+        return jax.jit(sharded, donate_argnums=donate)
+
+    def _rebuild(self, shared: list[Array], laned: list[Array]) -> tuple[Game, tuple[Learner, ...]]:
+        shared_, laned_ = iter(shared), iter(laned)
+        return jax.tree.unflatten(self.treedef, [next(laned_ if mine else shared_) for mine in self.is_laned])
+
+    def _begin(self, shared: list[Array], laned: list[Array], prepared: _Artifacts, base: Array, seeds: Array) -> Any:
+        def one_lane(laned: list[Array], own: tuple[Any, ...], seed: Array) -> Any:
+            game, learners = self._rebuild(shared, laned)
+            artifacts = prepared.of(own)
+            key = jax.random.fold_in(_lane_key(base, seed), 0)
+            pairs = [
+                started(rule, jax.random.fold_in(key, i), game, i, artifacts[i]) for i, rule in enumerate(learners)
+            ]
+            dtype = jnp.result_type(float)
+            params = tuple(
+                jax.tree.map(lambda x: jnp.asarray(x, dtype), theta if self.playing else tuple(theta))
+                for theta, _ in pairs
+            )
+            return params, tuple(state for _, state in pairs)
+
+        return jax.vmap(jax.vmap(one_lane))(laned, prepared.laned, seeds)
+
+    def _advance(
+        self,
+        shared: list[Array],
+        laned: list[Array],
+        prepared: _Artifacts,
+        base: Array,
+        seeds: Array,
+        done: Array,
+        intervals: Array,
+        real: Array,
+        carry: Any,
+    ) -> Any:
+        def one_update(
+            laned: list[Array], own: tuple[Any, ...], seed: Array, t: Array, params: Any, states: Any
+        ) -> Any:
+            game, learners = self._rebuild(shared, laned)
+            artifacts = prepared.of(own)
+            key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 1), t)
+            memory: Memory = {}
+            n = len(learners)
+            shown = tuple(rule.shown(theta, state) for rule, theta, state in zip(learners, params, states, strict=True))
+            play_key = jax.random.fold_in(key, n) if self.playing else None
+            views = [
+                View(game, params, i, rule.access, learners, memory, play_key, states, shown, artifacts[i])
+                for i, rule in enumerate(learners)
+            ]
+            new = [rule.update(jax.random.fold_in(key, i), states[i], views[i]) for i, rule in enumerate(learners)]
+            moved = tuple(_alike(theta, old) for (theta, _, _), old in zip(new, params, strict=True))
+            moved = jax.tree.map(lambda x, old: x.astype(old.dtype), moved, params)
+            return moved, tuple(state for _, state, _ in new), tuple(dict(info) for _, _, info in new)
+
+        def one_point(laned: list[Array], seed: Array, t: Array, params: Any) -> Any:
+            """What is recorded of a joint policy: itself, or its values by play."""
+            if not self.episodes:
+                return params, {}
+            game, learners = self._rebuild(shared, laned)
+            key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 2), t)
+            return (), played_values(key, game, learners, params, self.episodes)
+
+        def one_tile(tile: Any) -> Any:
+            laned, own, seeds, (params, states) = tile
+            # Under jit, so that finding the info's shapes and the loop share one trace.
+            update = jax.jit(jax.vmap(one_update, in_axes=(0, 0, 0, None, 0, 0)))
+            shapes = jax.eval_shape(update, laned, own, seeds, done, params, states)[2]
+            unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
+
+            valued = jax.vmap(one_point, in_axes=(0, 0, None, 0))
+            skipped = jax.eval_shape(valued, laned, seeds, done, params)
+
+            def until_next_record(carry: Any, record: Any) -> Any:
+                (t, params, states), (interval, wanted) = carry, record
+
+                def body(k: Array, loop: Any) -> Any:
+                    params, states, _ = loop
+                    return update(laned, own, seeds, t + k, params, states)
+
+                params, states, info = jax.lax.fori_loop(0, interval, body, (params, states, unknown))
+                t = t + interval
+                if not self.episodes:
+                    return (t, params, states), ((params, {}), info)
+                point = jax.lax.cond(
+                    wanted,
+                    lambda: valued(laned, seeds, t, params),
+                    lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), skipped),
+                )
+                return (t, params, states), (point, info)
+
+            (_, params, states), records = jax.lax.scan(until_next_record, (done, params, states), (intervals, real))
+            return (params, states), records
+
+        return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
+
+
+def _alike(theta: Any, old: Any) -> Any:
+    """Coordinates as a vector where the policy is one: what an exact rule returns among rules that play."""
+    return jnp.stack(theta) if isinstance(theta, tuple) and isinstance(old, Array) else theta
+
+
+def _lane_key(base: Array, seed: Array) -> Array:
+    return jax.random.fold_in(jax.random.key(base), seed)

@@ -1,0 +1,463 @@
+"""The preparation phase: what a learner learns before it meets anyone.
+
+A preparation is defined by its learner, game, seat and seeds, and by the source of the
+learner; their hash is its identity. What it yields, the artifact, is stored under it once,
+whole or not at all, with its curves and what it cost, and reused wherever the same
+preparation is asked for. While it runs it leaves checkpoints, so that a killed one goes on
+where it was and ends as if nothing had happened.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax import Array
+from jax.sharding import PartitionSpec as P
+
+from shaping_bench.algorithms.core import PreparedLearner, costs
+from shaping_bench.algorithms.core import learner as learners_base
+from shaping_bench.errors import StoreError
+from shaping_bench.run import devices
+from shaping_bench.run.encounter import Lanes, imagined_artifact
+from shaping_bench.spec.registry import Named
+from shaping_bench.store.store import read_parquet, write_parquet
+
+SCHEMA = 1
+
+POINTS = 200
+"""Points of a preparation's curves, at most; each is the mean over the steps since the last."""
+
+CHECKPOINT_SECONDS = 15.0
+"""Least time between checkpoints."""
+
+_STREAM = 2**31
+"""Separates the random numbers of preparations from those of encounters with the same seed."""
+
+OnPoint = Callable[["Preparation", int, dict[str, float]], None]
+"""Called at every point with the steps taken and the curves' values there, seeds averaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What a learner has to learn before it meets anyone in a seat of a game.
+
+    Attributes:
+      learner, game, seat: who prepares, for what.
+      seeds: independent repetitions P, prepared side by side.
+      seed: base of their random numbers.
+      precision: ``"float32"`` or ``"float64"``.
+    """
+
+    learner: Named
+    game: Named
+    seat: int
+    seeds: int
+    seed: int
+    precision: str
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the artifact. The learner's source is part of it, lest a
+        changed rule be met with what its earlier version learned."""
+        rule, given = self.learner.made, self.learner.hyperparameters
+        return {
+            "schema": SCHEMA,
+            "learner": {
+                "name": self.learner.name,
+                "hyperparameters": {k: v for k, v in given.items() if k not in rule.played_only},
+            },
+            "source": source_hash(type(self.learner.made)),
+            "game": self.game.identity(),
+            "seat": self.seat,
+            "seeds": [self.seeds, self.seed],
+            "precision": self.precision,
+        }
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def title(self) -> str:
+        seat = "" if self.game.made.symmetric else f", seat {self.seat + 1}"
+        return f"{self.game.text}: preparation of {self.learner.text}{seat}"
+
+    @property
+    def steps(self) -> int:
+        return self.learner.made.preparation_steps
+
+
+def source_hash(cls: type) -> str:
+    """Of the files that define a learner: its class's and those of what it inherits from."""
+    files = {inspect.getsourcefile(c) for c in cls.__mro__ if c is not object and c.__module__ != "builtins"}
+    files -= {None, learners_base.__file__}
+    digest = hashlib.sha256()
+    for file in sorted(str(f) for f in files):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def needed(
+    game: Named, learners: Sequence[Named], *, seeds: int, seed: int, precision: str
+) -> tuple[Preparation | None, ...]:
+    """The preparation each seat of an encounter needs; None where it needs none."""
+    found: list[Preparation | None] = []
+    for player, learner in enumerate(learners):
+        rule = learner.made
+        if not isinstance(rule, PreparedLearner):
+            found.append(None)
+            continue
+        seat = rule.prepared_seat(game.made, player)
+        found.append(Preparation(learner, game, seat, seeds, seed, precision))
+    return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a preparation yielded.
+
+    Attributes:
+      artifact: a tree with leaves ``(P, ...)``.
+      record: what stands in ``artifact.json``: identity, costs, seconds, versions, and which
+        seeds have diverged.
+      curves: columns seed, update, player, metric, value.
+    """
+
+    artifact: Any
+    record: dict[str, Any]
+    curves: pd.DataFrame
+
+
+class Artifacts:
+    """A folder of prepared artifacts.
+
+    Args:
+      folder: created when something is stored in it.
+      shared: another folder, whose artifacts are taken over instead of preparing again, and which
+        gets a copy of what is prepared here.
+      on_point: told how a running preparation gets on.
+      checkpoint_seconds: least time between checkpoints.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        on_point: OnPoint | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        shared: Path | None = None,
+    ) -> None:
+        self.folder, self.shared = folder, shared
+        self.on_point, self.checkpoint_seconds = on_point, checkpoint_seconds
+
+    def __contains__(self, preparation: Preparation) -> bool:
+        return (self.folder / preparation.hash).is_dir()
+
+    def prepared(self, preparation: Preparation) -> Prepared:
+        """The stored artifact, after running the preparation if it is not stored yet.
+
+        Raises:
+          StoreError: it cannot be written.
+        """
+        self._ensure(preparation)
+        return self._load(preparation)
+
+    def of(self, preparations: Sequence[Preparation | None]) -> tuple[Any, ...]:
+        """Artifacts for the seats of an encounter; None where none is needed."""
+        return tuple(None if p is None else self.prepared(p).artifact for p in preparations)
+
+    def records(self, preparations: Sequence[Preparation | None]) -> list[dict[str, Any] | None]:
+        """What the preparations of an encounter's seats cost, and which artifacts they are."""
+        return [None if p is None else summary(self._record(p)) for p in preparations]
+
+    def _ensure(self, preparation: Preparation) -> None:
+        """Takes the artifact over or prepares it, if it is not stored yet."""
+        if preparation not in self:
+            found = self.shared and self.shared / preparation.hash
+            if found and found.is_dir():
+                self._place(preparation, self.folder, lambda work: _copy(found, work))
+            else:
+                prepared = self._run(preparation)
+                self._place(preparation, self.folder, lambda work: _write(work, prepared))
+                self._checkpoint(preparation).unlink(missing_ok=True)
+                if self.shared:  # a convenience, which must not cost what was prepared
+                    with contextlib.suppress(StoreError):
+                        here = self.folder / preparation.hash
+                        self._place(preparation, self.shared, lambda work: _copy(here, work))
+
+    def _record(self, preparation: Preparation) -> dict[str, Any]:
+        self._ensure(preparation)
+        return json.loads((self.folder / preparation.hash / "artifact.json").read_text())
+
+    # --- storage ----------------------------------------------------------------------------
+
+    def _load(self, preparation: Preparation) -> Prepared:
+        folder = self.folder / preparation.hash
+        rule, game = preparation.learner.made, preparation.game.made
+        structure = jax.tree.structure(jax.eval_shape(lambda: imagined_artifact(rule, game, preparation.seat)))
+        with np.load(folder / "artifact.npz") as file:
+            leaves = [file[str(k)] for k in range(len(file.files))]
+        return Prepared(
+            jax.tree.unflatten(structure, leaves), self._record(preparation), read_parquet(folder / "curves.parquet")
+        )
+
+    def _place(self, preparation: Preparation, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Fills a draft and renames it: an artifact stands there whole or not at all."""
+        work = folder / f".{preparation.hash[:12]}-{uuid.uuid4().hex[:12]}"
+        try:
+            work.mkdir(parents=True)
+            fill(work)
+            os.rename(work, folder / preparation.hash)
+        except OSError as error:
+            if not (folder / preparation.hash).is_dir():  # else another process has stored the same meanwhile
+                raise StoreError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from None
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _checkpoint(self, preparation: Preparation) -> Path:
+        return self.folder / f".checkpoint-{preparation.hash}.npz"
+
+    # --- computation ------------------------------------------------------------------------
+
+    def _run(self, preparation: Preparation) -> Prepared:
+        with jax.enable_x64(preparation.precision == "float64"):
+            return self._run_at_precision(preparation)
+
+    def _run_at_precision(self, preparation: Preparation) -> Prepared:
+        rule, game = preparation.learner.made, preparation.game.made
+        steps, seat = preparation.steps, preparation.seat
+        lanes = Lanes(preparation.seeds, rule.preparation_width)
+        program = _Program(rule, game, seat, preparation.seed, lanes)
+        seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
+        compile_seconds = run_seconds = 0.0
+
+        def compiled(function: Any, *arguments: Any) -> Any:
+            nonlocal compile_seconds
+            clock = time.perf_counter()
+            out = function.lower(*arguments).compile()
+            devices.check_memory(out)
+            compile_seconds += time.perf_counter() - clock
+            return out
+
+        one_step = _step_costs(preparation)
+        begin = compiled(program.begin, seeds)
+        carry = begin(seeds)
+        structure = jax.tree.structure(carry)
+        points: dict[str, list[np.ndarray]] = {}
+        done, spent = 0, 0.0
+        resumed = self._resumed(preparation)
+        if resumed is not None:
+            done, spent, points, leaves = resumed
+            # One entry per seed, whatever the devices were then and are now.
+            carry = lanes.place(jax.tree.unflatten(structure, [lanes.split(x) for x in leaves]))
+        updates = _points(steps)
+        advance = None
+        clock = saved = time.perf_counter()
+        for last in updates[updates > done]:
+            arguments = (seeds, np.int32(done), np.int32(last - done), carry)
+            if advance is None:
+                advance = compiled(program.advance, *arguments)
+                clock = saved = time.perf_counter()
+            carry, info = advance(*arguments)
+            info = {name: lanes.join(np.asarray(x)) for name, x in jax.device_get(info).items()}
+            for name, x in info.items():
+                points.setdefault(name, []).append(x)
+            done = int(last)
+            run_seconds = spent + time.perf_counter() - clock
+            if self.on_point is not None:
+                self.on_point(preparation, done, {name: float(np.mean(x)) for name, x in info.items()})
+            if done < steps and time.perf_counter() - saved >= self.checkpoint_seconds:
+                leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
+                self._save_checkpoint(preparation, done, run_seconds, points, leaves)
+                saved = time.perf_counter()
+        artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry)))
+        finite = np.ones(preparation.seeds, bool)
+        for leaf in jax.tree.leaves(artifact):
+            finite &= np.isfinite(leaf).reshape(preparation.seeds, -1).all(axis=1)
+        record = {
+            **preparation.identity(),
+            "hash": preparation.hash,
+            "steps": steps,
+            "diverged": np.flatnonzero(~finite).tolist(),
+            "costs": {
+                "gradient_evaluations": one_step.evaluations * steps * preparation.seeds,
+                "environment_steps": one_step.steps * steps * preparation.seeds,
+            },
+            "timings": {"compile": compile_seconds, "run": run_seconds},
+            "versions": devices.versions(),
+            "git_commit": devices.git_commit(),
+            "device": devices.describe(),
+        }
+        return Prepared(artifact, record, _curves(updates, points, seat))
+
+    def _save_checkpoint(
+        self,
+        preparation: Preparation,
+        done: int,
+        seconds: float,
+        points: dict[str, list[np.ndarray]],
+        leaves: Sequence[np.ndarray],
+    ) -> None:
+        path = self._checkpoint(preparation)
+        draft = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            curves = {f"curve:{name}": np.stack(x) for name, x in points.items()}
+            _save(draft, leaves, done=np.int64(done), seconds=np.float64(seconds), **curves)
+            os.replace(draft, path)
+        except OSError as error:
+            raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from None
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _resumed(self, preparation: Preparation) -> tuple[int, float, dict[str, list[np.ndarray]], list[Any]] | None:
+        with contextlib.suppress(FileNotFoundError), np.load(self._checkpoint(preparation)) as file:
+            curves = {name: list(file[name]) for name in file.files if name.startswith("curve:")}
+            count = sum(name.isdigit() for name in file.files)
+            return (
+                int(file["done"]),
+                float(file["seconds"]),
+                {name.removeprefix("curve:"): x for name, x in curves.items()},
+                [file[str(k)] for k in range(count)],
+            )
+        return None
+
+
+def _write(work: Path, prepared: Prepared) -> None:
+    _save(work / "artifact.npz", jax.tree.leaves(prepared.artifact))
+    (work / "artifact.json").write_text(json.dumps(prepared.record, indent=1) + "\n")
+    write_parquet(prepared.curves, work / "curves.parquet")
+
+
+def _copy(source: Path, work: Path) -> None:
+    for file in source.iterdir():
+        shutil.copyfile(file, work / file.name)
+
+
+def first_steps(preparation: Preparation, steps: int) -> Callable[[], Any]:
+    """The first steps of a preparation as a compiled call that stores nothing: what the speed
+    benchmark times. Float32."""
+    rule, game = preparation.learner.made, preparation.game.made
+    lanes = Lanes(preparation.seeds, rule.preparation_width)
+    program = _Program(rule, game, preparation.seat, preparation.seed, lanes)
+    seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
+    return lambda: jax.block_until_ready(program.advance(seeds, np.int32(0), np.int32(steps), program.begin(seeds)))
+
+
+def summary(record: dict[str, Any]) -> dict[str, Any]:
+    """What a cell's record says of a preparation it used."""
+    return {
+        "artifact": record["hash"],
+        "seeds": record["seeds"][0],
+        "steps": record["steps"],
+        "diverged": len(record["diverged"]),
+        **record["costs"],
+        "seconds": record["timings"]["run"],
+    }
+
+
+def _points(steps: int) -> np.ndarray:
+    """Steps after which the curves have a point: equally far apart, and the last."""
+    return np.unique(np.append(np.arange(0, steps, -(-steps // POINTS))[1:], steps))
+
+
+def _save(path: Path, leaves: Sequence[Any], **more: Any) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, allow_pickle=False, **{str(k): np.asarray(x) for k, x in enumerate(leaves)}, **more)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _curves(updates: np.ndarray, points: dict[str, list[np.ndarray]], seat: int) -> pd.DataFrame:
+    frames = []
+    for name, rows in points.items():
+        x = np.stack(rows).astype(np.float64)
+        index, seeds = np.indices(x.shape)
+        columns = {"seed": seeds.ravel(), "update": updates[index.ravel()], "player": seat + 1}
+        frames.append(pd.DataFrame({**columns, "metric": name, "value": x.ravel()}))
+    names = ["seed", "update", "player", "metric", "value"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
+
+
+def curve_names(preparation: Preparation) -> tuple[str, ...]:
+    """The curves that a preparation has."""
+    return tuple(jax.eval_shape(lambda: _one_step(preparation)[1]))
+
+
+def _step_costs(preparation: Preparation) -> costs.Costs:
+    """What one step for one seed costs."""
+    with costs.counting() as count:
+        jax.eval_shape(lambda: _one_step(preparation)[0])
+    return count
+
+
+def _one_step(preparation: Preparation) -> tuple[Any, dict[str, Array]]:
+    rule, game, seat = preparation.learner.made, preparation.game.made, preparation.seat
+    key = jax.random.key(0)
+    carry, info = rule.prepare_step(key, jnp.int32(0), rule.prepare_init(key, game, seat), game, seat)
+    return carry, dict(info)
+
+
+class _Program:
+    """The compiled functions of a preparation; arguments lie in ``lanes``, spread over the devices."""
+
+    def __init__(self, rule: PreparedLearner, game: Any, seat: int, seed: int, lanes: Lanes) -> None:
+        self.rule, self.game, self.seat, self.seed = rule, game, seat, seed
+        laned, everywhere = P("lanes"), P()
+
+        def spread(function: Any, specs: tuple[Any, ...], donated: tuple[int, ...] = ()) -> Any:
+            sharded = jax.shard_map(function, mesh=lanes.mesh, in_specs=specs, out_specs=laned, check_vma=False)
+            return jax.jit(sharded, donate_argnums=donated)
+
+        self.begin = spread(self._begin, (laned,))
+        self.advance = spread(self._advance, (laned, everywhere, everywhere, laned), (3,))
+        self.artifact = spread(self._artifact, (laned,))
+
+    def _key(self, seed: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _STREAM), seed)
+
+    def _begin(self, seeds: Array) -> Any:
+        def one(seed: Array) -> Any:
+            return self.rule.prepare_init(jax.random.fold_in(self._key(seed), 0), self.game, self.seat)
+
+        return jax.vmap(jax.vmap(one))(seeds)
+
+    def _advance(self, seeds: Array, done: Array, count: Array, carry: Any) -> Any:
+        """``count`` steps, and the mean of their infos; NaN marks a step that has nothing to say."""
+
+        def one_step(seed: Array, step: Array, carry: Any) -> Any:
+            key = jax.random.fold_in(jax.random.fold_in(self._key(seed), 1), step)
+            new, info = self.rule.prepare_step(key, step, carry, self.game, self.seat)
+            return jax.tree.map(lambda x, old: jnp.asarray(x, jnp.asarray(old).dtype), new, carry), dict(info)
+
+        def one_tile(tile: Any) -> Any:
+            seeds, carry = tile
+            step = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0)))
+            shapes = jax.eval_shape(step, seeds, done, carry)[1]
+            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, float)), shapes)
+
+            def body(k: Array, loop: Any) -> Any:
+                carry, sums, counts = loop
+                carry, info = step(seeds, done + k, carry)
+                sums = jax.tree.map(lambda total, x: total + jnp.where(jnp.isnan(x), 0, x), sums, info)
+                counts = jax.tree.map(lambda n, x: n + ~jnp.isnan(x), counts, info)
+                return carry, sums, counts
+
+            carry, sums, counts = jax.lax.fori_loop(0, count, body, (carry, nothing, nothing))
+            return carry, jax.tree.map(jnp.divide, sums, counts)
+
+        return jax.lax.map(one_tile, (seeds, carry))
+
+    def _artifact(self, carry: Any) -> Any:
+        return jax.vmap(jax.vmap(self.rule.artifact))(carry)

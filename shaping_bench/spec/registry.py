@@ -1,0 +1,274 @@
+"""From what a user writes, ``lola(lr=0.5)`` or ``ipd(gamma=0.9)``, to learners and games.
+
+Built-in names come from ``algorithms.ALGORITHMS`` and ``games.GAMES``; other packages add
+theirs through the entry-point groups ``shaping_bench.algorithms`` and
+``shaping_bench.games``: those that are installed, and the one in the current folder.
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import keyword
+import re
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shaping_bench.algorithms import ALGORITHMS
+from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
+from shaping_bench.algorithms.core import Learner
+from shaping_bench.algorithms.parts.policies import Tabular
+from shaping_bench.errors import BadInput, unknown
+from shaping_bench.games import GAMES, Entry
+from shaping_bench.games.adapters import ADAPTERS
+from shaping_bench.games.base import Game
+from shaping_bench.games.fields import check_field
+
+_CALL = re.compile(r"\s*([A-Za-z][\w.-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy}
+"""Learners by name that need another package; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A learner or game with the name and the hyperparameters it was made from."""
+
+    name: str
+    hyperparameters: dict[str, Any]
+    made: Any
+
+    @property
+    def text(self) -> str:
+        """As one would write it on the command line, with the non-default numbers only."""
+        given = {k: v for k, v in self.hyperparameters.items() if v != _default(self.made, self.name, k)}
+        inside = ",".join(f"{k}={_written(v)}" for k, v in given.items())
+        return f"{self.name}({inside})" if given else self.name
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that defines it, for content hashes and records."""
+        return {"name": self.name, "hyperparameters": self.hyperparameters}
+
+
+def _written(value: Any) -> str:
+    """A hyperparameter's value; words without the quotes that they do not need."""
+    if not isinstance(value, str):
+        return repr(value)
+    bare = all(word.isidentifier() and not keyword.iskeyword(word) for word in value.split("-"))
+    return value if bare else json.dumps(value)
+
+
+def _default(made: Any, name: str, key: str) -> Any:
+    entry = games().get(name) if isinstance(made, Game) else None
+    if entry is not None and key in entry.defaults:
+        return entry.defaults[key]
+    return next(f.default for f in dataclasses.fields(made) if f.name == key)
+
+
+@functools.cache
+def algorithms() -> dict[str, type[Learner]]:
+    """All learners by name, built in and installed."""
+    return {**ALGORITHMS, **_installed("shaping_bench.algorithms", ALGORITHMS)}
+
+
+@functools.cache
+def games() -> dict[str, Entry]:
+    """All games by name, built in and installed."""
+    installed = _installed("shaping_bench.games", GAMES)
+    return {**GAMES, **{k: v if isinstance(v, Entry) else Entry(v, v.__module__, k) for k, v in installed.items()}}
+
+
+def _installed(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for point in (*_here(group), *importlib.metadata.entry_points(group=group)):
+        if point.name in found:  # an installed package is met again in its own folder
+            continue
+        if point.name in builtin:
+            raise BadInput(f"entry point {group}:{point.name} ({point.value}) takes the name of a built-in")
+        try:
+            found[point.name] = point.load()
+        except Exception as error:  # a broken plug-in must be named, whatever it raised
+            raise BadInput(f"entry point {group}:{point.name} ({point.value}) does not load: {error!r}") from error
+    return found
+
+
+def _here(group: str) -> list[importlib.metadata.EntryPoint]:
+    """Entry points of the project in the current folder, which need not be installed.
+
+    Raises:
+      BadInput: its ``pyproject.toml`` is not TOML, or they are no mapping of names to MODULE:CLASS.
+    """
+    project = Path("pyproject.toml")
+    try:
+        text = project.read_text()
+        if group not in text:
+            return []
+        points = tomllib.loads(text)["project"]["entry-points"].get(group, {})
+        found = [importlib.metadata.EntryPoint(name, value, group) for name, value in points.items()]
+    except OSError:
+        return []
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BadInput(f"pyproject.toml of the current folder does not name its {group} ({error!r})") from None
+    if found and "" not in sys.path:  # an installed command does not look where the user stands
+        sys.path.insert(0, "")
+    return found
+
+
+def parse_call(text: str, field: str) -> tuple[str, dict[str, Any]]:
+    """Splits ``name(key=value,...)`` into the name and its keyword arguments."""
+    match = _CALL.fullmatch(text)
+    if match is None:
+        raise BadInput(f"{field} is {text!r}; allowed: a name, or a name with hyperparameters like name(key=1.0)")
+    name, inside = match.groups()
+    if not inside:
+        return name, {}
+    complaint = BadInput(
+        f"{field} is {text!r}; allowed: hyperparameters written key=value with literal values, each once"
+    )
+    try:
+        call = ast.parse(f"f({inside})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise complaint
+        keywords = {str(k.arg): _literal(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise complaint from None
+    if len(keywords) != len(call.keywords):
+        raise complaint
+    return name, keywords
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):  # bare words are strings: expansion=taylor
+        return {"true": True, "false": False}.get(node.id, node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):  # and so are hyphenated ones: network=conv-gru
+        words = [_literal(x) for x in (node.left, node.right)]
+        if all(isinstance(x, str) for x in words):
+            return "-".join(words)
+    return ast.literal_eval(node)
+
+
+def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: str | None = None) -> Named:
+    """Builds a learner from ``"lola(lr=0.5)"`` or ``{"lola": {"lr": 0.5}}``.
+
+    Args:
+      spec: name and hyperparameters.
+      field: what it is called in complaints.
+      game: registered name of the game to be played; hyperparameters that the learner's paper
+        published for it are the defaults there.
+
+    Raises:
+      BadInput: unknown name or hyperparameter, or a value out of range.
+    """
+    name, given = split_call(spec, field)
+    known = {**ADAPTED, **algorithms()}
+    if name not in known:
+        raise unknown(field, name, known)
+    cls = known[name]
+    return _build(name, cls, cls.published.get(game or "", {}), given, field)
+
+
+def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
+    """Builds a game from ``"ipd(gamma=0.9)"`` or ``{"ipd": {"gamma": 0.9}}``.
+
+    Raises:
+      BadInput: as :func:`make_learner`.
+    """
+    name, given = split_call(spec, field)
+    known = {**ADAPTERS, **games()}
+    if name not in known:
+        raise unknown(field, name, known)
+    return _build(name, known[name].cls, known[name].defaults, given, field)
+
+
+def split_call(spec: str | Mapping[str, Any], field: str) -> tuple[str, dict[str, Any]]:
+    """Splits a learner or game, however written, into its name and hyperparameters."""
+    if isinstance(spec, str):
+        return parse_call(spec, field)
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, given),) = spec.items()
+        if given is None or isinstance(given, Mapping):
+            return str(name), dict(given or {})
+    raise BadInput(f"{field} is {spec!r}; allowed: a name, name(key=value) or {{name: {{key: value}}}}")
+
+
+def _build(name: str, cls: type, defaults: Mapping[str, Any], given: Mapping[str, Any], field: str) -> Named:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in given:
+        if key not in fields:
+            raise unknown(f"hyperparameter of {field} {name!r}", key, fields)
+    values = {**defaults, **{k: _plain(v) for k, v in given.items()}}
+    for key, f in fields.items():
+        if key not in values:
+            if f.default is dataclasses.MISSING:
+                raise BadInput(f"{field} {name!r} needs the hyperparameter {key!r}: {f.metadata.get('doc', '')}")
+            values[key] = f.default
+    values = {key: values[key] for key in fields}
+    for key, f in fields.items():
+        try:
+            check_field(name, f, values[key])
+        except ValueError as error:
+            raise BadInput(f"{field}: {error}") from None
+    if "payoffs" in fields:
+        values["payoffs"] = _payoffs(name, values["payoffs"], field)
+    numeric = {k: float(v) if _is_real(fields[k], v) else v for k, v in values.items()}
+    try:
+        return Named(name, numeric, cls(**numeric))
+    except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
+        raise BadInput(f"{field} {name!r}: {error}") from None
+
+
+def _is_real(f: dataclasses.Field, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and not f.metadata.get("static")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _payoffs(name: str, table: Any, field: str) -> tuple[tuple[float, ...], ...]:
+    try:
+        rows = tuple(tuple(float(x) for x in row) for row in table)
+    except (TypeError, ValueError):
+        rows = ()
+    n = len(rows)
+    if n < 2 or any(len(row) != 2**n for row in rows) or any(abs(x) == float("inf") or x != x for r in rows for x in r):
+        raise BadInput(
+            f"{field}: {name}.payoffs is {table!r}; allowed: one row of 2^n finite numbers per player, n >= 2, "
+            "e.g. ((-1,-3,0,-2),(-1,0,-3,-2))"
+        )
+    return rows
+
+
+def check_encounter(game: Named, learners: Sequence[Named]) -> None:
+    """Checks that these learners can play this game, before anything is computed.
+
+    Raises:
+      BadInput: wrong number of learners, a view or a property that the game lacks.
+    """
+    n = game.made.n_players
+    if len(learners) != n:
+        raise BadInput(f"learners: {len(learners)} given, but game {game.name!r} has {n} players; allowed: 1 or {n}")
+    playing = [x for x in learners if "exact" not in x.made.views]
+    for player, learner in enumerate(learners):
+        where = f"learner {learner.text!r} in seat {player + 1} of game {game.name!r}"
+        if not learner.made.views & game.made.views:
+            raise BadInput(
+                f"{where} plays the views {sorted(learner.made.views)}; the game offers {sorted(game.made.views)}"
+            )
+        try:
+            learner.made.check_game(game.made, player)
+            policy = learner.made.policy(game.made, player) if playing else None
+        except ValueError as error:
+            raise BadInput(f"{where} {error}") from None
+        if policy is not None and not isinstance(policy, Tabular):
+            exact = [x.text for x in learners if "sampled" not in x.made.views]
+            if exact:
+                raise BadInput(
+                    f"{where} plays a network's policy, but learner {exact[0]!r} needs policies that the exact game "
+                    "can value; allowed: network='tabular', or opponents that play"
+                )
