@@ -187,9 +187,9 @@ def encounter(
     learners = [with_settings(learner, set_ or (), named.name)]
     learners += [registry.make_learner(text, game=named.name) for text in more]
     if len(learners) == 1:
-        learners *= named.made.n_players
+        learners *= named.value.n_players
     registry.check_encounter(named, learners)
-    start = read_init(init, named.made) if init else None
+    start = read_init(init, named.value) if init else None
     devices.configure()
     result = encounter_result(
         named,
@@ -261,8 +261,8 @@ def sweep(
     _positive("--seeds", seeds)
     _positive("--steps", steps, 0)
     options = ("--seeds", str(seeds), "--steps", str(steps))
-    made = wandb_sweep(game, learner, more, over or (), method=method, metric=metric, goal=goal, options=options)
-    text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
+    config = wandb_sweep(game, learner, more, over or (), method=method, metric=metric, goal=goal, options=options)
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     if output is None:
         print(text, end="")
         return

@@ -118,7 +118,7 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
 
 def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
     """Labels of a stored cell's learners whose source is another now."""
-    sources = {x.label: source_hash(type(x.named.made)) for x in cell.learners}
+    sources = {x.label: source_hash(type(x.named.value)) for x in cell.learners}
     # Records of earlier versions do not say.
     return {
         x["label"]: None
@@ -188,13 +188,13 @@ def encounter_result(
     artifacts: Path | None = None,
 ) -> dict[str, Any]:
     """One encounter as the object that ``encounter --json`` prints."""
-    rules = [x.made for x in learners]
+    rules = [x.value for x in learners]
     needs = needed(game, learners, seeds=preparations, seed=seed, precision=precision)
     with progress_line() if any(needs) else contextlib.nullcontext(_ignored) as say:
         prepared = Artifacts(artifacts or devices.artifacts_folder(), preparation_progress(say))
         given, records = prepared.of(needs), prepared.records(needs)
     outcome = run_encounter(
-        game.made,
+        game.value,
         rules,
         num_seeds=seeds,
         num_updates=steps,
@@ -204,10 +204,10 @@ def encounter_result(
         artifacts=given,
     )
     if outcome.params:
-        values = metrics.evaluate(game.made, outcome.final)
+        values = metrics.evaluate(game.value, outcome.final)
     else:
-        values = metrics.from_play(game.made, {name: x[-1] for name, x in outcome.played.items()})
-        lost = np.repeat(outcome.diverged[:, None], game.made.n_players, axis=1)
+        values = metrics.from_play(game.value, {name: x[-1] for name, x in outcome.played.items()})
+        lost = np.repeat(outcome.diverged[:, None], game.value.n_players, axis=1)
         values = {name: np.where(lost, np.nan, x) for name, x in values.items()} | {"diverged": lost.astype(float)}
     result: dict[str, Any] = {
         "game": game.text,

@@ -135,6 +135,6 @@ def test_learners_and_encounters_that_pages_name_exist():
                 continue  # their packages need not be installed
             made = registry.make_game(game)
             both = [registry.make_learner(text, game=made.name) for text in learners]
-            registry.check_encounter(made, both if len(both) > 1 else both * made.made.n_players)
+            registry.check_encounter(made, both if len(both) > 1 else both * made.value.n_players)
             checked += 1
     assert checked > 40

@@ -339,7 +339,7 @@ def _one_order_says_all(record: Mapping[str, Any]) -> bool:
     from shaping_bench.spec import registry  # imports JAX, which reading results does not need
 
     try:
-        made = registry.make_game({record["game"]["name"]: record["game"]["hyperparameters"]}).made
+        made = registry.make_game({record["game"]["name"]: record["game"]["hyperparameters"]}).value
     except BadInput:  # of a package that is not installed here: what is stored has to do
         return True
     return bool(made.exchangeable)

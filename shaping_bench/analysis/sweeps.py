@@ -252,8 +252,8 @@ def wandb_sweep(
     played = registry.make_game(game)
     named = registry.make_learner(learner, game=played.name)
     others = [registry.make_learner(text, game=played.name) for text in opponents]
-    registry.check_encounter(played, [named, *others] if others else [named] * played.made.n_players)
-    measured = [x.name for x in METRICS.values() if x.level in ("policy", "play") and x.applies(played.made)]
+    registry.check_encounter(played, [named, *others] if others else [named] * played.value.n_players)
+    measured = [x.name for x in METRICS.values() if x.level in ("policy", "play") and x.applies(played.value)]
     if metric not in measured:
         raise unknown("--metric", metric, measured)
     direction = METRICS[metric].direction
@@ -317,7 +317,7 @@ def _searched(named: Named, name: str, spec: str) -> dict[str, Any]:
 
 def _declared(named: Named, name: str) -> dict[str, Any]:
     """What the field itself says: its choices, its range, or a decade to either side of its value."""
-    field = next(f for f in dataclasses.fields(named.made) if f.name == name)
+    field = next(f for f in dataclasses.fields(named.value) if f.name == name)
     value, meta = named.hyperparameters[name], field.metadata
     if meta.get("choices"):
         return {"values": list(meta["choices"])}

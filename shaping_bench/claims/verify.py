@@ -413,7 +413,7 @@ def _resolve(claim: Claim, full: bool = False) -> _Resolved:
     game = registry.make_game(protocol.game, f"game of {where}")
     learners = tuple(registry.make_learner(text, f"learner of {where}", game.name) for text in protocol.learners)
     if len(learners) == 1:
-        learners *= game.made.n_players
+        learners *= game.value.n_players
     registry.check_encounter(game, learners)
     entry = _Resolved(claim, protocol, game, learners)
     observed = _observed(entry)
@@ -427,8 +427,8 @@ def _resolve(claim: Claim, full: bool = False) -> _Resolved:
                 raise unknown(f"metric of the preparation in {where}", q.metric, curves)
             continue
         definition = metrics.METRICS.get(q.metric)
-        applies = definition is not None and definition.level in ("policy", "rule") and definition.applies(game.made)
-        if not (applies and valued_exactly(game.made, [x.made for x in learners])) and q.metric not in observed:
+        applies = definition is not None and definition.level in ("policy", "rule") and definition.applies(game.value)
+        if not (applies and valued_exactly(game.value, [x.value for x in learners])) and q.metric not in observed:
             allowed = [m.name for m in metrics.METRICS.values() if m.level in ("policy", "rule")]
             raise unknown(f"metric of {where} in game {game.text!r}", q.metric, [*allowed, *observed])
         if q.against is not None:
@@ -439,7 +439,7 @@ def _resolve(claim: Claim, full: bool = False) -> _Resolved:
 
 def _observed(entry: _Resolved) -> list[str]:
     """What the game and the learners of an encounter observe beside the benchmark's metrics."""
-    game, rules = entry.game.made, [x.made for x in entry.learners]
+    game, rules = entry.game.value, [x.value for x in entry.learners]
     names = list(info_names(game, rules))
     if valued_exactly(game, rules):
         return [*metrics.observable_names(game), *names]
@@ -449,8 +449,8 @@ def _observed(entry: _Resolved) -> list[str]:
 
 
 def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
-    claim, protocol, game = entry.claim, entry.protocol, entry.game.made
-    rules = [learner.made for learner in entry.learners]
+    claim, protocol, game = entry.claim, entry.protocol, entry.game.value
+    rules = [learner.value for learner in entry.learners]
     prepared = [None if p is None else artifacts.prepared(p) for p in entry.needs]
     started = time.perf_counter()
     outcome = run_encounter(
@@ -517,9 +517,9 @@ def _on_curve(q: Quantity, prepared: Prepared) -> np.ndarray:
 
 def _met(entry: _Resolved, outcome: Outcome, against: str) -> Outcome:
     """The final policies of player 1 against a fixed strategy."""
-    game, protocol = entry.game.made, entry.protocol
-    opponent = registry.make_learner(against, game=entry.game.name).made
-    mine = Frozen(rule=entry.learners[0].made)  # type: ignore[call-arg]
+    game, protocol = entry.game.value, entry.protocol
+    opponent = registry.make_learner(against, game=entry.game.name).value
+    mine = Frozen(rule=entry.learners[0].value)  # type: ignore[call-arg]
     return run_encounter(
         game,
         [mine, opponent],
@@ -558,12 +558,12 @@ def _metrics(
 ) -> dict[str, np.ndarray]:
     """Metrics of the policies, of the rules or of what the learners observed at a
     recorded point: ``(S, n_players)``."""
-    game = entry.game.made
+    game = entry.game.value
     out: dict[str, np.ndarray] = {}
     for name in names:
         if name in metrics.RULE_METRICS:
             params = [p[record] for p in outcome.params]
-            out[name] = metrics.RULE_METRICS[name](game, [x.made for x in entry.learners], params, artifacts)
+            out[name] = metrics.RULE_METRICS[name](game, [x.value for x in entry.learners], params, artifacts)
         elif any(name in info for info in outcome.infos):
             missing = np.full(outcome.diverged.shape, np.nan)
             out[name] = np.stack([info[name][record] if name in info else missing for info in outcome.infos], -1)

@@ -322,7 +322,7 @@ def game(name: str, actions: str = "") -> str:
         f.default is dataclasses.MISSING
         for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
     )
-    made = registry.make_game(name).made if complete else None
+    made = registry.make_game(name).value if complete else None
     facts = [("views", ", ".join(sorted(entry.cls.views))), ("source", cell(entry.source)), ("cite", cited(name))]
     if made is not None:
         facts[1:1] = [("players", str(made.n_players)), *reported(made)]
@@ -397,8 +397,8 @@ def payoff_table(made: TableGame, actions: Sequence[str]) -> str:
 
 def strategies(name: str, *names: str) -> str:
     """Exact returns per step of fixed strategies against one another, the row's."""
-    made = registry.make_game(name).made
-    thetas = [registry.make_learner(text).made.init(jax.random.key(0), made, 0)[0] for text in names]
+    made = registry.make_game(name).value
+    thetas = [registry.make_learner(text).value.init(jax.random.key(0), made, 0)[0] for text in names]
     pairs = jnp.stack([jnp.stack([a, b]) for a, b in itertools.product(thetas, repeat=2)])
     values = jax.jit(jax.vmap(lambda pair: made.per_step * made.value(tuple(pair), 0)))(pairs)
     values = np.asarray(values).reshape(len(names), len(names))
@@ -410,11 +410,11 @@ def strategies(name: str, *names: str) -> str:
 
 def strategy_table() -> str:
     """What the fixed strategies play in the IPD, by state."""
-    made = registry.make_game("ipd").made
+    made = registry.make_game("ipd").value
     rows = []
     for name, cls in registry.algorithms().items():
         if issubclass(cls, FixedStrategy):
-            table_of = registry.make_learner(name).made.probabilities(made, 0)
+            table_of = registry.make_learner(name).value.probabilities(made, 0)
             rows.append((code(name), *(number(round(float(p), 4)) for p in table_of)))
     return table(("", *(code(state) for state in made.coordinates[0])), rows)
 

@@ -274,7 +274,7 @@ def anchors_in(results: Results) -> dict[str, Anchors | None]:
         if game["label"] in found:
             continue
         try:
-            made = registry.make_game({game["name"]: game["hyperparameters"]}).made
+            made = registry.make_game({game["name"]: game["hyperparameters"]}).value
         except BadInput:
             found[game["label"]] = None
         else:

@@ -197,7 +197,7 @@ def _units(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], np.
 
             name, hyperparameters = learners[seat]["name"], learners[seat]["hyperparameters"]
             try:
-                rule = registry.make_learner({name: hyperparameters}).made
+                rule = registry.make_learner({name: hyperparameters}).value
             except BadInput:  # of a package that is not here; seeds then take turns, as in a first seat
                 rule = None
             return ("preparations", count), shared_preparations(rule, seat, seeds, count)

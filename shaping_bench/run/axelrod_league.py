@@ -162,7 +162,7 @@ def _populations(results: Results, store: Store) -> Any:
             continue
         described = record["game"]
         try:
-            game = registry.make_game({described["name"]: described["hyperparameters"]}).made
+            game = registry.make_game({described["name"]: described["hyperparameters"]}).value
         except BadInput:  # of a package that is not there now
             continue
         policies = store.policies(record["hash"]).get("player_1")

@@ -71,14 +71,14 @@ class Preparation:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the artifact. The learner's source is part of it, lest a
         changed rule be met with what its earlier version learned."""
-        rule, given = self.learner.made, self.learner.hyperparameters
+        rule, given = self.learner.value, self.learner.hyperparameters
         return {
             "schema": SCHEMA,
             "learner": {
                 "name": self.learner.name,
                 "hyperparameters": {k: v for k, v in given.items() if k not in rule.played_only},
             },
-            "source": source_hash(type(self.learner.made)),
+            "source": source_hash(type(self.learner.value)),
             "game": self.game.identity(),
             "seat": self.seat,
             "seeds": [self.seeds, self.seed],
@@ -91,12 +91,12 @@ class Preparation:
 
     @property
     def title(self) -> str:
-        seat = "" if self.game.made.symmetric else f", seat {self.seat + 1}"
+        seat = "" if self.game.value.symmetric else f", seat {self.seat + 1}"
         return f"{self.game.text}: preparation of {self.learner.text}{seat}"
 
     @property
     def steps(self) -> int:
-        return self.learner.made.preparation_steps
+        return self.learner.value.preparation_steps
 
 
 def source_hash(cls: type) -> str:
@@ -115,11 +115,11 @@ def needed(
     """The preparation each seat of an encounter needs; None where it needs none."""
     found: list[Preparation | None] = []
     for player, learner in enumerate(learners):
-        rule = learner.made
+        rule = learner.value
         if not isinstance(rule, PreparedLearner):
             found.append(None)
             continue
-        seat = rule.prepared_seat(game.made, player)
+        seat = rule.prepared_seat(game.value, player)
         found.append(Preparation(learner, game, seat, seeds, seed, precision))
     return tuple(found)
 
@@ -204,7 +204,7 @@ class Artifacts:
 
     def _load(self, preparation: Preparation) -> Prepared:
         folder = self.folder / preparation.hash
-        rule, game = preparation.learner.made, preparation.game.made
+        rule, game = preparation.learner.value, preparation.game.value
         structure = jax.tree.structure(jax.eval_shape(lambda: imagined_artifact(rule, game, preparation.seat)))
         with np.load(folder / "artifact.npz") as file:
             leaves = [file[str(k)] for k in range(len(file.files))]
@@ -235,7 +235,7 @@ class Artifacts:
             return self._run_at_precision(preparation)
 
     def _run_at_precision(self, preparation: Preparation) -> Prepared:
-        rule, game = preparation.learner.made, preparation.game.made
+        rule, game = preparation.learner.value, preparation.game.value
         steps, seat = preparation.steps, preparation.seat
         lanes = Lanes(preparation.seeds, rule.preparation_width)
         program = _Program(rule, game, seat, preparation.seed, lanes)
@@ -348,7 +348,7 @@ def _copy(source: Path, work: Path) -> None:
 def first_steps(preparation: Preparation, steps: int) -> Callable[[], Any]:
     """The first steps of a preparation as a compiled call that stores nothing: what the speed
     benchmark times. Float32."""
-    rule, game = preparation.learner.made, preparation.game.made
+    rule, game = preparation.learner.value, preparation.game.value
     lanes = Lanes(preparation.seeds, rule.preparation_width)
     program = _Program(rule, game, preparation.seat, preparation.seed, lanes)
     seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
@@ -403,7 +403,7 @@ def _step_costs(preparation: Preparation) -> costs.Costs:
 
 
 def _one_step(preparation: Preparation) -> tuple[Any, dict[str, Array]]:
-    rule, game, seat = preparation.learner.made, preparation.game.made, preparation.seat
+    rule, game, seat = preparation.learner.value, preparation.game.value, preparation.seat
     key = jax.random.key(0)
     carry, info = rule.prepare_step(key, jnp.int32(0), rule.prepare_init(key, game, seat), game, seat)
     return carry, dict(info)

@@ -176,7 +176,7 @@ def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     """Cells that differ only in numbers, in the suite's order, at most MAX_LANES lanes each."""
     by_program: dict[Any, list[Cell]] = {}
     for cell in cells:
-        structure = jax.tree.structure((cell.game.named.made, _made(cell.learners)))
+        structure = jax.tree.structure((cell.game.named.value, _made(cell.learners)))
         # What was prepared belongs to its numbers: no sweep over them.
         prepared = tuple(p and p.hash for p in cell.needs)
         key = (structure, prepared, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
@@ -189,7 +189,7 @@ def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 
 
 def _made(learners: Sequence[Labelled]) -> tuple[Learner, ...]:
-    return tuple(x.named.made for x in learners)
+    return tuple(x.named.value for x in learners)
 
 
 def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str, Exception]) -> list[Outcome]:
@@ -198,7 +198,7 @@ def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str,
         if preparation is not None and preparation.hash in broken:
             raise broken[preparation.hash]
     game, learners = jax.tree.map(
-        lambda *x: np.array(x, np.float64), *((cell.game.named.made, _made(cell.learners)) for cell in group)
+        lambda *x: np.array(x, np.float64), *((cell.game.named.value, _made(cell.learners)) for cell in group)
     )
     outcome = run_encounter(
         game,
@@ -289,7 +289,7 @@ def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFr
 
 def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, artifacts: Artifacts) -> None:
     clock = time.perf_counter()
-    game, learners = cell.game.named.made, _made(cell.learners)
+    game, learners = cell.game.named.value, _made(cell.learners)
     finals, curves = measure(game, learners, outcome)
     seconds = {
         "compile": outcome.compile_seconds,
@@ -312,7 +312,7 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, a
 def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:
     """An episode of the final policies of the first seed that has not diverged, where the game shows one."""
     finite = np.flatnonzero(~outcome.diverged)
-    game = cell.game.named.made
+    game = cell.game.named.value
     if not len(finite):
         return None
     params = [jax.tree.map(lambda x: x[finite[0]], theta) for theta in outcome.final]
@@ -343,9 +343,9 @@ def _record(
         "learners": [
             {
                 **described(x),
-                "access": str(x.named.made.access),
-                "needs_preparation": x.named.made.needs_preparation,
-                "source": source_hash(type(x.named.made)),
+                "access": str(x.named.value.access),
+                "needs_preparation": x.named.value.needs_preparation,
+                "source": source_hash(type(x.named.value)),
                 "preparation": prepared,
             }
             for x, prepared in zip(cell.learners, artifacts.records(cell.needs), strict=True)
@@ -377,12 +377,12 @@ def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts) -
     it is the same population); a value per seed is the mean over those it met.
     """
     clock = time.perf_counter()
-    game = cell.game.named.made
+    game = cell.game.named.value
     first, second = cell.learners[0], cell.learners[1]
     own = _population(first, cell, suite, store)
     costs: dict[str, Any] = {"updates": 0, "gradient_evaluations": [0] * game.n_players, "environment_steps": 0}
     if second.label == "best-response":
-        exactly = valued_exactly(game, [first.named.made])
+        exactly = valued_exactly(game, [first.named.value])
         values, costs["environment_steps"] = _against_response(cell, own, exactly)
     else:
         other = _population(second, cell, suite, store)
@@ -398,7 +398,7 @@ def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts) -
 
 
 def _frozen(x: Labelled) -> Learner:
-    return Frozen(rule=x.named.made)  # type: ignore[call-arg]
+    return Frozen(rule=x.named.value)  # type: ignore[call-arg]
 
 
 def _flattened(final: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -414,7 +414,7 @@ def _flattened(final: Sequence[Any]) -> dict[str, np.ndarray]:
 def _population(learner: Labelled, cell: Cell, suite: Suite, store: Store) -> list[Any]:
     """Final policies of a learner's self-play, per seat a tree with leaves ``(S, ...)``; a fixed
     strategy is alike in all seeds."""
-    game, rule = cell.game.named.made, learner.named.made
+    game, rule = cell.game.named.value, learner.named.value
     key = jax.random.key(0)
     if not rule.learns:
         rows = [rule.init(key, game, i)[0] for i in range(game.n_players)]
@@ -438,7 +438,7 @@ def _population(learner: Labelled, cell: Cell, suite: Suite, store: Store) -> li
 def _against_response(cell: Cell, own: Sequence[Any], exactly: bool) -> tuple[dict[str, np.ndarray], int]:
     """The policies of seat 1, and of the last seat a best response to all others: values, and
     environment steps spent on it."""
-    game = cell.game.named.made
+    game = cell.game.named.value
     seat = game.n_players - 1
     if cell.responder is None:
         with jax.enable_x64(True):
@@ -446,7 +446,7 @@ def _against_response(cell: Cell, own: Sequence[Any], exactly: bool) -> tuple[di
             answer = jax.jit(jax.vmap(lambda *theta: game.best_response(theta, seat)))(*joint)
         joint = [*joint[:-1], np.stack([np.asarray(x) for x in answer], axis=-1)]
         return metrics.evaluate(game, joint, names=LEAGUE_METRICS), 0
-    responder = cell.responder.named.made
+    responder = cell.responder.named.value
     frozen = [_frozen(cell.learners[0])] * seat
     learners = [*frozen, responder]
     trained = run_encounter(
@@ -466,8 +466,8 @@ def _against_response(cell: Cell, own: Sequence[Any], exactly: bool) -> tuple[di
 
 
 def _all_against_all(cell: Cell, own: Sequence[Any], other: Sequence[Any], same: bool) -> dict[str, np.ndarray]:
-    game, seeds = cell.game.named.made, cell.seeds
-    rules = [x.named.made for x in cell.learners]
+    game, seeds = cell.game.named.value, cell.seeds
+    rules = [x.named.value for x in cell.learners]
     exactly = valued_exactly(game, rules)
     shifts = range(1, seeds) if same and seeds > 1 else range(seeds)
     chosen = np.array(list(shifts))[: min(MAX_MET if exactly else MAX_MET_BY_PLAY, len(shifts))]

@@ -37,16 +37,16 @@ ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy}
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A learner or game with the name and the hyperparameters it was made from."""
+    """A name and hyperparameters, and the learner or game that they stand for."""
 
     name: str
     hyperparameters: dict[str, Any]
-    made: Any
+    value: Any
 
     @property
     def text(self) -> str:
         """As one would write it on the command line, with the non-default numbers only."""
-        given = {k: v for k, v in self.hyperparameters.items() if v != _default(self.made, self.name, k)}
+        given = {k: v for k, v in self.hyperparameters.items() if v != _default(self.value, self.name, k)}
         inside = ",".join(f"{k}={_written(v)}" for k, v in given.items())
         return f"{self.name}({inside})" if given else self.name
 
@@ -63,11 +63,11 @@ def _written(value: Any) -> str:
     return value if bare else json.dumps(value)
 
 
-def _default(made: Any, name: str, key: str) -> Any:
-    entry = games().get(name) if isinstance(made, Game) else None
+def _default(value: Any, name: str, key: str) -> Any:
+    entry = games().get(name) if isinstance(value, Game) else None
     if entry is not None and key in entry.defaults:
         return entry.defaults[key]
-    return next(f.default for f in dataclasses.fields(made) if f.name == key)
+    return next(f.default for f in dataclasses.fields(value) if f.name == key)
 
 
 @functools.cache
@@ -250,23 +250,23 @@ def check_encounter(game: Named, learners: Sequence[Named]) -> None:
     Raises:
       BadInput: wrong number of learners, a view or a property that the game lacks.
     """
-    n = game.made.n_players
+    n = game.value.n_players
     if len(learners) != n:
         raise BadInput(f"learners: {len(learners)} given, but game {game.name!r} has {n} players; allowed: 1 or {n}")
-    playing = [x for x in learners if "exact" not in x.made.views]
+    playing = [x for x in learners if "exact" not in x.value.views]
     for player, learner in enumerate(learners):
         where = f"learner {learner.text!r} in seat {player + 1} of game {game.name!r}"
-        if not learner.made.views & game.made.views:
+        if not learner.value.views & game.value.views:
             raise BadInput(
-                f"{where} plays the views {sorted(learner.made.views)}; the game offers {sorted(game.made.views)}"
+                f"{where} plays the views {sorted(learner.value.views)}; the game offers {sorted(game.value.views)}"
             )
         try:
-            learner.made.check_game(game.made, player)
-            policy = learner.made.policy(game.made, player) if playing else None
+            learner.value.check_game(game.value, player)
+            policy = learner.value.policy(game.value, player) if playing else None
         except ValueError as error:
             raise BadInput(f"{where} {error}") from None
         if policy is not None and not isinstance(policy, Tabular):
-            exact = [x.text for x in learners if "sampled" not in x.made.views]
+            exact = [x.text for x in learners if "sampled" not in x.value.views]
             if exact:
                 raise BadInput(
                     f"{where} plays a network's policy, but learner {exact[0]!r} needs policies that the exact game "

@@ -124,7 +124,7 @@ class Cell:
             "learners": [x.named.identity() for x in self.learners],
             "protocol": [self.seeds, self.seed, self.steps, self.record_every, self.precision],
         }
-        if not valued_exactly(self.game.named.made, [x.named.made for x in self.learners]):
+        if not valued_exactly(self.game.named.value, [x.named.value for x in self.learners]):
             identity["episodes"] = self.episodes
         if any(self.needs):
             identity["preparations"] = self.preparations
@@ -325,7 +325,7 @@ def expand(file: SuiteFile) -> Suite:
             game: Labelled = game,
             entry: GameEntry = entry,
         ) -> Cell:
-            seats = (pair[0], *([pair[1]] * (game.named.made.n_players - 1)))
+            seats = (pair[0], *([pair[1]] * (game.named.value.n_players - 1)))
             return Cell(
                 kind,
                 game,
@@ -339,7 +339,7 @@ def expand(file: SuiteFile) -> Suite:
                 entry.preparations or file.preparations,
             )
 
-        pairs = _pairs(learners, opponents, file.pairs, game.named.made)
+        pairs = _pairs(learners, opponents, file.pairs, game.named.value)
         for pair in pairs:
             try:
                 candidate = cell("encounter", pair)
@@ -354,7 +354,7 @@ def expand(file: SuiteFile) -> Suite:
             candidate = cell("league", pair)
             if pair[1].label == "best-response":
                 candidate = dataclasses.replace(candidate, **_response(file, game, pair[0]))
-            needed = [cell("encounter", (x, x)) for x in pair if x.named.made.learns and x.label != "best-response"]
+            needed = [cell("encounter", (x, x)) for x in pair if x.named.value.learns and x.label != "best-response"]
             if all(x.hash in encounters for x in needed):
                 matches[candidate.hash] = candidate
     return Suite(file, tuple(encounters.values()), tuple(matches.values()), tuple(skipped))
@@ -405,7 +405,7 @@ def _orders(pairs: Sequence[tuple[Labelled, Labelled]], game: Game) -> list[tupl
     """
 
     def one_order(a: Labelled, b: Labelled) -> bool:
-        learning = a.named.made.learns and b.named.made.learns
+        learning = a.named.value.learns and b.named.value.learns
         return game.symmetric or (learning and game.exchangeable) or "best-response" in (a.label, b.label)
 
     return _distinct([*pairs, *((b, a) for a, b in pairs if not one_order(a, b))])
@@ -428,22 +428,22 @@ def _league_pairs(file: SuiteFile, learners: Sequence[Labelled], game: Labelled)
         others.append(Labelled(registry.make_learner("best-response"), "best-response"))
     playable = [x for x in others if x.label == "best-response" or _can_play(x, game)]
     own = list(itertools.combinations_with_replacement(learners, 2)) + list(itertools.product(learners, playable))
-    return _orders(own, game.named.made)
+    return _orders(own, game.named.value)
 
 
 def _can_play(x: Labelled, game: Labelled) -> bool:
     try:
-        for player in range(game.named.made.n_players):
-            x.named.made.check_game(game.named.made, player)
+        for player in range(game.named.value.n_players):
+            x.named.value.check_game(game.named.value, player)
     except ValueError:
         return False
-    return bool(x.named.made.views & game.named.made.views)
+    return bool(x.named.value.views & game.named.value.views)
 
 
 def _response(file: SuiteFile, game: Labelled, met: Labelled) -> dict[str, Any]:
     """Who is trained against frozen policies, and for how long, where no best response is exact."""
-    made = game.named.made
-    exactly = valued_exactly(made, [met.named.made] * made.n_players)
+    made = game.named.value
+    exactly = valued_exactly(made, [met.named.value] * made.n_players)
     if exactly and made.has_best_response:
         return {}
     league = file.league if isinstance(file.league, League) else League()

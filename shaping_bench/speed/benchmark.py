@@ -143,7 +143,7 @@ def throughput(work: Work, runs: int, updates: int = UPDATES) -> dict[str, Any]:
     from shaping_bench.run.encounter import run_encounter
     from shaping_bench.spec.registry import make_game, make_learner
 
-    game, rule = make_game("ipd").made, make_learner(work.learner).made
+    game, rule = make_game("ipd").value, make_learner(work.learner).value
 
     def call() -> None:
         run_encounter(game, [rule, rule], num_seeds=work.seeds, num_updates=updates, precision=work.precision)

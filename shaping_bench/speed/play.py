@@ -49,7 +49,7 @@ def _environment(game_text: str, batch_size: int, calls: int) -> Callable[[], An
     """Random actions in a batch of environments; every observation is written."""
     from shaping_bench.spec.registry import make_game
 
-    game = make_game(game_text).made
+    game = make_game(game_text).value
 
     def shard(key: Any) -> Any:
         reset_key, key = jax.random.split(key)
@@ -78,9 +78,9 @@ def _encounter(game: str, learners: Sequence[str], seeds: int, updates: int) -> 
     from shaping_bench.spec.registry import make_game, make_learner
 
     named = make_game(game)
-    rules = [make_learner(x, game=named.name).made for x in learners]
-    rules = rules * named.made.n_players if len(rules) == 1 else rules
-    return lambda: run_encounter(named.made, rules, num_seeds=seeds, num_updates=updates, episodes=1)
+    rules = [make_learner(x, game=named.name).value for x in learners]
+    rules = rules * named.value.n_players if len(rules) == 1 else rules
+    return lambda: run_encounter(named.value, rules, num_seeds=seeds, num_updates=updates, episodes=1)
 
 
 def _rollouts(game_text: str, learner: str, batch_size: int, seeds: int) -> Callable[[], Any]:
@@ -89,7 +89,7 @@ def _rollouts(game_text: str, learner: str, batch_size: int, seeds: int) -> Call
     from shaping_bench.spec.registry import make_game, make_learner
 
     named = make_game(game_text)
-    game, rule = named.made, make_learner(learner, game=named.name).made
+    game, rule = named.value, make_learner(learner, game=named.name).value
     policy = rule.policy(game, 0)
 
     def shard(key: Any) -> Any:
@@ -257,12 +257,12 @@ def memory(
     free = devices.free_memory_bytes() or 0
     settings, largest = [], {}
     for horizon in horizons:
-        game = make_game(f"coin-game(horizon={horizon})").made
+        game = make_game(f"coin-game(horizon={horizon})").value
 
         def bytes_of(batch_size: int, game: Any = game) -> int:
             name, _, inside = learner.partition("(")
             text = f"{name}(batch_size={batch_size},{inside}" if inside else f"{name}(batch_size={batch_size})"
-            rule = make_learner(text, game="coin-game").made
+            rule = make_learner(text, game="coin-game").value
             return planned_memory_bytes(game, [rule] * 2)
 
         sizes = {b: bytes_of(b) for b in batch_sizes}

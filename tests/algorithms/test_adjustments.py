@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @functools.partial(jax.jit, static_argnames="spec")
 def joint_direction(game, params, spec):
-    rule = make_learner(spec).made
+    rule = make_learner(spec).value
     views = [View(game, params, i, rule.access) for i in range(game.n_players)]
     return jnp.concatenate([jnp.stack(list(with_info(rule.direction(v))[0])) for v in views])
 
@@ -130,9 +130,9 @@ def test_a_singular_matrix_has_determinant_zero_and_a_finite_answer():
 
 
 def run(game, learner, init, steps):
-    rule = make_learner(learner).made
+    rule = make_learner(learner).value
     o = run_encounter(
-        make_game(game).made,
+        make_game(game).value,
         [rule, rule],
         num_seeds=1,
         num_updates=steps,
@@ -182,7 +182,7 @@ def test_naive_leaves_the_cycle_and_extragradient_does_not():
 
 
 def test_joint_products_equal_the_dense_jacobian():
-    game = make_game("ipd").made
+    game = make_game("ipd").value
     rng = np.random.default_rng(3)
     params = tuple(jnp.array(rng.normal(size=5)) for _ in range(2))
     v = tuple(jnp.array(rng.normal(size=5)) for _ in range(2))

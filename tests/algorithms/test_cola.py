@@ -175,7 +175,7 @@ def prepared(game, learner, seeds=1, folder=None):
     named_game = make_game(game)
     rule = make_learner(learner, game=named_game.name)
     done = Artifacts(folder).prepared(Preparation(rule, named_game, 0, seeds, 0, "float32"))
-    return named_game.made, rule.made, done
+    return named_game.value, rule.value, done
 
 
 def test_preparation_lowers_the_violation(tmp_path: Path):
@@ -216,26 +216,26 @@ def test_play_converges_where_lola_does_not(oscillator):
     starts = [draws.uniform(-0.5, 0.5, (30, 1)) for _ in range(2)]
     settings = {"num_seeds": 30, "num_updates": 60, "init": starts}
     mine = run_encounter(game, [rule] * 2, artifacts=[done.artifact] * 2, **settings)
-    lola = run_encounter(game, [make_learner("lola-exact(lr=1.2,lookahead_lr=1.2)").made] * 2, **settings)
+    lola = run_encounter(game, [make_learner("lola-exact(lr=1.2,lookahead_lr=1.2)").value] * 2, **settings)
     assert np.median(np.abs(mine.final[0])) < 0.05
     assert np.median(np.abs(lola.final[0])) > 1e3
 
 
 def test_steps_are_the_assumed_ones_unless_given(float64):
     game = make("tandem")
-    rule = make_learner("cola", game="tandem").made
+    rule = make_learner("cola", game="tandem").value
     networks = rule.artifact(rule.prepare_init(jax.random.key(0), game, 0))
     view = View(game, ((jnp.asarray(0.3),), (jnp.asarray(-0.2),)), 1, Access.GRADIENTS, artifact=networks)
     (d,) = rule.direction(view)
     assert d != 0.0
     assert rule.update(None, (), view)[0][0] == pytest.approx(float(-0.2 + 0.1 * d))
-    other = make_learner("cola(lr=0.7)", game="tandem").made
+    other = make_learner("cola(lr=0.7)", game="tandem").value
     assert other.update(None, (), view)[0][0] == pytest.approx(float(-0.2 + 0.7 * d))
 
 
 def test_networks_are_the_published_ones():
     def shapes(name):
-        game, rule = make(name), make_learner("cola", game=name).made
+        game, rule = make(name), make_learner("cola", game=name).value
         networks = rule.prepare_init(jax.random.key(0), game, 0)["networks"]
         return [[weights.shape for weights, _ in network] for network in networks]
 
@@ -249,7 +249,7 @@ def test_networks_are_the_published_ones():
 
 def test_the_polynomial_networks_have_one_kinked_layer(float64):
     """ReLU after the first layer only: inside one pattern of units the output is affine."""
-    game, rule = make("tandem"), make_learner("cola", game="tandem").made
+    game, rule = make("tandem"), make_learner("cola", game="tandem").value
     networks = rule.artifact(rule.prepare_init(jax.random.key(1), game, 0))
     (w1, b1), (w2, b2), (w3, b3) = networks[0]
     x = jnp.asarray([0.4, -0.7])
@@ -260,7 +260,7 @@ def test_the_polynomial_networks_have_one_kinked_layer(float64):
 
 def test_clamped_input_stays_in_the_region(float64):
     game = make("ipd")
-    rule = make_learner("cola", game="ipd").made
+    rule = make_learner("cola", game="ipd").value
     assert rule.clamped
     networks = rule.artifact(rule.prepare_init(jax.random.key(0), game, 0))
 
@@ -295,19 +295,19 @@ def test_consistency_cosine_of_lola():
     s = (points[0] + points[1])[:, 0]
     a, b = -2.0 * (1.0 - 2.0 * beta) ** 2, 2.0 - 4.0 * beta * (1.0 - 2.0 * beta)
     c, d = -2.0 * (1.0 + beta * a) ** 2, 2.0 - 2.0 * beta * b * (1.0 + beta * a)
-    lola = make_learner(f"lola-exact(lookahead_lr={beta})").made
+    lola = make_learner(f"lola-exact(lookahead_lr={beta})").value
     cosines = consistency_cosine(game, [lola, lola], points)
     # Both players have the same direction, so the cosine is the sign of its product.
     np.testing.assert_allclose(cosines, np.repeat(np.sign((a * s + b) * (c * s + d))[:, None], 2, axis=1), atol=1e-12)
-    naive = make_learner("naive(lr=0.3)").made
-    assert np.isnan(consistency_cosine(game, [naive, make_learner("best-response").made], points)).all()
+    naive = make_learner("naive(lr=0.3)").value
+    assert np.isnan(consistency_cosine(game, [naive, make_learner("best-response").value], points)).all()
 
 
 def test_update_cosine_against_directions_by_hand():
     game = make("ipd")
     draws = np.random.default_rng(0)
     points = [draws.normal(size=(6, 5)) for _ in range(2)]
-    lola, naive = make_learner("lola(lookahead_lr=2)").made, make_learner("naive").made
+    lola, naive = make_learner("lola(lookahead_lr=2)").value, make_learner("naive").value
     got = update_cosine(game, [lola, naive], points)
     for k in range(3):
         joint = []
@@ -319,13 +319,13 @@ def test_update_cosine_against_directions_by_hand():
         np.testing.assert_allclose(got[k], cosine, atol=1e-10)
     np.testing.assert_allclose(update_cosine(game, [naive, lola], points), got, atol=1e-12)
     np.testing.assert_allclose(update_cosine(game, [lola, lola], points), 1.0, atol=1e-12)
-    assert np.isnan(update_cosine(game, [lola, make_learner("tft").made], points)).all()
+    assert np.isnan(update_cosine(game, [lola, make_learner("tft").value], points)).all()
 
 
 def test_first_order_hola_points_along_the_consistent_pair_of_the_hamiltonian_game(oscillator):
     """HOLA of order 1 is the closed form without its prefactor, so the cosine is 1."""
     game, rule, done = oscillator
     points = [np.random.default_rng(i).uniform(-1.0, 1.0, (60, 1)) for i in range(2)]
-    lola = make_learner("hola(order=1,lookahead_lr=1.2)").made
+    lola = make_learner("hola(order=1,lookahead_lr=1.2)").value
     likeness = update_cosine(game, [rule, lola], points, [done.artifact, None])
     assert np.median(likeness) > 0.999

@@ -16,7 +16,7 @@ THREE = "matrix-one-shot(payoffs=((1,2,0,-1,3,-2,1,0),(0,1,2,-1,1,1,-2,3),(2,0,1
 
 def playable(learner, game):
     try:
-        check_encounter(game, [learner] * game.made.n_players)
+        check_encounter(game, [learner] * game.value.n_players)
     except ValueError:
         return False
     return True
@@ -24,14 +24,14 @@ def playable(learner, game):
 
 def exact_learners():
     named = [make_learner(name) for name in sorted(algorithms())]
-    return [x for x in named if "exact" in x.made.views and not x.made.needs_preparation]
+    return [x for x in named if "exact" in x.value.views and not x.value.needs_preparation]
 
 
 @pytest.mark.parametrize("game_text", ["ultimatum", "tandem"])
-@pytest.mark.parametrize("name", [x.name for x in exact_learners() if isinstance(x.made, ShapingLearner)])
+@pytest.mark.parametrize("name", [x.name for x in exact_learners() if isinstance(x.value, ShapingLearner)])
 def test_without_lookahead_every_rule_is_naive(name, game_text):
-    game, rule = make_game(game_text).made, dataclasses.replace(make_learner(name).made, lookahead_lr=0.0)
-    naive = make_learner("naive").made
+    game, rule = make_game(game_text).value, dataclasses.replace(make_learner(name).value, lookahead_lr=0.0)
+    naive = make_learner("naive").value
     params = tuple(np.random.default_rng(0).normal(size=(2, 1)).astype(np.float32))
     for player in (0, 1):
         got, expected = (

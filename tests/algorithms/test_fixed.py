@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def met(first, second, game="ipd", steps=1):
     """Final parameters and per-step values of one encounter."""
-    made = make_game(game).made
-    rules = [make_learner(x).made for x in (first, second)]
+    made = make_game(game).value
+    rules = [make_learner(x).value for x in (first, second)]
     o = run_encounter(made, rules, num_seeds=1, num_updates=steps, precision="float64")
     params = tuple(jnp.asarray(theta[-1, 0]) for theta in o.params)
     return params, np.asarray(made.values(params)) * np.asarray(made.per_step)
@@ -60,18 +60,18 @@ def test_extortion_forces_its_ratio_from_either_seat(opponent, seat):
 
 def test_extortion_out_of_range_is_refused():
     with pytest.raises(ValueError, match="keep all of them in"):
-        make_learner("zd-extort(chi=3.0,phi=0.5)").made.check_game(make("ipd"), 0)
+        make_learner("zd-extort(chi=3.0,phi=0.5)").value.check_game(make("ipd"), 0)
 
 
 def test_strategies_refuse_games_they_cannot_play():
     for name in ("tft", "all-d"):
         with pytest.raises(ValueError, match="repeated two-action"):
-            make_learner(name).made.check_game(make("tandem"), 0)
+            make_learner(name).value.check_game(make("tandem"), 0)
     with pytest.raises(ValueError, match="2 players"):
-        make_learner("tft").made.check_game(make("public-goods"), 0)
-    make_learner("all-d").made.check_game(make("public-goods"), 0)
+        make_learner("tft").value.check_game(make("public-goods"), 0)
+    make_learner("all-d").value.check_game(make("public-goods"), 0)
     with pytest.raises(ValueError, match="best response"):
-        make_learner("best-response").made.check_game(make("hamiltonian"), 0)
+        make_learner("best-response").value.check_game(make("hamiltonian"), 0)
 
 
 @pytest.mark.parametrize(

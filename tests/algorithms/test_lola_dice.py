@@ -25,8 +25,8 @@ def dice(batch_size=64, **kwargs):
 
 def played(game, spec, opponent=None, seeds=2, updates=2):
     game = make_game(game)
-    rules = [make_learner(text, game=game.name).made for text in (spec, opponent or spec)]
-    return run_encounter(game.made, rules, num_seeds=seeds, num_updates=updates, episodes=4)
+    rules = [make_learner(text, game=game.name).value for text in (spec, opponent or spec)]
+    return run_encounter(game.value, rules, num_seeds=seeds, num_updates=updates, episodes=4)
 
 
 def same(a, b, **tolerance):
@@ -141,8 +141,8 @@ MEETINGS = [
 def test_any_policy_can_be_imagined(game, learner, opponent):
     """Traced only: shapes, access and prices. A model's play is imagined from the first step on."""
     game = make_game(game)
-    rules = [make_learner(text, game=game.name).made for text in (learner, opponent)]
-    assert costs_per_update(game.made, rules)[0].steps == (3 if "om" in learner else 2) * 4 * 4
+    rules = [make_learner(text, game=game.name).value for text in (learner, opponent)]
+    assert costs_per_update(game.value, rules)[0].steps == (3 if "om" in learner else 2) * 4 * 4
 
 
 # --- inferred opponents -------------------------------------------------------------------

@@ -29,7 +29,7 @@ C = ((2.0, 3.0, -3.0, 2.5, -2.0), (1.5, 2.0, -2.5, 3.0, -3.0))
 
 @functools.cache
 def _compiled(game_spec, learner_spec, player):
-    game, rule = make_game(game_spec).made, make_learner(learner_spec).made
+    game, rule = make_game(game_spec).value, make_learner(learner_spec).value
     return jax.jit(lambda params: with_info(rule.direction(View(game, params, player, rule.access)))[0])
 
 
@@ -184,8 +184,8 @@ def test_logistic_game_vectors(learner, expected):
 
 def run_to_fixed_point(game, learner, init, steps=2000):
     o = run_encounter(
-        make_game(game).made,
-        [make_learner(learner).made] * 2,
+        make_game(game).value,
+        [make_learner(learner).value] * 2,
         num_seeds=1,
         num_updates=steps,
         init=[np.array(x) for x in init],
@@ -321,7 +321,7 @@ def test_zero_sum_games_have_equal_terms(payoffs, point):
 
 @functools.partial(jax.jit, static_argnames=("spec", "player"))
 def _direction_in(game, params, lookahead_lr, spec, player):
-    rule = type(make_learner(spec).made)(**{**make_learner(spec).hyperparameters, "lookahead_lr": lookahead_lr})
+    rule = type(make_learner(spec).value)(**{**make_learner(spec).hyperparameters, "lookahead_lr": lookahead_lr})
     return with_info(rule.direction(View(game, params, player, rule.access)))[0]
 
 
@@ -361,7 +361,7 @@ def test_first_order_hola_is_lola(payoffs, point, eta):
 @pytest.mark.parametrize("order", [1, 2])
 def test_hola_best_responds_to_the_order_below(order):
     """The exact recursion by finite differences through the lower order's compiled steps."""
-    eta, game = 0.1, make_game("ipd").made
+    eta, game = 0.1, make_game("ipd").value
     params = tuple(np.array(theta) for theta in B)
 
     def anticipated(x):
@@ -374,7 +374,7 @@ def test_hola_best_responds_to_the_order_below(order):
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_exact_lola_differentiates_through_the_imagined_steps(steps):
-    eta, game = 0.3, make_game("chicken(gamma=0.8)").made
+    eta, game = 0.3, make_game("chicken(gamma=0.8)").value
     spec = f"lola-exact(lookahead_lr={eta},lookahead_steps={steps})"
     params = tuple(np.array(theta) for theta in C)
 

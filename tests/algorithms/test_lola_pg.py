@@ -24,8 +24,8 @@ def lola_pg(batch_size, **kwargs):
 
 def played(game, spec, opponent=None, seeds=2, updates=2):
     game = make_game(game)
-    rules = [make_learner(text, game=game.name).made for text in (spec, opponent or spec)]
-    return run_encounter(game.made, rules, num_seeds=seeds, num_updates=updates, episodes=4)
+    rules = [make_learner(text, game=game.name).value for text in (spec, opponent or spec)]
+    return run_encounter(game.value, rules, num_seeds=seeds, num_updates=updates, episodes=4)
 
 
 def same(a, b, **tolerance):
@@ -107,8 +107,8 @@ MEETINGS = [
 def test_any_policy_can_be_shaped(game, learner, opponent):
     """Traced only: shapes, access and prices. Both sides' play is the same where batches agree."""
     game = make_game(game)
-    rules = [make_learner(text, game=game.name).made for text in (learner, opponent)]
-    assert costs_per_update(game.made, rules)[0].steps == 4 * 4
+    rules = [make_learner(text, game=game.name).value for text in (learner, opponent)]
+    assert costs_per_update(game.value, rules)[0].steps == 4 * 4
 
 
 # --- inferred opponents -------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_without_access_there_are_no_parameters():
     "game", ["ipd(horizon=7)", "imp(horizon=7)", "coin-game(horizon=7)", "public-goods(horizon=7)"]
 )
 def test_public_rules_pay_what_was_paid(game):
-    game = make_game(game).made
+    game = make_game(game).value
     rule = NaivePG(batch_size=8, network="mlp", hidden=4)
 
     @jax.jit

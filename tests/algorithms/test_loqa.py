@@ -18,7 +18,7 @@ from shaping_bench.algorithms.parts.estimators import discounted_returns, magic_
 from shaping_bench.errors import BadInput
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
-IPD = make_game("ipd(horizon=6)").made
+IPD = make_game("ipd(horizon=6)").value
 SMALL = dict(batch_size=8, buffer_size=4, opponents_per_batch=2, hidden=6)
 
 
@@ -339,8 +339,8 @@ def test_paired_play_needs_what_it_declares():
 
 
 def test_paired_play_uses_the_critic_of_its_kind_and_learns_the_others():
-    game = make_game("ipd(horizon=6)").made
-    rule, naive = PairedLOQA(**SMALL), make_learner("naive-pg(batch_size=8)").made
+    game = make_game("ipd(horizon=6)").value
+    rule, naive = PairedLOQA(**SMALL), make_learner("naive-pg(batch_size=8)").value
     theta, state = rule.init(jax.random.key(0), game, 0)
     other_theta, other_state = rule.init(jax.random.key(1), game, 1)
     agent, _, _ = rule.opponent(state, view_of((rule, rule), game, (theta, other_theta), states=(state, other_state)))
@@ -351,7 +351,7 @@ def test_paired_play_uses_the_critic_of_its_kind_and_learns_the_others():
 
 
 def test_paired_play_learns_from_scripts_too():
-    game, rule, script = make_game("coin-game(horizon=3)").made, PairedLOQA(**SMALL), make_learner("all-d").made
+    game, rule, script = make_game("coin-game(horizon=3)").value, PairedLOQA(**SMALL), make_learner("all-d").value
     theta, state = rule.init(jax.random.key(0), game, 0)
     _, nothing = script.init(jax.random.key(1), game, 1)
 
@@ -368,8 +368,8 @@ def test_paired_play_learns_from_scripts_too():
 
 def test_paired_critic_of_the_opponent_descends_its_error():
     """The rival's action values come to predict the returns of a stream of certain rewards."""
-    game = make_game("ipd(horizon=6,gamma=0.5)").made
-    rule, fixed = PairedLOQA(**(SMALL | {"buffer_size": 0}), lr=0.0, target_decay=0.0), make_learner("all-d").made
+    game = make_game("ipd(horizon=6,gamma=0.5)").value
+    rule, fixed = PairedLOQA(**(SMALL | {"buffer_size": 0}), lr=0.0, target_decay=0.0), make_learner("all-d").value
     theta, state = jnp.full((5,), -20.0), rule.init(jax.random.key(0), game, 0)[1]
     other = jnp.full((5,), -20.0)
 
@@ -421,7 +421,7 @@ def test_the_official_preset_moves_the_critic_with_the_policy():
 
 
 def test_past_selves_of_networks_are_met_in_groups():
-    game, rule = make_game("coin-game(horizon=3)").made, LOQA(**SMALL)
+    game, rule = make_game("coin-game(horizon=3)").value, LOQA(**SMALL)
     theta, state = rule.init(jax.random.key(0), game, 0)
     update = jax.jit(lambda key: rule.update(key, state, view_of((rule, rule), game, (theta, theta))))
     moved, after, info = update(jax.random.key(1))
@@ -434,7 +434,7 @@ def test_past_selves_of_networks_are_met_in_groups():
 
 
 def test_published_settings_and_what_is_refused():
-    ipd, coin = make_learner("loqa", game="ipd").made, make_learner("loqa", game="coin-game").made
+    ipd, coin = make_learner("loqa", game="ipd").value, make_learner("loqa", game="coin-game").value
     assert (ipd.batch_size, ipd.exploration, ipd.entropy, ipd.max_grad_norm, ipd.buffer_size) == (
         2048,
         0.2,
@@ -454,7 +454,7 @@ def test_published_settings_and_what_is_refused():
     ):
         named = make_game(game)
         with pytest.raises(BadInput, match=complaint):
-            check_encounter(named, [make_learner(learner, game=named.name)] * named.made.n_players)
+            check_encounter(named, [make_learner(learner, game=named.name)] * named.value.n_players)
     check_encounter(make_game("imp"), [make_learner("loqa-paired", game="imp")] * 2)
 
 

@@ -22,7 +22,7 @@ from shaping_bench.run.encounter import run_encounter
 from shaping_bench.run.preparation import Preparation
 from shaping_bench.spec.registry import Named, check_encounter, make_game, make_learner
 
-IPD, IMP = (make_game(name).made for name in ("ipd", "imp"))
+IPD, IMP = (make_game(name).value for name in ("ipd", "imp"))
 SMALL = {"hidden": 8, "quantiles": 4, "batch_size": 6, "inner_steps": 6, "stride": 3, "outer_steps": 2}
 BATCH = 5
 
@@ -56,7 +56,7 @@ def directions(game, rules, x):
 
 @pytest.mark.parametrize(("name", "player"), [("ipd", 0), ("imp", 1), ("logistic", 1)])
 def test_without_a_future_it_is_naive_learning_whatever_the_network(name, player):
-    game = make_game(name).made
+    game = make_game(name).value
     rule = MeVa(gamma_eval=0.0, **SMALL)
     (x, _), artifact = setting(game), weights(rule, game)
 
@@ -73,7 +73,7 @@ def test_without_a_future_it_is_naive_learning_whatever_the_network(name, player
 def test_what_is_played_is_the_update_that_was_imagined(name, player, form):
     """At its own seat, a player moves as the first row does in the preparation; in a symmetric game
     it was prepared for the first seat."""
-    game = make_game(name).made
+    game = make_game(name).value
     rule = MeVa(against="lola", form=form, gamma_eval=0.6, lr=0.3, **SMALL)
     (x, _), artifact = setting(game), weights(rule, game)
 
@@ -125,7 +125,7 @@ def test_own_slopes_are_the_diagonal_blocks_of_two_backward_passes(led):
 
 @pytest.mark.parametrize(("name", "equivariant"), [("ipd", True), ("logistic", True), ("imp", False)])
 def test_exchanging_the_players_exchanges_the_outputs_unless_the_game_is_lopsided(name, equivariant):
-    game = make_game(name).made
+    game = make_game(name).value
     rule = MeVa(against="self", residual_blocks=1, **SMALL)
     network, w = jax.jit(rule.network(game, equivariant).apply), weights(rule, game)
     x, gamma = setting(game)
@@ -144,7 +144,7 @@ def test_exchanging_the_players_exchanges_the_outputs_unless_the_game_is_lopside
     ],
 )
 def test_networks_have_as_many_weights_as_the_official_ones(text, game, parameters):
-    rule, made = make_learner(text, game=game).made, make_game(game).made
+    rule, made = make_learner(text, game=game).value, make_game(game).value
     shapes = jax.eval_shape(lambda: rule.prepare_init(jax.random.key(0), made, 0))["weights"]
     assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters
 
@@ -239,7 +239,7 @@ def test_returns_are_per_step_and_own_first():
 def test_the_first_target_is_the_surrogate_of_lola_once_the_own_step_is_negligible(name):
     """From U = 0 the target is (1 - gamma) f(x') with an own step that carries 1 - gamma too: divided by
     1 - gamma it tends to f_i(x_i, x_-i + alpha grad_-i f_-i), which exact LOLA ascends, as gamma tends to 1."""
-    game = make_game(name).made
+    game = make_game(name).value
     with jax.enable_x64(True):
         rule = MeVa(against="naive", lr=0.8, td_lambda=0.0, **{**SMALL, "stride": 1})
         zero = jax.tree.map(lambda a: 0.0 * a, weights(rule, game))
@@ -333,7 +333,7 @@ def test_temporal_differences_find_the_meta_value_of_a_quadratic_game(form, gamm
 
 @functools.cache
 def walked(game_name, text, steps, player=0):
-    game, rule = make_game(game_name).made, dataclasses.replace(make_learner(text).made, **SMALL)
+    game, rule = make_game(game_name).value, dataclasses.replace(make_learner(text).value, **SMALL)
     key = jax.random.key(4)
     step = jax.jit(lambda k, carry: rule.prepare_step(jax.random.fold_in(key, k), k, carry, game, player))
     carry, states = jax.jit(lambda: rule.prepare_init(key, game, player))(), []
@@ -359,7 +359,7 @@ def test_paths_start_anew_after_the_inner_steps_and_otherwise_go_on():
 def test_exploring_follows_the_raw_network_with_its_signs():
     rule, states = walked("tandem", WALK, 2)
     (first, _), (second, _) = states
-    game, x, w = make_game("tandem").made, first["x"], first["weights"]
+    game, x, w = make_game("tandem").value, first["x"], first["weights"]
 
     @jax.jit
     def explore(x):
@@ -416,11 +416,11 @@ def test_it_says_what_it_cannot_play():
 
 
 def test_published_settings_of_the_games():
-    assert make_learner("meva", game="chicken").made.lr == pytest.approx(1.0 * (1 - 0.96))
-    assert make_learner("meva", game="ipd").made.lr == pytest.approx(25 * (1 - 0.96))
-    logistic = make_learner("meva", game="logistic").made
+    assert make_learner("meva", game="chicken").value.lr == pytest.approx(1.0 * (1 - 0.96))
+    assert make_learner("meva", game="ipd").value.lr == pytest.approx(25 * (1 - 0.96))
+    logistic = make_learner("meva", game="logistic").value
     assert (logistic.form, logistic.preparation_steps) == ("v", 5001)
-    assert make_learner("meva", game="ipd").made.preparation_steps == 10010
+    assert make_learner("meva", game="ipd").value.preparation_steps == 10010
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])

@@ -77,7 +77,7 @@ def test_a_step_plays_the_joint_policy_and_lets_the_opponent_learn_as_in_encount
     np.testing.assert_allclose(observation, jax.nn.sigmoid(np.array([*own, *other])), rtol=1e-12)
     # the registered learner in an encounter, from the same joint policy
     named = {"naive": "naive", "lola": "lola-full(lookahead_lr=1)"}[against]
-    learner = make_learner(named).made
+    learner = make_learner(named).value
     learned = learner.update(jax.random.key(0), (), View(game, joint, 1 - player, learner.access))[0]
     np.testing.assert_array_equal(then.params, learned)
 
@@ -519,7 +519,7 @@ def test_a_prepared_learner_plays(name, tmp_path):
         assert prepared.record["costs"]["gradient_evaluations"] > 0
         assert np.isfinite(prepared.curves[prepared.curves.metric == "return"].value).all()
         outcome = run_encounter(
-            game.made, [learner.made, Naive(lr=1.0)], num_seeds=4, num_updates=3, artifacts=[prepared.artifact, None]
+            game.value, [learner.value, Naive(lr=1.0)], num_seeds=4, num_updates=3, artifacts=[prepared.artifact, None]
         )
     assert not outcome.diverged.any()
     moved = np.abs(outcome.params[0][-1] - outcome.params[0][0]).max()
@@ -527,7 +527,7 @@ def test_a_prepared_learner_plays(name, tmp_path):
 
 
 def test_m_maml_plays_what_others_have_learned():
-    rule = make_learner("m-maml(initial=(4.595,4.595,-4.595,0.08,-3.178),batch_size=4,meta_steps=3)").made
+    rule = make_learner("m-maml(initial=(4.595,4.595,-4.595,0.08,-3.178),batch_size=4,meta_steps=3)").value
     carry = rule.prepare_init(jax.random.key(0), IPD, 0)
     phi = rule.init(jax.random.key(1), IPD, 0, rule.artifact(carry))[0]
     np.testing.assert_allclose(jax.nn.sigmoid(np.array(phi)), [0.99, 0.99, 0.01, 0.52, 0.04], atol=1e-3)

@@ -13,7 +13,7 @@ from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent, Trial, trial_
 from shaping_bench.run.encounter import imagined_artifact, run_encounter
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
-GAME = make_game("coin-game(preset=mfos,episodes=1,horizon=4)").made
+GAME = make_game("coin-game(preset=mfos,episodes=1,horizon=4)").value
 RULE = MFOSRecurrent(batch_size=6, episodes=3, hidden=5, epochs=1)
 
 
@@ -97,7 +97,7 @@ def test_the_policy_teaches_the_meta_branch_and_the_critic_does_not():
 
 def test_the_parameters_are_as_many_as_published():
     rule = MFOSRecurrent()
-    game = make_game("coin-game(preset=mfos,episodes=1)").made
+    game = make_game("coin-game(preset=mfos,episodes=1)").value
     weights = rule.policy(game, 0).init(jax.random.key(0))["weights"]
     # 22,245 of the official code; PyTorch's GRU has a second bias per gate, of which flax needs one in three.
     assert sum(x.size for x in jax.tree.leaves(weights)) == 22_245 - 3 * 2 * 16
@@ -135,12 +135,12 @@ def test_in_an_encounter_the_weights_stay_and_the_conditioning_moves():
     learner = make_learner("mfos-recurrent(batch_size=4,hidden=5)")
     game = make_game("coin-game(preset=mfos,episodes=1,horizon=4)")
     check_encounter(game, [learner, learner])
-    artifact = jax.tree.map(lambda x: np.asarray(x)[None], imagined_artifact(learner.made, game.made, 0))
+    artifact = jax.tree.map(lambda x: np.asarray(x)[None], imagined_artifact(learner.value, game.value, 0))
     outcome = run_encounter(
-        game.made, [learner.made] * 2, num_seeds=2, num_updates=2, artifacts=[artifact, artifact], episodes=2
+        game.value, [learner.value] * 2, num_seeds=2, num_updates=2, artifacts=[artifact, artifact], episodes=2
     )
     for own in outcome.final:
         np.testing.assert_allclose(own["weights"]["actor_head"]["kernel"][0], artifact["actor_head"]["kernel"][0, 0])
         assert ((own["conditioning"] > 0) & (own["conditioning"] < 1)).all()
     with pytest.raises(ValueError, match="who see planes"):
-        learner.made.check_game(make_game("ipd").made, 0)
+        learner.value.check_game(make_game("ipd").value, 0)

@@ -242,7 +242,7 @@ PAIRS = [("naive-q", "jal-q"), ("phc", "wolf-phc")]
 
 @pytest.mark.parametrize("names", PAIRS)
 def test_states_are_those_of_the_rules_replayed(names):
-    game = make_game("bos(horizon=80,gamma=0.9)").made  # what the seats are paid tells them apart
+    game = make_game("bos(horizon=80,gamma=0.9)").value  # what the seats are paid tells them apart
     starts, ends, steps = two_episodes(game, tuple(FAST[name] for name in names))
     for i, name in enumerate(names):
         first, second = (episode[i] for episode in steps)
@@ -255,7 +255,7 @@ def test_states_are_those_of_the_rules_replayed(names):
 
 
 def test_seats_are_alike():
-    game = make_game("ipd(horizon=60,gamma=0.9)").made
+    game = make_game("ipd(horizon=60,gamma=0.9)").value
     rules = (FAST["jal-q"], FAST["wolf-phc"])
     _, ends, steps = two_episodes(game, rules)
     _, mirrored_ends, mirrored = two_episodes(game, rules[::-1], mirrored=True)
@@ -310,7 +310,7 @@ def test_an_exchanged_joint_table_is_valued_by_the_others_action():
 
 
 def test_what_a_fresh_joint_action_learner_shows_and_plays_differ():
-    game = make_game("ipd(horizon=20)").made
+    game = make_game("ipd(horizon=20)").value
     outcome = run_encounter(game, [JointActionQ(), Copycat()], num_seeds=3, num_updates=1)
     played, seen = outcome.params[0][0], outcome.params[1][-1]
     assert (seen == 0.0).all()  # nothing was counted: both actions are worth nothing
@@ -321,8 +321,8 @@ def test_what_a_fresh_joint_action_learner_shows_and_plays_differ():
 
 
 def test_naive_q_defects_against_a_defector():
-    game = make_game("ipd(gamma=0.5,horizon=50)").made
-    rules = [NaiveQ(lr=0.1), make_learner("all-d").made]
+    game = make_game("ipd(gamma=0.5,horizon=50)").value
+    rules = [NaiveQ(lr=0.1), make_learner("all-d").value]
     outcome = run_encounter(game, rules, num_seeds=16, num_updates=60)
     visited = outcome.params[0][-1][:, [CD, DD]]
     assert (visited < 0).mean() > 0.95
@@ -338,7 +338,7 @@ LEARNERS = {
 
 @pytest.mark.parametrize("names", PAIRS)
 def test_all_defect_where_the_future_hardly_counts(names):
-    game = make_game("ipd(gamma=0.01,horizon=50)").made
+    game = make_game("ipd(gamma=0.01,horizon=50)").value
     outcome = run_encounter(game, [LEARNERS[name] for name in names], num_seeds=16, num_updates=100)
     for params in outcome.params:
         assert (params[-1][:, DD] < 0).mean() > 0.95
@@ -348,7 +348,7 @@ def test_all_defect_where_the_future_hardly_counts(names):
 
 @pytest.mark.parametrize("names", PAIRS)
 def test_seeds_are_reproducible_and_of_their_own(names):
-    game, rules = make_game("imp(gamma=0.9,horizon=50)").made, [LEARNERS[name] for name in names]
+    game, rules = make_game("imp(gamma=0.9,horizon=50)").value, [LEARNERS[name] for name in names]
     one, two = (run_encounter(game, rules, num_seeds=s, num_updates=3) for s in (4, 6))
     for a, b in zip(one.params, two.params, strict=True):
         np.testing.assert_array_equal(a, b[:, :4])
@@ -385,4 +385,4 @@ def test_three_players():
 @pytest.mark.parametrize("text", NAMES)
 def test_they_need_memory_one_states(text):
     with pytest.raises(ValueError, match="one row of values per memory-one state"):
-        make_learner(text).made.check_game(make("coin-game"), 0)
+        make_learner(text).value.check_game(make("coin-game"), 0)

@@ -25,9 +25,9 @@ UNSWAPPED = [0, 1, 3, 2, 4]
 
 
 def play(game, learner, init, steps, record_every=None):
-    rule = make_learner(learner).made
+    rule = make_learner(learner).value
     return run_encounter(
-        make_game(game).made,
+        make_game(game).value,
         [rule, rule],
         num_seeds=1,
         num_updates=steps,
@@ -47,7 +47,7 @@ def test_tandem_vector():
 
 def test_ipd_vector_of_lola_full():
     theta1, theta2 = [0.1, -0.2, 0.3, -0.4, 0.5], np.array([-0.5, 0.4, -0.3, 0.2, -0.1])[UNSWAPPED]
-    game = make_game("ipd").made
+    game = make_game("ipd").value
     before = game.values((jnp.array(theta1), jnp.array(theta2)))
     np.testing.assert_allclose(before, (-37.40828507755243, -37.13428303266091), rtol=1e-13)
     o = play("ipd", "lola-full(lr=0.1,lookahead_lr=0.1)", [theta1, theta2], 10, record_every=1)
@@ -72,8 +72,8 @@ points = st.tuples(*[st.tuples(*[logit] * 5)] * 2)
 
 @jax.jit
 def _everything(game, params, a, b, eta):
-    sos = dataclasses.replace(make_learner("sos").made, a=a, b=b, lookahead_lr=eta)
-    look, full = (dataclasses.replace(make_learner(n).made, lookahead_lr=eta) for n in ("lookahead", "lola-full"))
+    sos = dataclasses.replace(make_learner("sos").value, a=a, b=b, lookahead_lr=eta)
+    look, full = (dataclasses.replace(make_learner(n).value, lookahead_lr=eta) for n in ("lookahead", "lola-full"))
     views = [View(game, params, i, Access.GRADIENTS) for i in (0, 1)]
     d, info = zip(*[with_info(sos.direction(v)) for v in views], strict=True)
 
@@ -111,7 +111,7 @@ def test_p_at_its_extremes_is_lookahead_or_lola(payoffs, point):
 
 @pytest.mark.parametrize("x", [-1.0, 0.3, 2.0])
 def test_fixed_points_of_tandem_are_kept_by_sos_and_left_by_lola(x):
-    game, params = make_game("tandem").made, (jnp.array([x]), jnp.array([1.0 - x]))
+    game, params = make_game("tandem").value, (jnp.array([x]), jnp.array([1.0 - x]))
     d, p, _, look, full, _ = map(np.asarray, _everything(game, params, 0.5, 0.1, 0.1))
     np.testing.assert_allclose(d, 0.0, atol=1e-15)
     assert p < 1e-30

@@ -40,7 +40,7 @@ def test_requests_for_gradients(access, request_):
 
 
 def test_learning_rules_need_simulator_access():
-    rules = (make_learner("naive").made,) * 2
+    rules = (make_learner("naive").value,) * 2
     assert view(Access.SIMULATOR, learners=rules).learners == rules
     with pytest.raises(AccessError, match="simulator"):
         _ = view(Access.GRADIENTS, learners=rules).learners
@@ -66,7 +66,7 @@ class Peeping(Learner):
 
 def test_an_encounter_hands_out_no_more_than_was_declared():
     with pytest.raises(AccessError, match="player 2 asked for an exact gradient"):
-        run_encounter(make_game("tandem").made, [make_learner("naive").made, Peeping()], num_seeds=1, num_updates=1)
+        run_encounter(make_game("tandem").value, [make_learner("naive").value, Peeping()], num_seeds=1, num_updates=1)
 
 
 def test_imagined_parameters_seats_and_moves():

@@ -97,7 +97,7 @@ def play(game, episodes):
 
 @pytest.mark.parametrize(("text", "expected"), CONSTANTS, ids=[text for text, _ in CONSTANTS])
 def test_scripted_policies_earn_the_reference_constants(text, expected):
-    game = make_game(text).made
+    game = make_game(text).value
     episodes = {16: 16384, 50: 6144, 150: 2048}[game.rules.horizon]
     rewards, own, other, standard_error = play(game, episodes)
     assert standard_error.max() < 0.0023
@@ -412,7 +412,7 @@ def test_bad_rules_are_refused(text):
 def test_a_rule_of_the_preset_can_be_replaced():
     named = make_game("coin-game(preset=lola,tie_rule=both,horizon=20)")
     assert named.text == "coin-game(preset=lola,horizon=20,tie_rule=both)"
-    assert named.made.rules == PRESETS["lola_dice"]._replace(horizon=20)
+    assert named.value.rules == PRESETS["lola_dice"]._replace(horizon=20)
 
 
 # --- pictures -----------------------------------------------------------------------------

@@ -111,9 +111,9 @@ def test_logistic_basin_counts(learner, count):
     the basins, where only rounding decides, so they are left out."""
     axis = np.linspace(-10, 10, 29)
     x, y = (u.reshape(-1, 1) for u in np.meshgrid(axis, axis))
-    rule = make_learner(learner).made
+    rule = make_learner(learner).value
     o = run_encounter(
-        make_game("logistic").made, [rule] * 2, num_seeds=841, num_updates=200, init=[x, y], precision="float64"
+        make_game("logistic").value, [rule] * 2, num_seeds=841, num_updates=200, init=[x, y], precision="float64"
     )
     preferred = (o.params[0][-1, :, 0] > 0) & (o.params[1][-1, :, 0] > 0)
     if learner == "naive":

@@ -92,12 +92,12 @@ def test_matches_agree_with_exact_values():
     """A converted strategy in an encounter, exactly, and the same in matches."""
     game = make("ipd")
     stochastic = np.array([0.3, -0.5, 1.0, 0.2, -1.0])
-    rule = make_learner("axelrod(strategy='firm but fair')").made
+    rule = make_learner("axelrod(strategy='firm but fair')").value
     exact = evaluate(game, [stochastic[None], logits(rule, game)[None]], names=("return",))["return"][0]
     played = match_values(game, np.repeat(stochastic[None], 400, axis=0), "Firm But Fair")["return"]
     error = played.std(axis=0, ddof=1) / 20
     assert (np.abs(played.mean(axis=0) - exact) < 4 * error + 1e-3).all()
-    met = run_encounter(game, [make_learner("naive(lr=0)").made, rule], num_seeds=1, num_updates=0)
+    met = run_encounter(game, [make_learner("naive(lr=0)").value, rule], num_seeds=1, num_updates=0)
     np.testing.assert_allclose(met.final[1][0], logits(rule, game), rtol=1e-6)
 
 

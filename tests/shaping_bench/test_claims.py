@@ -63,7 +63,7 @@ def test_all_claims_load_and_can_be_run():
         for protocol in (claim.protocol, claim.protocol.at_full_budget()):
             game = registry.make_game(protocol.game)
             learners = [registry.make_learner(text, game=game.name) for text in protocol.learners]
-            registry.check_encounter(game, learners * (1 if len(learners) > 1 else game.made.n_players))
+            registry.check_encounter(game, learners * (1 if len(learners) > 1 else game.value.n_players))
             # What is observed is found by tracing; claims that differ in numbers only observe the same.
             metrics = frozenset((q.metric, q.phase, q.against) for q in claim.quantities)
             shapes.setdefault((game.name, *(x.name for x in learners), metrics), claim)

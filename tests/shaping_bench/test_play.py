@@ -257,7 +257,7 @@ def test_in_a_league_a_fixed_strategys_number_is_that_of_the_policy_it_met(tmp_p
     encounter = next(c for c in suite.encounters if c.learners[0].label == c.learners[1].label == "naive")
     policies = store.policies(encounter.hash)["player_1"]
     game = make("ipd")
-    defect = np.repeat(np.asarray(registry.make_learner("all-d").made.init(None, game, 1)[0])[None], 3, axis=0)
+    defect = np.repeat(np.asarray(registry.make_learner("all-d").value.init(None, game, 1)[0])[None], 3, axis=0)
     expected = metrics.evaluate(game, [policies, defect], ["return"])["return"]
     finals = read_parquet(tmp_path / "cells" / cell.hash / "finals.parquet")
     got = finals[finals["metric"] == "return"].pivot(index="seed", columns="player", values="value").to_numpy()

@@ -117,8 +117,8 @@ def test_seeds_of_an_encounter_share_the_preparations_and_all_pairs_meet():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_encounter_plays_what_was_prepared(tmp_path, count):
-    game = make_game("ipd").made
-    learners = (Walker(), make_learner("naive").made)
+    game = make_game("ipd").value
+    learners = (Walker(), make_learner("naive").value)
     artifact = np.arange(5.0 * count).reshape(count, 5)
     outcome = run_encounter(game, learners, num_seeds=4, num_updates=1, artifacts=[artifact, None])
     chosen = artifact[np.arange(4) % count]
@@ -141,7 +141,7 @@ def test_only_asymmetric_seats_need_preparations_of_their_own():
     walker = preparation().learner
     for game, distinct in (("ipd", 1), ("imp", 2)):
         named = make_game(game)
-        assert isinstance(named.made, RepeatedGame)
+        assert isinstance(named.value, RepeatedGame)
         needs = needed(named, [walker, walker], seeds=1, seed=0, precision="float32")
         assert len({x.hash for x in needs}) == distinct
 
@@ -255,8 +255,8 @@ def test_a_claim_may_be_about_a_preparation(tmp_path):
 
 
 def test_a_rule_that_returns_coordinates_meets_rules_that_play():
-    game = make_game("ipd(horizon=5)").made
-    learners = (Walker(), make_learner("naive-pg(batch_size=4)").made)
+    game = make_game("ipd(horizon=5)").value
+    learners = (Walker(), make_learner("naive-pg(batch_size=4)").value)
     artifact = np.arange(5.0)[None]
     outcome = run_encounter(game, learners, num_seeds=2, num_updates=1, artifacts=[artifact, None])
     np.testing.assert_allclose(outcome.params[0][1], np.arange(5.0) + 1 + np.zeros((2, 1)))

@@ -92,7 +92,7 @@ def test_in_the_repository_it_is_registered(tmp_path):
         "from shaping_bench.spec.registry import algorithms, games, make_game, make_learner\n"
         "from shaping_bench.spec.suite import load\n"
         "assert list(algorithms())[-1] == 'warm-heart' and list(games())[-1] == 'small-market'\n"
-        "print(make_learner('warm-heart(care=0.9)').made.care, make_game('small-market').made.n_players)\n"
+        "print(make_learner('warm-heart(care=0.9)').value.care, make_game('small-market').value.n_players)\n"
         "print(len(load('warm-heart').encounters), len(load('small-market').encounters))\n"
     )
     done = subprocess.run(

@@ -128,7 +128,7 @@ def test_quick_is_what_make_bench_promises():
 def test_any_payoff_matrix_from_yaml():
     expanded = expand(games=[{"matrix": {"payoffs": [[3, 0, 5, 1], [3, 5, 0, 1]], "gamma": 0.9}}])
     (cell,) = expanded.encounters
-    game = cell.game.named.made
+    game = cell.game.named.value
     assert game.payoffs == ((3.0, 0.0, 5.0, 1.0), (3.0, 5.0, 0.0, 1.0))
     assert game.symmetric
     assert cell.game.label.startswith("matrix(payoffs=")
@@ -136,7 +136,7 @@ def test_any_payoff_matrix_from_yaml():
 
 def test_hyphenated_words_need_no_quotes():
     assert registry.parse_call("ppo(network=conv-gru,lr=-1)", "learner") == ("ppo", {"network": "conv-gru", "lr": -1})
-    assert registry.make_learner("ppo(network=conv-mlp,separate=true)").made.network == "conv-mlp"
+    assert registry.make_learner("ppo(network=conv-mlp,separate=true)").value.network == "conv-mlp"
     for text in ("a(b=1-2)", "a(b=x-1)", "a(b=-x)"):
         with pytest.raises(BadInput, match="allowed: hyperparameters written key=value"):
             registry.parse_call(text, "learner")

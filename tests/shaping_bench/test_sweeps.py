@@ -228,7 +228,7 @@ def test_searches_are_written_as_asked():
     assert sweep["metric"] == {"name": "final/return/player_1", "goal": "maximize"}
     assert wandb_sweep("ipd", "lola", [], ["lr"], metric="nash_conv")["metric"]["goal"] == "minimize"
     assert with_settings("lola(lr=0.5)", ["lr=0.1", "lookahead_lr=2"], "ipd").text == "lola(lr=0.1,lookahead_lr=2.0)"
-    assert math.isclose(with_settings("naive", ["optimiser=adam", "lr=1e-3"], "ipd").made.lr, 1e-3)
+    assert math.isclose(with_settings("naive", ["optimiser=adam", "lr=1e-3"], "ipd").value.lr, 1e-3)
 
 
 @pytest.mark.parametrize(
