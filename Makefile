@@ -59,5 +59,5 @@ $(ADAPTERS): .ci/no-deps.txt $(READY)
 	    || echo "shaping-bench: $< could not be installed; the tests of the adapters are left out." >&2
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache .docs
+	rm -rf $(VENV) build dist *.egg-info .package/*.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache .docs
 	find games algorithms shaping_bench tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -37,7 +37,9 @@ def field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+# Not naming `field` among the specifiers: type checkers would then look for a keyword `default`, and take every
+# field whose default comes first for a required one.
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """Makes ``cls`` a frozen keyword-only dataclass and registers it as a pytree.
 

@@ -2,13 +2,18 @@
 
 import ast
 import email
+import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import textwrap
 import tomllib
-import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +23,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("games", "algorithms", "shaping_bench")
+LINKED = ("algorithms", "games", "configs")  # folders at the top, linked into the package
 PYTHONS = ("3.11", "3.12", "3.13")
 FOR_RULES = {"flax", "optax", "evosax"}  # what a rule may count on, whoever writes it: networks, optimisers, evolution
 ADAPTED = {"axelrod", "gymnax", "jaxmarl"}  # other people's, imported only by those who ask for them: .ci/no-deps.txt
@@ -36,20 +41,36 @@ def requirements(*extras):
 
 
 def shipped_code():
-    """Every module of the packages; the documentation's sources are built from a checkout only."""
-    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
-    return [file for file in files if not file.is_relative_to(ROOT / "shaping_bench" / "docs")]
+    """Every module by the path at which it is imported; the documentation
+    is built from a checkout only, and templates are data."""
+    own = [file for file in (ROOT / "shaping_bench").rglob("*.py") if not {"docs", "templates"} & {*file.parts}]
+    linked = [f"shaping_bench/{file.relative_to(ROOT)}" for name in LINKED for file in (ROOT / name).rglob("*.py")]
+    return sorted({*own, *(ROOT / name for name in linked)})
+
+
+def shipped_data():
+    """Configs, templates and what pages are made of, by the path in the package."""
+    linked = [file for ending in ("yaml", "json", "bib") for file in (ROOT / "configs").rglob(f"*.{ending}")]
+    page = (ROOT / "shaping_bench" / "publish" / "report").glob("*.[cj]s*")
+    templates = (file for file in (ROOT / "shaping_bench" / "scaffold" / "templates").rglob("*") if file.is_file())
+    own = {str(file.relative_to(ROOT)) for file in (*page, *templates) if "__pycache__" not in file.parts}
+    return own | {f"shaping_bench/{file.relative_to(ROOT)}" for file in linked}
+
+
+def imported_names(file):
+    """Top-level names that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).split(".")[0])
+    return found
 
 
 def imported_modules():
-    found = set()
-    for file in shipped_code():
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                found.add(str(node.module).split(".")[0])
-    return found - set(sys.stdlib_module_names) - set(PACKAGES) - ADAPTED
+    found = {name for file in shipped_code() for name in imported_names(file)}
+    return found - set(sys.stdlib_module_names) - {"shaping_bench"} - ADAPTED
 
 
 def test_dependencies_are_what_the_code_imports():
@@ -85,50 +106,224 @@ def test_no_file_of_the_set_up_names_a_registry():
         assert not re.search(r"https?://|--index|--extra-index|--find-links|-f ", text), name
 
 
+# --- one name to import, however it came here --------------------------------------------------
+
+offline = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation")
+
+
+def shell(*command, cwd, **environment):
+    """What a command prints. Nothing of this process's own path reaches it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built offline from a copy of the sources."""
+def environment_of(tmp_path_factory):
+    """Makes environments that see other people's packages, and of ours only what is installed into them."""
     if Version(metadata.version("setuptools")) < Version("77"):
         pytest.skip("building needs setuptools >= 77, which the extra `test` installs")
-    work = tmp_path_factory.mktemp("wheel")
-    for name in (*PACKAGES, "configs"):
-        shutil.copytree(ROOT / name, work / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def environment(*installed):
+        folder = tmp_path_factory.mktemp("environment")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        # A path in a .pth file is not searched for further .pth files, such as the one of an editable install.
+        (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        python = folder / "bin" / "python"
+        if installed:
+            shell(sys.executable, "-m", "pip", "--python", python, "install", *offline, *installed, cwd=folder)
+        return python, site
+
+    return environment
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A checkout: what a build needs of it, links as links."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in (*LINKED, "shaping_bench", ".package"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, work / "source" / name)
-    offline = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(work), str(work / "source")],
-        check=True,
-        capture_output=True,
-    )
-    (file,) = work.glob("*.whl")
-    with zipfile.ZipFile(file) as archive:
-        archive.extractall(work / "unpacked")
-    return work / "unpacked"
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
-def test_the_wheel_holds_all_code_configs_and_the_licence(wheel):
-    files = {str(path.relative_to(wheel)) for path in wheel.rglob("*") if path.is_file()}
-    code = {str(path.relative_to(ROOT)) for path in shipped_code()}
-    configs = {f"shaping_bench/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
-    assert "shaping_bench/configs/suites/quick.yaml" in configs
-    assert code | configs <= files
-    (info,) = wheel.glob("*.dist-info")
+@pytest.fixture(scope="module")
+def sdist(sources, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sdist")
+    code = f"import setuptools.build_meta as build; build.build_sdist({str(out)!r})"
+    shell(sys.executable, "-c", code, cwd=sources)
+    (file,) = out.glob("*.tar.gz")
+    return file
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """The wheel as the index would have it: built from the sdist, which holds no links any more."""
+    out = tmp_path_factory.mktemp("wheel")
+    shell(sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", out, sdist, cwd=out)
+    (file,) = out.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def from_wheel(wheel, environment_of):
+    return environment_of(wheel)
+
+
+@pytest.fixture(scope="module")
+def editable(sources, environment_of):
+    return environment_of("--editable", sources)
+
+
+@pytest.fixture(scope="module")
+def bare(environment_of):
+    """Nothing of ours is installed."""
+    return environment_of()
+
+
+def test_nothing_imports_the_folders_at_the_top_by_their_own_names():
+    files = [*shipped_code(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "shaping_bench" / "docs").rglob("*.py")]
+    wrong = [file.name for file in files if imported_names(file) & {"algorithms", "games", "configs"}]
+    assert wrong == []
+
+
+def test_every_module_is_a_real_file_behind_its_import_name():
+    """An editor that follows an import opens the file that one edits, by nothing but paths."""
+    for name in LINKED:
+        link = ROOT / "shaping_bench" / name
+        assert link.is_symlink()
+        assert os.readlink(link) == f"../{name}"
+    for file in shipped_code():
+        assert file.is_file()
+        *folders, module = file.relative_to(ROOT).with_suffix("").parts
+        dotted = ".".join(folders if module == "__init__" else [*folders, module])
+        assert Path(importlib.util.find_spec(dotted).origin).samefile(file), dotted
+
+
+def test_the_type_checker_finds_each_module_once_by_its_import_name():
+    build, options = pytest.importorskip("mypy.find_sources"), pytest.importorskip("mypy.options")
+    found = build.create_source_list([str(ROOT / "shaping_bench")], options.Options())
+    names = [source.module for source in found if source.module]
+    assert len(names) == len(set(names))
+    assert {"shaping_bench.algorithms.lola", "shaping_bench.games.base"} <= set(names)
+    assert not [name for name in names if name.partition(".")[0] in LINKED]
+
+
+def test_the_sdist_holds_files_instead_of_links(sdist):
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    assert not [member.name for member in members if member.issym() or member.islnk()]
+    names = {member.name.partition("/")[2].removeprefix(".package/") for member in members}
+    assert {str(file.relative_to(ROOT)) for file in shipped_code()} | shipped_data() <= names
+
+
+def test_the_wheel_holds_one_name_with_all_code_and_data_and_the_licence(from_wheel):
+    _, site = from_wheel
+    (info,) = site.glob("*.dist-info")
+    recorded = {line.split(",")[0] for line in (info / "RECORD").read_text().splitlines()}
+    tops = {name.partition("/")[0] for name in recorded if not name.startswith("..")}
+    assert tops == {"shaping_bench", info.name}
+    assert {str(file.relative_to(ROOT)) for file in shipped_code()} | shipped_data() <= recorded
     about = email.message_from_string((info / "METADATA").read_text())
     assert about["License-Expression"] == "Apache-2.0"
     assert "Apache License" in (info / "licenses" / "LICENSE").read_text()
-    assert "shaping-bench = shaping_bench.cli:main" in (info / "entry_points.txt").read_text()
 
 
-def test_named_suites_are_found_without_a_checkout(wheel, tmp_path):
-    code = "from shaping_bench import suite; print(suite.configs_folder(), *suite.suite_names())"
-    environment = {**os.environ, "PYTHONPATH": str(wheel)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    folder, *names = done.stdout.split()
-    assert Path(folder) == (wheel / "shaping_bench" / "configs").resolve()
-    assert "quick" in names
+def test_an_editable_install_is_a_path_that_editors_can_follow(editable, sources, tmp_path):
+    python, site = editable
+    (link,) = site.glob("__editable__*.pth")
+    # An import hook would hide all from editors and type checkers; the checkout itself holds other names besides.
+    (path,) = map(Path, link.read_text().split())
+    assert {entry.name for entry in path.iterdir() if entry.suffix != ".egg-info"} == {"shaping_bench"}
+    code = "import shaping_bench.algorithms.lola as module; print(module.__file__)"
+    file = Path(shell(python, "-c", code, cwd=tmp_path).strip())
+    assert file.is_relative_to(path)
+    assert file.samefile(sources / "algorithms" / "lola.py")
+
+
+def test_a_checkout_works_without_being_installed(bare):
+    python, _ = bare
+    assert "ipd" in shell(python, "-m", "shaping_bench", "list", "games", cwd=ROOT)
+    pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/games/test_fields.py")
+    assert "passed" in shell(python, *pytest_, cwd=ROOT)
+
+
+CODE = """
+import algorithms.lola, games
+from shaping_bench.algorithms.lola import LOLA
+from shaping_bench.games import make
+
+assert (algorithms.lola.LOLA, games.IPD) == ("somebody else's", "mine"), (algorithms, games)
+assert LOLA.__module__ == "shaping_bench.algorithms.lola" and make("ipd").n_players == 2
+"""
+
+RULE = '''
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.games.fields import pytree_dataclass
+
+
+@pytree_dataclass
+class Mine(Naive):
+    """Naive learning by another name."""
+'''
+
+PROJECT_OF_MINE = """
+[project]
+name = "mine"
+version = "1"
+[project.entry-points."shaping_bench.algorithms"]
+mine = "algorithms.mine:Mine"
+"""
+
+
+@pytest.mark.parametrize(("how", "init"), [("from_wheel", True), ("editable", False)])
+def test_folders_of_ones_own_by_the_same_names_are_in_nobodys_way(how, init, request, tmp_path):
+    """By the console script, ``-m``, ``-c``, a script, pytest; and what one registers from them is found."""
+    python, _ = request.getfixturevalue(how)
+    for name, text in {
+        **({"algorithms/__init__.py": ""} if init else {}),  # without one, any package of that name comes first
+        "algorithms/lola.py": 'LOLA = "somebody else\'s"\n',
+        "algorithms/mine.py": RULE,
+        "games/__init__.py": "IPD = 'mine'\n",
+        "script.py": CODE,
+        "test_mine.py": f"def test_mine():\n{textwrap.indent(CODE, '    ')}",
+        "pyproject.toml": PROJECT_OF_MINE,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    program = python.with_name("shaping-bench")
+    commands = [
+        (program, "list", "algorithms"),
+        (python, "-m", "shaping_bench", "encounter", "tandem", "mine", "lola", "--seeds", "1", "--steps", "1"),
+        (python, "-c", CODE),
+        (python, "script.py"),
+        (python, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        listed, met, _, _, tested = pool.map(lambda command: shell(*command, cwd=tmp_path), commands)
+    assert "mine" in listed
+    assert "mine (player 1)" in met
+    assert "1 passed" in tested
+
+
+def test_named_suites_and_templates_are_found_without_a_checkout(from_wheel, tmp_path):
+    python, _ = from_wheel
+    program = python.with_name("shaping-bench")
+    suites = shell(program, "list", "suites", "--json", cwd=tmp_path)
+    assert "quick" in {suite["name"] for suite in json.loads(suites)}
+    assert "check my-rule" in shell(program, "new", "algorithm", "my-rule", cwd=tmp_path)
+    assert (tmp_path / "my-rule" / "my_rule.py").is_file()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

@@ -1039,7 +1039,7 @@ def check_game_instance(game: Game) -> list[Finding]:
     return _attempts("", checks)
 
 
-NAIVE = Naive(lr=1e-3)  # type: ignore[call-arg]
+NAIVE = Naive(lr=1e-3)
 
 # Programs with the game as data: games that differ in numbers only share them.
 
