@@ -83,7 +83,8 @@ def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
         if not isinstance(value, bool):
             raise ValueError(f"{where} is {value!r}; allowed: true or false")
         return
-    if isinstance(default, int) and meta.get("static") and (isinstance(value, bool) or not isinstance(value, int)):
+    whole = f.type in (int, int | None) or (isinstance(default, int) and meta.get("static"))
+    if whole and (isinstance(value, bool) or not isinstance(value, int)):
         raise ValueError(f"{where} is {value!r}; allowed: a whole number")
     low, high, exclusive = meta.get("low"), meta.get("high"), meta.get("exclusive", False)
     numeric = isinstance(default, int | float) and not isinstance(default, bool)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 from cyclopts.exceptions import CycloptsError
 
 from shaping_bench import __version__
-from shaping_bench.errors import BadInput, StoreError, unknown
+from shaping_bench.errors import BadInput, StoreError
 
 app = App(
     name="shaping-bench",
@@ -25,6 +25,18 @@ app = App(
 Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
 Several = Parameter(consume_multiple=True, negative="")
 Flag = Parameter(negative="")
+
+
+def _whole(type_: Any, tokens: Sequence[Token]) -> int:
+    """A whole number; cyclopts itself rounds ``1.5`` off, silently."""
+    del type_
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise BadInput(f"{tokens[0].keyword} is {tokens[0].value!r}; allowed: a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return int(result or 0)
     except (BadInput, CycloptsError) as error:
-        print(f"shaping-bench: {_one_line(error)}", file=sys.stderr)
+        said = error.__cause__ if isinstance(error.__cause__, BadInput) else error
+        print(f"shaping-bench: {_one_line(said)}", file=sys.stderr)
         return 2
     except StoreError as error:
         print(f"shaping-bench: {_one_line(error)}", file=sys.stderr)
@@ -50,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
@@ -89,7 +102,7 @@ def run(
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
-    seeds: int | None = None,
+    seeds: Whole | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "offline",
     engine: Literal["local"] = "local",
@@ -130,12 +143,12 @@ def encounter(
     learner: str,
     /,
     *more: str,
-    seeds: int = 100,
-    steps: int = 200,
-    seed: int = 0,
+    seeds: Whole = 100,
+    steps: Whole = 200,
+    seed: Whole = 0,
     init: Path | None = None,
     precision: Literal["float32", "float64"] = "float32",
-    preparations: int = 1,
+    preparations: Whole = 1,
     artifacts: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "disabled",
@@ -223,8 +236,8 @@ def sweep(
     method: Literal["bayes", "random", "grid"] = "bayes",
     metric: str = "return",
     goal: Literal["maximize", "minimize"] | None = None,
-    seeds: int = 100,
-    steps: int = 200,
+    seeds: Whole = 100,
+    steps: Whole = 200,
     output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
 ) -> None:
     """Write a file for `wandb sweep`: a search over the first learner's hyperparameters.
@@ -422,9 +435,9 @@ def axelrod(
     directory: Path,
     /,
     *strategies: str,
-    turns: int = 200,
-    matches: int = 1,
-    seed: int = 0,
+    turns: Whole = 200,
+    matches: Whole = 1,
+    seed: Whole = 0,
 ) -> None:
     """Let the final policies of a suite's league meet strategies of the Axelrod library, and print the league.
 
@@ -458,6 +471,7 @@ def axelrod(
 @app.command
 def verify(
     *claims: str,
+    paper: Annotated[list[str] | None, Parameter(negative="")] = None,
     full: Annotated[bool, Flag] = False,
     record: Path | None = None,
     json: Annotated[bool, Flag] = False,
@@ -469,7 +483,9 @@ def verify(
     Parameters
     ----------
     claims:
-        Claims to check (see `shaping-bench list claims`); all by default.
+        Claims to check (see `shaping-bench list claims`), or patterns such as 'sos-*'; all by default.
+    paper:
+        All claims of a paper: a file in configs/claims, e.g. loqa, or a BibTeX key; may be given several times.
     full:
         Run the published budgets where the protocols state smaller ones, made for two cores.
     record:
@@ -477,25 +493,22 @@ def verify(
     json:
         Print JSON.
     """
-    from shaping_bench.claims import verify as published
+    from shaping_bench.claims.files import select
+    from shaping_bench.claims.record import to_json, to_text
+    from shaping_bench.claims.verify import verify as check_claims
     from shaping_bench.commands import preparation_progress, progress_line
     from shaping_bench.run import devices
     from shaping_bench.run.preparation import Artifacts
 
-    known = published.load_claims()
-    for claim in claims:
-        if claim not in known:
-            raise unknown("claim", claim, known)
+    chosen = select(claims, paper or ())
     devices.configure()
     with progress_line() as say:
         artifacts = Artifacts(devices.artifacts_folder(), on_point=preparation_progress(say))
-        verdicts = published.verify(
-            list(claims) or None, on_progress=say, full=full, artifacts=artifacts, record=record
-        )
+        verdicts = check_claims(chosen, on_progress=say, full=full, artifacts=artifacts, record=record)
     if json:
-        _print_json(published.to_json(verdicts))
+        _print_json(to_json(verdicts))
     else:
-        print(published.to_text(verdicts))
+        print(to_text(verdicts))
     return 0 if all(v.verdict == "reproduced" for v in verdicts) else 1
 
 

@@ -23,7 +23,8 @@ from sphinx.errors import ExtensionError
 
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import FixedStrategy
-from shaping_bench.claims import verify as claims
+from shaping_bench.claims import files as claims
+from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game, TableGame
@@ -212,7 +213,7 @@ def by_paper() -> dict[str, list[claims.Claim]]:
 def verdicts() -> dict[str, list[dict[str, Any]]]:
     """Recorded verdicts by claim, one per quantity."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in claims.recorded():
+    for row in recorded():
         found.setdefault(row["claim"], []).append(row)
     return found
 
@@ -280,7 +281,7 @@ def folded(summary: str, inside: str) -> str:
 
 def about_record() -> str:
     """Where the recorded verdicts come from."""
-    about = claims.record_about()
+    about = record_about()
     if not verdicts():
         return "No verdicts are recorded with this version."
     return f"Recorded on {cell(about['machine'])}, {cell(about['date'])}, commit {cell(about['commit'])}."

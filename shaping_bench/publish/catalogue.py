@@ -106,7 +106,7 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _claims() -> list[dict[str, Any]]:
-    from shaping_bench.claims.verify import load_claims
+    from shaping_bench.claims.files import load_claims
 
     return [{"name": name, "summary": c.statement, "source": c.source} for name, c in load_claims().items()]
 

@@ -84,39 +84,46 @@ def games() -> dict[str, Entry]:
 
 
 def _installed(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    loaded: dict[str, Any] = {}
     for point in (*_here(group), *importlib.metadata.entry_points(group=group)):
-        if point.name in found:  # an installed package is met again in its own folder
+        if point.name in loaded:  # an installed package is met again in its own folder
             continue
         if point.name in builtin:
             raise BadInput(f"entry point {group}:{point.name} ({point.value}) takes the name of a built-in")
         try:
-            found[point.name] = point.load()
+            loaded[point.name] = point.load()
         except Exception as error:  # a broken plug-in must be named, whatever it raised
             raise BadInput(f"entry point {group}:{point.name} ({point.value}) does not load: {error!r}") from error
-    return found
+    return loaded
 
 
 def _here(group: str) -> list[importlib.metadata.EntryPoint]:
     """Entry points of the project in the current folder, which need not be installed.
 
     Raises:
-      BadInput: its ``pyproject.toml`` is not TOML, or they are no mapping of names to MODULE:CLASS.
+      BadInput: they are no mapping of names to MODULE:CLASS, or stand in a ``pyproject.toml`` that is not TOML.
     """
-    project = Path("pyproject.toml")
     try:
-        text = project.read_text()
-        if group not in text:
-            return []
-        points = tomllib.loads(text)["project"]["entry-points"].get(group, {})
-        found = [importlib.metadata.EntryPoint(name, value, group) for name, value in points.items()]
-    except OSError:
+        text = Path("pyproject.toml").read_text()
+    except (OSError, UnicodeDecodeError):
         return []
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    try:
+        node: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        if group not in text:  # somebody else's broken file
+            return []
         raise BadInput(f"pyproject.toml of the current folder does not name its {group} ({error!r})") from None
-    if found and "" not in sys.path:  # an installed command does not look where the user stands
+    for key in ("project", "entry-points", group):
+        node = node.get(key, {}) if isinstance(node, dict) else {}
+    try:
+        points = [importlib.metadata.EntryPoint(name, value, group) for name, value in node.items()]
+        if not all(isinstance(point.value, str) for point in points):
+            raise TypeError("allowed: NAME = 'MODULE:CLASS'")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadInput(f"pyproject.toml of the current folder does not name its {group} ({error!r})") from None
+    if points and "" not in sys.path:  # an installed command does not look where the user stands
         sys.path.insert(0, "")
-    return found
+    return points
 
 
 def parse_call(text: str, field: str) -> tuple[str, dict[str, Any]]:
@@ -167,7 +174,7 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: st
     name, given = split_call(spec, field)
     known = {**ADAPTED, **algorithms()}
     if name not in known:
-        raise unknown(field, name, known)
+        raise unknown(field, name, known, "shaping-bench list algorithms")
     cls = known[name]
     return _build(name, cls, cls.published.get(game or "", {}), given, field)
 
@@ -181,7 +188,7 @@ def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
     name, given = split_call(spec, field)
     known = {**ADAPTERS, **games()}
     if name not in known:
-        raise unknown(field, name, known)
+        raise unknown(field, name, known, "shaping-bench list games")
     return _build(name, known[name].cls, known[name].defaults, given, field)
 
 

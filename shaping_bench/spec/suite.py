@@ -292,7 +292,7 @@ def expand(file: SuiteFile) -> Suite:
 
     for k, metric in enumerate(file.metrics):
         if metric not in METRICS:
-            raise unknown(f"suite.metrics.{k}", metric, METRICS)
+            raise unknown(f"suite.metrics.{k}", metric, METRICS, "shaping-bench list metrics")
     encounters: dict[str, Cell] = {}
     matches: dict[str, Cell] = {}
     skipped: list[str] = []

@@ -9,9 +9,12 @@ import pytest
 import yaml
 
 from shaping_bench.claims import verify as claims
-from shaping_bench.claims.verify import Quantity, load_claims, to_json, to_text, verify
+from shaping_bench.claims.files import Claim, Quantity, load_claims, select
+from shaping_bench.claims.record import record_about, recorded, to_json, to_text
+from shaping_bench.claims.verify import verify
 from shaping_bench.errors import BadInput
 from shaping_bench.spec import registry
+from shaping_bench.spec.suite import configs_folder
 
 TANDEM_LOLA = {
     "id": "tandem-lola",
@@ -142,6 +145,47 @@ def test_anchors_are_shared_between_claims(tmp_path):
     assert known["b"].protocol.game == "imp"
     assert known["b"].protocol.learners == ["naive"]
     assert [c.quantities[0].published for c in known.values()] == [-2, 0]
+
+
+def test_claims_are_chosen_by_name_by_pattern_and_by_paper():
+    everything = list(load_claims())
+    assert select() == everything
+    assert select(["lola-table3-ipd-lola", "lola-table3-ipd-lola"]) == ["lola-table3-ipd-lola"]
+    sos = select(["sos-*"])
+    assert sos == [name for name in everything if name.startswith("sos-")]
+    loqa = select(of_papers=["loqa"])
+    assert loqa == select(of_papers=["aghajohari2024loqa"])
+    assert loqa
+    # Several, mixed: their union, in the order of the files.
+    assert select(["sos-*", loqa[0]], ["tandem"]) == [
+        x for x in everything if x in {*sos, loqa[0], *select(of_papers=["tandem"])}
+    ]
+    lola = set(select(of_papers=["foerster2018lola"]))
+    assert lola == set(select(of_papers=["lola*", "tournament"]))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "of_papers", "nearest"),
+    [
+        (["nosuchclaim"], [], "claim is 'nosuchclaim'"),
+        (["nothing-*"], [], "claim is 'nothing-*'"),
+        ([], ["loqqa"], "did you mean 'loqa'?"),
+        (["lola-table3-ipd-lol"], ["loqa"], "did you mean 'lola-table3-ipd-lola'?"),
+    ],
+)
+def test_what_means_no_claim_is_refused_with_the_nearest_few(patterns, of_papers, nearest):
+    with pytest.raises(BadInput) as error:
+        select(patterns, of_papers)
+    assert nearest in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_references_of_claims_are_in_the_bibliography():
+    text = (configs_folder() / "references.bib").read_text()
+    for path in sorted((configs_folder() / "claims").glob("*.yaml")):
+        named = yaml.safe_load(path.read_text())["references"]
+        assert named, path.name
+        assert all(f"{{{key}," in text for key in named), path.name
 
 
 # --- verify -------------------------------------------------------------------------------
@@ -298,7 +342,7 @@ def test_diverged_seeds_are_left_out_of_means_and_not_counted():
 
 
 def test_tolerance_adds_rounding_and_three_standard_errors():
-    claim = claims.Claim.model_validate(TANDEM_LOLA)
+    claim = Claim.model_validate(TANDEM_LOLA)
     values = np.array([-1.0, 1.0] * 50)
     ours = values.std(ddof=1) / 10
     v = claims._judge(claims._resolve(claim), quantity(rounding=0.005, standard_error=0.04), values, 0, 1.0)
@@ -314,20 +358,20 @@ def test_a_record_keeps_verdicts_until_their_protocol_changes(tmp_path):
     other = changed(id="another", quantities__0__published=0.5, quantities__0__note="known")
     known = load_claims(written(tmp_path, changed(), other))
     path = tmp_path / "record" / "recorded.json"
-    assert claims.recorded(path, known) == []
+    assert recorded(path, known) == []
     for name in known:  # one at a time: the second keeps the first
         found = verify([name], claims=known, record=path)
-        assert claims.recorded(path, known)[-1]["ours"] == found[0].ours
-    rows = claims.recorded(path, known)
+        assert recorded(path, known)[-1]["ours"] == found[0].ours
+    rows = recorded(path, known)
     assert [(row["claim"], row["verdict"], row["note"]) for row in rows] == [
         ("tandem-lola", "reproduced", ""),
         ("another", "missed", "known"),
     ]
-    assert claims.record_about(path)["date"] == rows[0]["date"][:10]
+    assert record_about(path)["date"] == rows[0]["date"][:10]
     reworded = load_claims(written(tmp_path, changed(statement="Said better."), other))
-    assert next(row["statement"] for row in claims.recorded(path, reworded)) == "Said better."
+    assert next(row["statement"] for row in recorded(path, reworded)) == "Said better."
     longer = load_claims(written(tmp_path, changed(protocol__steps=300), other))
-    assert [row["claim"] for row in claims.recorded(path, longer)] == ["another"]
+    assert [row["claim"] for row in recorded(path, longer)] == ["another"]
 
 
 def test_what_is_no_record_is_refused_before_anything_runs(tmp_path):
@@ -338,6 +382,6 @@ def test_what_is_no_record_is_refused_before_anything_runs(tmp_path):
 
 
 def test_the_record_of_the_repository_is_of_its_claims():
-    for row in claims.recorded():
+    for row in recorded():
         assert row["verdict"] in ("reproduced", "missed")
         assert row["commit"]

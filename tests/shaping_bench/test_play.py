@@ -14,6 +14,7 @@ from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.claims import verify as claims
+from shaping_bench.claims.files import Claim
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
@@ -225,7 +226,7 @@ def test_claims_of_play(tmp_path):
             },
         ],
     }
-    known = {"coin": claims.Claim.model_validate(claim)}
+    known = {"coin": Claim.model_validate(claim)}
     verdicts = claims.verify(claims=known)
     assert [v.verdict for v in verdicts] == ["reproduced"] * 3
     assert verdicts[0].budget == "8 seeds x 0 updates of all-d vs all-c in coin-game"
@@ -233,7 +234,7 @@ def test_claims_of_play(tmp_path):
     assert claims.verify(claims=known, full=True)[0].seeds == 2
     claim["quantities"][0]["metric"] = "cooperation"
     with pytest.raises(BadInput, match="metric of claim 'coin' in game 'coin-game' is 'cooperation', which is unknown"):
-        claims.verify(claims={"coin": claims.Claim.model_validate(claim)})
+        claims.verify(claims={"coin": Claim.model_validate(claim)})
 
 
 def test_the_command_line_plays(capsys):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from shaping_bench.analysis import sweeps
-from shaping_bench.claims import verify as claims
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import report, tables
 from shaping_bench.publish.report import drawing, episodes, leaderboard, verdicts
+from shaping_bench.publish.report import page as page_
 from shaping_bench.publish.report.markup import Addresses
 from shaping_bench.publish.report.page import MAX_POINTS, robustness
 from shaping_bench.store import results as results_
@@ -42,11 +42,9 @@ def results(directory):
 def recorded():
     """Verdicts of this module's own: reading all claims takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claims, "recorded", lambda: VERDICTS)
-        patch.setattr(claims, "papers", lambda: PAPERS)
-        patch.setattr(
-            claims, "record_about", lambda: {"machine": "a <machine>", "commit": "0123", "date": "2026-01-02"}
-        )
+        patch.setattr(page_, "recorded", lambda: VERDICTS)
+        patch.setattr(page_, "papers", lambda: PAPERS)
+        patch.setattr(page_, "record_about", lambda: {"machine": "a <machine>", "commit": "0123", "date": "2026-01-02"})
         yield
 
 

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from shaping_bench.claims import verify as claims
 from shaping_bench.publish import report, tables
+from shaping_bench.publish.report import page as page_
 from shaping_bench.store import results as results_
 from tests.shaping_bench.page_results import FRAMES, LEARNERS, PAPERS, VERDICTS, write_page_results
 
@@ -45,9 +45,9 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(browser, directory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claims, "recorded", lambda: VERDICTS)
-        patch.setattr(claims, "papers", lambda: PAPERS)
-        patch.setattr(claims, "record_about", dict)
+        patch.setattr(page_, "recorded", lambda: VERDICTS)
+        patch.setattr(page_, "papers", lambda: PAPERS)
+        patch.setattr(page_, "record_about", dict)
         return report.write_report(directory).as_uri()
 
 

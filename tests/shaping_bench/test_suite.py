@@ -155,3 +155,28 @@ def test_commands_are_read_by_a_shell_as_what_they_say():
         read = registry.make_learner(text, game="coin-game")
         assert read.identity() == learner.named.identity()
         assert not {"'", '"'} & set(text)
+
+
+def test_a_comment_in_somebodys_project_is_no_entry_point(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project = tmp_path / "pyproject.toml"
+    group = "shaping_bench.algorithms"
+    for text in (
+        f"# not yet in {group}\n[project]\nname = 'x'\n",
+        f"[tool.other]\nnote = '{group}'\n",
+        "[project]\nname = 'x'\n[project.entry-points.other]\na = 'b:c'\n",
+        "not TOML",
+    ):
+        project.write_text(text)
+        assert registry._here(group) == []
+    project.write_text(f"[project.entry-points.'{group}']\nmine = 'my_rule:Mine'\n")
+    (point,) = registry._here(group)
+    assert (point.name, point.value) == ("mine", "my_rule:Mine")
+    for text in (
+        f"[project.entry-points]\n'{group}' = 3\n",
+        f"[project.entry-points.'{group}']\nmine = 3\n",
+        f"{group} [",
+    ):
+        project.write_text(text)
+        with pytest.raises(BadInput, match=group):
+            registry._here(group)

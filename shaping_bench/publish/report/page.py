@@ -17,7 +17,8 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from shaping_bench.analysis import metagame, stats, sweeps
-from shaping_bench.claims import verify as claims
+from shaping_bench.claims.files import papers
+from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import tables
 from shaping_bench.publish.report import drawing
@@ -498,8 +499,8 @@ def _policy_panels(results: Results, game: str, seats: Mapping[str, Mapping[str,
 
 
 def _published() -> str:
-    rows = claims.recorded()
-    return published_numbers(rows, claims.papers(), claims.record_about()) if rows else ""
+    rows = recorded()
+    return published_numbers(rows, papers(), record_about()) if rows else ""
 
 
 # --- what ran -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ def published_numbers(rows: Sequence[Mapping[str, Any]], papers: Mapping[str, st
     """Verdicts by paper, with their filter; empty if none are recorded.
 
     Args:
-      rows: as of :func:`shaping_bench.claims.verify.recorded`.
+      rows: as of :func:`shaping_bench.claims.record.recorded`.
       papers: claim to paper.
       about: where and when they were made.
     """
