@@ -89,3 +89,38 @@ def test_the_python_example_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     first, second = (float(x) for x in done.stdout.strip("[] \n").split())
     assert first > second  # LOLA does better than the naive learner it meets
+
+
+BEFORE = '''"""Prosocial learning: part of everybody else's value counts as one's own."""
+
+from algorithms import trees
+from algorithms.base import GradientLearner, View, field, pytree_dataclass
+
+
+@pytree_dataclass
+class Prosocial(GradientLearner):
+    """``d_i = grad_i [V_i + care sum_j V_j]``: naive learning for care = 0."""
+
+    source = "the README of shaping-bench"
+
+    care: float = field(0.5, "weight of the others' values", low=0.0)
+
+    def direction(self, view: View):
+        direction = view.gradient()
+        for j in view.others:
+            direction = trees.add(direction, view.gradient(of=j), self.care)
+        return direction
+'''
+"""The example as it stood while one imported ``algorithms`` and ``games`` from the top of the repository."""
+
+
+def test_a_rule_of_before_needs_its_import_lines_changed_and_nothing_else(project):
+    after = BEFORE.replace("from algorithms import trees", "from shaping_bench.algorithms.core import trees").replace(
+        "from algorithms.base import", "from shaping_bench.algorithms.core import"
+    )
+    changed = [line for line, new in zip(BEFORE.splitlines(), after.splitlines(), strict=True) if line != new]
+    assert all(line.startswith("from algorithms") for line in changed)
+    (project / "prosocial.py").write_text(after)
+    assert "MISSING" not in shell("shaping-bench check prosocial", project)
+    out = shell("shaping-bench encounter ipd prosocial lola --seeds 4 --steps 5 --json", project)
+    assert json.loads(out)["diverged"] == 0
