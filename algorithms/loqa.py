@@ -273,6 +273,10 @@ class LOQA(Learner):
     )
     hidden: int = field(128, "units of each layer of a recurrent policy; its critic has half", low=2, static=True)
 
+    @property
+    def episodes_per_update(self) -> int:
+        return 0  # plays on its own, against its past selves
+
     # shapes
 
     def check_game(self, game: Game, player: int) -> None:

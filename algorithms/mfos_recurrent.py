@@ -21,15 +21,16 @@ from jax import Array, lax
 from shaping_bench.algorithms.core import (
     Access,
     Info,
+    Joint,
     Learner,
-    Memory,
     PreparedLearner,
+    Stage,
     View,
     costs,
     field,
     pytree_dataclass,
 )
-from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core.rollouts import Trajectory, observations, taken
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import Net, Policy, encoding
@@ -278,26 +279,28 @@ class MFOSRecurrent(PreparedLearner):
     def _trial(
         self, key: Array, game: Game, rules: tuple[Learner, ...], weights: tuple[Tree, ...]
     ) -> tuple[Trial, ...]:
-        """An encounter of ``episodes`` simultaneous updates, seen from every seat."""
+        """An encounter of ``episodes`` updates, seen from every seat."""
+        stage = Stage(game, rules)
         start, play = jax.random.split(key)
-        params, states = [], []
-        for i, rule in enumerate(rules):
-            own, state = rule.init(jax.random.fold_in(start, i), game, i)
-            params.append(own if weights[i] is None else {**own, "weights": weights[i]})
-            states.append(state)
+        joint = stage.begin(start)
+        own = [
+            theta if given is None else {**theta, "weights": given}
+            for theta, given in zip(joint.params, weights, strict=True)
+        ]
 
-        def episode(carry: Any, key: Array) -> Any:
-            params, states = carry
-            memory: Memory = {}
-            views = [View(game, params, i, rule.access, rules, memory, key, states) for i, rule in enumerate(rules)]
-            plays = [view.play(self.batch_size) for view in views]
-            new = [rule.update(jax.random.fold_in(key, i), states[i], views[i]) for i, rule in enumerate(rules)]
-            seen = tuple(Trial(p.observations()[:-1], p.actions(), p.rewards()) for p in plays)
-            return (tuple(theta for theta, _, _ in new), tuple(state for _, state, _ in new)), seen
+        def episode(joint: Joint, key: Array) -> tuple[Joint, tuple[Trial, ...]]:
+            joint, play, _ = stage.episode(key, joint)
+            return joint, tuple(self._of_seat(game, play, i) for i in range(game.n_players))
 
         with costs.repeated(self.episodes):
-            _, trials = lax.scan(episode, (tuple(params), tuple(states)), jax.random.split(play, self.episodes))
+            keys = jax.random.split(play, self.episodes)
+            _, trials = lax.scan(episode, joint._replace(params=tuple(own)), keys)
         return trials
+
+    def _of_seat(self, game: Game, play: Trajectory, player: int) -> Trial:
+        """One episode as a seat saw it, without an axis of episodes; of a wider play the first games."""
+        play = jax.tree.map(lambda x: x[:, : self.batch_size], play)
+        return Trial(observations(game, play, player)[:-1], play.actions[..., player], play.rewards[..., player])
 
     def _taught(self, carry: Training, trials: Trial, game: Game) -> Training:
         """PPO: ``epochs`` full-batch steps of Adam for every agent."""

@@ -157,6 +157,10 @@ class POLA(NetworkLearner):
             raise ValueError(f"is defined for 2 players, the game has {game.n_players}")
         super().check_game(game, player)
 
+    @property
+    def episodes_per_update(self) -> int:
+        return 0  # all its play is imagined
+
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, POLAState]:
         actor_key, own_key, other_key = jax.random.split(key, 3)
         params = initial_policy(actor_key, game, player, self.policy(game, player))
@@ -275,6 +279,10 @@ class POLAOM(POLA):
 
     @property
     def width(self) -> int:
+        return self.batch_size * self.model_batches
+
+    @property
+    def episodes_per_update(self) -> int:
         return self.batch_size * self.model_batches
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, ModelledState]:  # type: ignore[override]

@@ -33,6 +33,10 @@ class Game:
     views: ClassVar[frozenset[str]] = frozenset({"exact"})
     memory_one: ClassVar[bool] = False
 
+    keeps_world: ClassVar[bool] = False
+    """Whether the state of the sampled view lives on from one episode of an encounter to the next;
+    see :meth:`resume`."""
+
     init_mean: Any = 0.0
     init_std: Any = 1.0
 
@@ -68,6 +72,12 @@ class Game:
     def reset(self, key: Array) -> tuple[Array, Any]:
         """Returns observations ``(n_players, *observation_shape)`` and state."""
         raise NotImplementedError
+
+    def resume(self, key: Array, state: Any) -> Any:
+        """The state in which the next episode starts, in a game that keeps its world, from that in
+        which the last one ended: the same one by default."""
+        del key
+        return state
 
     def step(self, key: Array, state: Any, actions: Array) -> tuple[Array, Any, Array, Array, dict[str, Array]]:
         """Returns observations, state, rewards ``(n_players,)``, done, and counts ``(n_players,)`` by name."""

@@ -20,6 +20,7 @@ from shaping_bench.algorithms.core import trees
 from shaping_bench.algorithms.core.access import Access, AccessError
 from shaping_bench.algorithms.core.learner import Direction, GradientLearner, Info, Learner, PreparedLearner, with_info
 from shaping_bench.algorithms.core.play import Play
+from shaping_bench.algorithms.core.stage import Joint, Stage
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.core.view import Memory, View
 from shaping_bench.games.fields import field, pytree_dataclass
@@ -30,10 +31,12 @@ __all__ = [
     "Direction",
     "GradientLearner",
     "Info",
+    "Joint",
     "Learner",
     "Memory",
     "Play",
     "PreparedLearner",
+    "Stage",
     "Tree",
     "View",
     "field",

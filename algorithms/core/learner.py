@@ -39,6 +39,14 @@ class Learner:
         side depends on it."""
         return int(getattr(self, "batch_size", 1))
 
+    @property
+    def episodes_per_update(self) -> int:
+        """Episodes that ``update`` asks ``view.play`` for, at most. Everybody learns from the same
+        play: it is as wide as the widest asks, and who asks for fewer sees the first of them."""
+        if not self.learns or self.online or "exact" in self.views:
+            return 0
+        return int(getattr(self, "batch_size", 0))
+
     def policy(self, game: Game, player: int) -> Policy:
         """What plays: by default a memory-one policy whose logits are the parameters.
 

@@ -52,7 +52,7 @@ def rollout(
     num_steps: int | None = None,
     groups: Sequence[int] | None = None,
 ) -> Trajectory:
-    """Plays policies against one another. No gradient passes through it.
+    """Plays policies against one another from a reset on. No gradient passes through it.
 
     Args:
       key: randomness of policies and environments.
@@ -68,6 +68,30 @@ def rollout(
     Raises:
       ValueError: another number of policies than of players; groups that do not divide B.
     """
+    return rollout_on(key, game, policies, params, batch_size, num_steps=num_steps, groups=groups)[0]
+
+
+def rollout_on(
+    key: Array,
+    game: Game,
+    policies: Sequence[Policy],
+    params: Sequence[Tree],
+    batch_size: int,
+    *,
+    num_steps: int | None = None,
+    groups: Sequence[int] | None = None,
+    carries: Sequence[Tree] | None = None,
+    states: Tree = None,
+) -> tuple[Trajectory, tuple[Tree, ...]]:
+    """As :func:`rollout`, from where something else has ended.
+
+    Args:
+      carries: per player that of its policy at the start, leaves ``(B, ...)``; None for a fresh one.
+      states: of the B environments at the start; None for a reset.
+
+    Returns:
+      The trajectory, and everybody's carry at the end.
+    """
     n = game.n_players
     if len(policies) != n or len(params) != n:
         raise ValueError(f"{len(policies)} policies and {len(params)} parameters given, the game has {n} players")
@@ -79,9 +103,14 @@ def rollout(
     params = lax.stop_gradient(tuple(params))
     reset_key, action_key, step_key = jax.random.split(key, 3)
     # Players come first inside the loop: a vector over environments is then contiguous.
-    seen, states = jax.vmap(game.reset, out_axes=(1, 0))(jax.random.split(reset_key, batch_size))
-    carries = tuple(
-        jax.tree.map(lambda x: jnp.broadcast_to(x, (batch_size, *x.shape)), policy.start()) for policy in policies
+    if states is None:
+        seen, states = jax.vmap(game.reset, out_axes=(1, 0))(jax.random.split(reset_key, batch_size))
+    else:
+        seen = jax.vmap(game.observe, out_axes=1)(states)
+    given = (None,) * n if carries is None else carries
+    starts = tuple(
+        spread(policy.start(), batch_size) if carry is None else carry
+        for policy, carry in zip(policies, given, strict=True)
     )
     words = jax.random.bits(action_key, (length, batch_size), jnp.uint32)
 
@@ -101,10 +130,17 @@ def rollout(
         seen, after, rewards, _, info = lax.optimization_barrier(step_all(keys, states, joint))
         return (seen, after, tuple(moved)), (states, joint, rewards, info)
 
-    loop = (seen, states, carries)
-    (_, last, _), (before, actions, rewards, info) = lax.scan(step, loop, (words, jax.random.split(step_key, length)))
+    loop = (seen, states, starts)
+    (_, last, ends), (before, actions, rewards, info) = lax.scan(
+        step, loop, (words, jax.random.split(step_key, length))
+    )
     states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
-    return Trajectory(states, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (actions, rewards, info)))
+    return Trajectory(states, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (actions, rewards, info))), ends
+
+
+def spread(start: Tree, batch_size: int) -> Tree:
+    """The same in every environment: leaves ``(B, ...)``."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch_size, *x.shape)), start)
 
 
 def _acting(policy: Policy, groups: int) -> Any:

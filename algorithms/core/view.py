@@ -18,8 +18,27 @@ from shaping_bench.games.base import Game
 if TYPE_CHECKING:
     from shaping_bench.algorithms.core.learner import Learner
 
-Memory = dict[tuple[Any, ...], list[tuple[Any, Tree]]]
-"""What was derived at a joint policy, with the transformations it was derived under."""
+
+class Memory:
+    """What views have derived at joint policies, so that what two learners need is traced and
+    compiled once. It belongs to one trace."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[Any, ...], tuple[list[Any], list[tuple[Any, Tree]]]] = {}
+
+    def recall(self, point: Tree, what: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
+        """What ``derive`` yields at that joint policy: the very same arrays, seen from whatever seat."""
+        leaves = jax.tree.leaves(point)
+        # The entry holds on to the leaves, so that their ids remain theirs.
+        _, known = self._entries.setdefault((what, *map(id, leaves)), (leaves, []))
+        # A tracer must not leave the transformation it belongs to: only what was derived under
+        # the very same ones is used again.
+        transformations = get_opaque_trace_state(convention="nnx")
+        for then, result in known:
+            if then == transformations:
+                return result
+        known.append((transformations, derive()))
+        return known[-1][1]
 
 
 class View:
@@ -30,13 +49,14 @@ class View:
       params: joint policy parameters, one entry per player.
       player: the seat of the learner that holds this view.
       access: what the learner declared.
-      learners: everybody's learning rule, for ``simulator`` access.
-      memory: what views of this joint policy have derived so far; the harness shares one
-        among all seats, so that what two learners need is traced and compiled once.
+      learners: everybody's learning rule, for ``simulator`` access and for play.
+      memory: what views have derived so far; a stage shares one among all seats.
       key: randomness of the play of this update, the same for all seats.
       states: everybody's learner state, for learners that learn while they play.
       shown: the policy parameters that others see where those differ from the ones played.
       artifact: what the preparation of the learner that holds this view yielded.
+      episodes: the first so many episodes that the stage has played with these policies; None: the
+        view plays by itself.
     """
 
     def __init__(
@@ -45,31 +65,25 @@ class View:
         params: Sequence[Tree],
         player: int,
         access: Access,
+        *,
         learners: Sequence["Learner"] = (),
-        memory: "Memory | None" = None,
+        memory: Memory | None = None,
         key: Array | None = None,
         states: Sequence[Tree] = (),
         shown: Sequence[Tree] | None = None,
         artifact: Tree = None,
+        episodes: Callable[[int], Trajectory] | None = None,
     ) -> None:
         self._game, self._access, self._learners = game, access, tuple(learners)
         self._played = tuple(params)
         others = tuple(params if shown is None else shown)
         self._params = tuple(x if j == player else others[j] for j, x in enumerate(params))
-        self._memory: Memory = {} if memory is None else memory
-        self._key, self._states = key, tuple(states)
+        self._memory = Memory() if memory is None else memory
+        self._key, self._states, self._episodes = key, tuple(states), episodes
         self.player, self.artifact = player, artifact
 
-    def _remembered(self, key: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
-        # A tracer must not leave the transformation it belongs to: only what was derived
-        # under the very same ones is reused.
-        state = get_opaque_trace_state(convention="nnx")
-        entries = self._memory.setdefault(key, [])
-        for known, result in entries:
-            if known == state:
-                return result
-        entries.append((state, derive()))
-        return entries[-1][1]
+    def _remembered(self, what: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
+        return self._memory.recall(self._params, what, derive)
 
     def _require(self, level: Access, what: str) -> None:
         if self._access < level:
@@ -99,25 +113,33 @@ class View:
         return self._params[self.player]
 
     def play(self, batch_size: int) -> Play:
-        """Episodes of the current policies, ``batch_size`` of them; a reset each."""
+        """Episodes of the current policies, ``batch_size`` of them: the first of those that all
+        seats learn from.
+
+        Raises:
+          ValueError: more than the learner declares in ``episodes_per_update``.
+        """
+        if self._episodes is not None:
+            return Play(self, self._episodes(batch_size))
 
         def derive() -> Trajectory:
-            assert self._key is not None, "this view has no key to play with"
-            policies = self._policies()
-            key = jax.random.fold_in(self._key, batch_size)
-            return rollouts.rollout(key, self._game, policies, self._played, batch_size)
+            key = jax.random.fold_in(self._playing_key(), batch_size)
+            return rollouts.rollout(key, self._game, self._policies(), self._played, batch_size)
 
-        return Play(self, self._remembered(("play", batch_size), derive))
+        return Play(self, self._memory.recall(self._played, ("play", batch_size), derive))
 
     def live(self) -> tuple[Play, Tree]:
         """One episode in which online learners learn as they play: the play, and the own new state."""
 
         def derive() -> Any:
-            assert self._key is not None, "this view has no key to play with"
-            return rollouts.live(self._key, self._game, self._learners, self._played, self._states)
+            return rollouts.live(self._playing_key(), self._game, self._learners, self._played, self._states)
 
-        trajectory, states = self._remembered(("live",), derive)
+        trajectory, states = self._memory.recall(self._played, ("live",), derive)
         return Play(self, trajectory), states[self.player]
+
+    def _playing_key(self) -> Array:
+        assert self._key is not None, "this view has no key to play with"
+        return self._key
 
     @property
     def policy(self) -> Policy:
@@ -144,12 +166,12 @@ class View:
     def at(self, params: Sequence[Tree]) -> "View":
         """The same view at other (imagined) joint parameters."""
         self._require(Access.GRADIENTS, "values at imagined parameters")
-        return View(self._game, params, self.player, self._access, self._learners)
+        return View(self._game, params, self.player, self._access, learners=self._learners)
 
     def seat(self, player: int) -> "View":
         """The joint view from another seat: what rules defined for everybody at once need."""
         self._require(Access.GRADIENTS, "the view from another seat")
-        return View(self._game, self._params, player, self._access, self._learners, self._memory)
+        return View(self._game, self._params, player, self._access, learners=self._learners, memory=self._memory)
 
     def moved(self, moves: Mapping[int, Tree], scale: Any = 1.0) -> "View":
         """The view after ``params[j] += scale * moves[j]`` for the given players."""

@@ -7,7 +7,7 @@ environment (``step``); learning looks at whole trajectories (``unroll``).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ Tree = Any
 
 class Policy:
     """Base of all policies."""
+
+    keeps_carry: ClassVar[bool] = False
+    """Whether what the policy carries lives on from one episode of an encounter to the next."""
 
     def init(self, key: Array) -> Tree:
         """Initial parameters."""

@@ -325,7 +325,13 @@ class _Veiled(View):
 
     def __init__(self, true: View, hidden: Any) -> None:
         super().__init__(
-            true._game, true._played, true.player, true._access, true._learners, None, true._key, true._states
+            true._game,
+            true._played,
+            true.player,
+            true._access,
+            learners=true._learners,
+            key=true._key,
+            states=true._states,
         )
         self.__true, self.__hidden = true, hidden
         self.artifact = true.artifact
@@ -398,7 +404,7 @@ class _Trial:
             params,
             self.player,
             own.access if access is None else access,
-            rules,
+            learners=rules,
             key=None if self.exact else play,
             states=states,
             shown=shown,
@@ -704,7 +710,7 @@ def _keyed_trace(trial: _Trial) -> Any:
             params,
             trial.player,
             trial.rule.access,
-            rules,
+            learners=rules,
             key=None if trial.exact else play,
             states=states,
             shown=shown,

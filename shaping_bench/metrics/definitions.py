@@ -954,7 +954,7 @@ def _served(learners: Sequence[Learner], artifacts: Sequence[Any], shape: tuple[
 
 def _direction(game: Game, rule: Any, player: int, params: tuple[Any, ...], rules: tuple[Any, ...], own: Any) -> Any:
     """Where a rule with a direction goes; ``own`` is its artifact."""
-    return with_info(rule.direction(View(game, params, player, rule.access, rules, artifact=own)))[0]
+    return with_info(rule.direction(View(game, params, player, rule.access, learners=rules, artifact=own)))[0]
 
 
 def _program_over_lanes(treedef: Any, one_point: Callable[..., Quantities]) -> Callable[[Any, Any], Quantities]:

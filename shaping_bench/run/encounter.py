@@ -26,8 +26,9 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from shaping_bench.algorithms.core import Learner, Memory, PreparedLearner, View, costs
+from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
 from shaping_bench.algorithms.core.rollouts import rollout
+from shaping_bench.algorithms.core.stage import Joint, Stage, plays, started
 from shaping_bench.algorithms.parts.policies import Tabular
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
@@ -151,23 +152,11 @@ def shared_preparations(rule: Learner, player: int, num_seeds: int, num_prepared
     return (seeds + apart * (1 + seeds // num_prepared)) % num_prepared
 
 
-def started(rule: Learner, key: Array, game: Game, player: int, artifact: Any = None) -> tuple[Any, Any]:
-    """Initial policy parameters and learner state of a seat."""
-    if isinstance(rule, PreparedLearner):
-        return rule.init(key, game, player, artifact)
-    return rule.init(key, game, player)
-
-
 def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
     """What the learner's preparation yields before its first step: right in shape; None without one."""
     if not isinstance(rule, PreparedLearner):
         return None
     return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
-
-
-def plays(learners: Sequence[Learner]) -> bool:
-    """Whether any of the learners has to play to learn."""
-    return any("exact" not in rule.views for rule in learners)
 
 
 def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
@@ -250,14 +239,14 @@ def _run(
 
     begin, compile_seconds = program.compiled("begin", (shared, laned, prepared, base, seeds))
     clock = time.perf_counter()
-    params, states = begin(shared, laned, prepared, base, seeds)
+    joint: Joint = begin(shared, laned, prepared, base, seeds)
     if init is not None:
 
         def laid(x: Any) -> np.ndarray:
             return lanes.split(np.tile(x, (num_points, *[1] * (np.ndim(x) - 1))).astype(dtype))
 
         given = []
-        for own, start in zip(params, init, strict=True):
+        for own, start in zip(joint.params, init, strict=True):
             if start is None:
                 given.append(own)
             elif isinstance(start, np.ndarray | list):
@@ -265,8 +254,8 @@ def _run(
                 given.append(laid(rows) if playing else tuple(laid(column) for column in rows.T))
             else:
                 given.append(jax.tree.map(laid, start))
-        params = tuple(given)
-    carry = lanes.place((params, states))
+        joint = joint._replace(params=tuple(given))
+    carry = lanes.place(joint)
     run_seconds = time.perf_counter() - clock
 
     updates = recorded_updates(num_updates, record_every)
@@ -311,7 +300,7 @@ def _run(
     infos_out = tuple(
         {name: np.stack([joined(info[i][name]) for info in infos]) for name in infos[0][i]} for i in players
     )
-    final = tuple(x[-1] for x in params_out) if exactly else jax.tree.map(joined, jax.device_get(carry[0]))
+    final = tuple(x[-1] for x in params_out) if exactly else jax.tree.map(joined, jax.device_get(carry.params))
     finite = np.ones(shape, bool)
     for leaf in jax.tree.leaves(final):
         finite &= np.isfinite(leaf).reshape(*shape, -1).all(axis=-1)
@@ -371,31 +360,13 @@ def played_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:
 
 
 def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int]) -> Any:
-    key = jax.random.key(0)
+    """The first update of some of the players."""
     artifacts = [imagined_artifact(rule, game, j) for j, rule in enumerate(learners)]
-    pairs = [started(rule, key, game, j, artifacts[j]) for j, rule in enumerate(learners)]
-    params = [theta if plays(learners) else tuple(jnp.asarray(x) for x in theta) for theta, _ in pairs]
-    states = [state for _, state in pairs]
-    memory: Memory = {}
-    new = [
-        learners[i].update(
-            key,
-            states[i],
-            View(
-                game,
-                params,
-                i,
-                learners[i].access,
-                learners,
-                memory,
-                key=key,
-                states=states,
-                artifact=artifacts[i],
-            ),
-        )
-        for i in players
-    ]
-    return [params for params, _, _ in new], [dict(info) for _, _, info in new]
+    stage = Stage(game, tuple(learners), artifacts)
+    joint = stage.begin(jax.random.key(0))
+    still = {j: (joint.params[j], joint.states[j]) for j in range(len(learners)) if j not in players}
+    joint, _, infos = stage.episode(jax.random.key(0), joint, given=still)
+    return joint.params, infos
 
 
 class Lanes:
@@ -533,20 +504,13 @@ class _Program:
         shared_, laned_ = iter(shared), iter(laned)
         return jax.tree.unflatten(self.treedef, [next(laned_ if mine else shared_) for mine in self.is_laned])
 
-    def _begin(self, shared: list[Array], laned: list[Array], prepared: _Artifacts, base: Array, seeds: Array) -> Any:
-        def one_lane(laned: list[Array], own: tuple[Any, ...], seed: Array) -> Any:
-            game, learners = self._rebuild(shared, laned)
-            artifacts = prepared.of(own)
-            key = jax.random.fold_in(_lane_key(base, seed), 0)
-            pairs = [
-                started(rule, jax.random.fold_in(key, i), game, i, artifacts[i]) for i, rule in enumerate(learners)
-            ]
-            dtype = jnp.result_type(float)
-            params = tuple(
-                jax.tree.map(lambda x: jnp.asarray(x, dtype), theta if self.playing else tuple(theta))
-                for theta, _ in pairs
-            )
-            return params, tuple(state for _, state in pairs)
+    def _stage(self, shared: list[Array], laned: list[Array], artifacts: tuple[Any, ...]) -> Stage:
+        game, learners = self._rebuild(shared, laned)
+        return Stage(game, learners, artifacts, self.playing)
+
+    def _begin(self, shared: list[Array], laned: list[Array], prepared: _Artifacts, base: Array, seeds: Array) -> Joint:
+        def one_lane(laned: list[Array], own: tuple[Any, ...], seed: Array) -> Joint:
+            return self._stage(shared, laned, prepared.of(own)).begin(jax.random.fold_in(_lane_key(base, seed), 0))
 
         return jax.vmap(jax.vmap(one_lane))(laned, prepared.laned, seeds)
 
@@ -562,24 +526,10 @@ class _Program:
         real: Array,
         carry: Any,
     ) -> Any:
-        def one_update(
-            laned: list[Array], own: tuple[Any, ...], seed: Array, t: Array, params: Any, states: Any
-        ) -> Any:
-            game, learners = self._rebuild(shared, laned)
-            artifacts = prepared.of(own)
+        def one_update(laned: list[Array], own: tuple[Any, ...], seed: Array, t: Array, joint: Joint) -> Any:
             key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 1), t)
-            memory: Memory = {}
-            n = len(learners)
-            shown = tuple(rule.shown(theta, state) for rule, theta, state in zip(learners, params, states, strict=True))
-            play_key = jax.random.fold_in(key, n) if self.playing else None
-            views = [
-                View(game, params, i, rule.access, learners, memory, play_key, states, shown, artifacts[i])
-                for i, rule in enumerate(learners)
-            ]
-            new = [rule.update(jax.random.fold_in(key, i), states[i], views[i]) for i, rule in enumerate(learners)]
-            moved = tuple(_alike(theta, old) for (theta, _, _), old in zip(new, params, strict=True))
-            moved = jax.tree.map(lambda x, old: x.astype(old.dtype), moved, params)
-            return moved, tuple(state for _, state, _ in new), tuple(dict(info) for _, _, info in new)
+            joint, _, infos = self._stage(shared, laned, prepared.of(own)).episode(key, joint)
+            return joint, infos
 
         def one_point(laned: list[Array], seed: Array, t: Array, params: Any) -> Any:
             """What is recorded of a joint policy: itself, or its values by play."""
@@ -590,42 +540,36 @@ class _Program:
             return (), played_values(key, game, learners, params, self.episodes)
 
         def one_tile(tile: Any) -> Any:
-            laned, own, seeds, (params, states) = tile
+            laned, own, seeds, joint = tile
             # Under jit, so that finding the info's shapes and the loop share one trace.
-            update = jax.jit(jax.vmap(one_update, in_axes=(0, 0, 0, None, 0, 0)))
-            shapes = jax.eval_shape(update, laned, own, seeds, done, params, states)[2]
+            update = jax.jit(jax.vmap(one_update, in_axes=(0, 0, 0, None, 0)))
+            shapes = jax.eval_shape(update, laned, own, seeds, done, joint)[1]
             unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
 
             valued = jax.vmap(one_point, in_axes=(0, 0, None, 0))
-            skipped = jax.eval_shape(valued, laned, seeds, done, params)
+            skipped = jax.eval_shape(valued, laned, seeds, done, joint.params)
 
             def until_next_record(carry: Any, record: Any) -> Any:
-                (t, params, states), (interval, wanted) = carry, record
+                (t, joint), (interval, wanted) = carry, record
 
                 def body(k: Array, loop: Any) -> Any:
-                    params, states, _ = loop
-                    return update(laned, own, seeds, t + k, params, states)
+                    return update(laned, own, seeds, t + k, loop[0])
 
-                params, states, info = jax.lax.fori_loop(0, interval, body, (params, states, unknown))
+                joint, info = jax.lax.fori_loop(0, interval, body, (joint, unknown))
                 t = t + interval
                 if not self.episodes:
-                    return (t, params, states), ((params, {}), info)
+                    return (t, joint), ((joint.params, {}), info)
                 point = jax.lax.cond(
                     wanted,
-                    lambda: valued(laned, seeds, t, params),
+                    lambda: valued(laned, seeds, t, joint.params),
                     lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), skipped),
                 )
-                return (t, params, states), (point, info)
+                return (t, joint), (point, info)
 
-            (_, params, states), records = jax.lax.scan(until_next_record, (done, params, states), (intervals, real))
-            return (params, states), records
+            (_, joint), records = jax.lax.scan(until_next_record, (done, joint), (intervals, real))
+            return joint, records
 
         return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
-
-
-def _alike(theta: Any, old: Any) -> Any:
-    """Coordinates as a vector where the policy is one: what an exact rule returns among rules that play."""
-    return jnp.stack(theta) if isinstance(theta, tuple) and isinstance(old, Array) else theta
 
 
 def _lane_key(base: Array, seed: Array) -> Array:

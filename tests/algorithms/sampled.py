@@ -27,7 +27,7 @@ def point():
 def view_of(rule, key, player, game=None, params=None, access=None):
     """What ``rule`` sees from a seat when everybody plays by it."""
     game, params = game or ipd(), params or point()
-    return View(game, params, player, access or rule.access, (rule,) * len(params), key=key)
+    return View(game, params, player, access or rule.access, learners=(rule,) * len(params), key=key)
 
 
 def exact_direction(rule, player):

@@ -35,7 +35,8 @@ def test_without_lookahead_every_rule_is_naive(name, game_text):
     params = tuple(np.random.default_rng(0).normal(size=(2, 1)).astype(np.float32))
     for player in (0, 1):
         got, expected = (
-            x.update(jax.random.key(0), (), View(game, params, player, x.access, (x, x)))[0] for x in (rule, naive)
+            x.update(jax.random.key(0), (), View(game, params, player, x.access, learners=(x, x)))[0]
+            for x in (rule, naive)
         )
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 

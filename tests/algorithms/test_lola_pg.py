@@ -191,7 +191,7 @@ def test_public_rules_pay_what_was_paid(game):
     @jax.jit
     def rewards():
         params = tuple(rule.init(jax.random.key(i), game, i)[0] for i in range(game.n_players))
-        view = View(game, params, 0, Access.REWARDS, (rule,) * game.n_players, key=jax.random.key(3))
+        view = View(game, params, 0, Access.REWARDS, learners=(rule,) * game.n_players, key=jax.random.key(3))
         play = view.play(8)
         return public_rewards(play, view), play.trajectory.rewards
 

@@ -312,7 +312,7 @@ def test_the_buffer_is_a_ring_of_what_was_pushed():
 
 
 def view_of(rules, game, params, player=0, states=()):
-    return View(game, params, player, rules[player].access, rules, {}, jax.random.key(3), states)
+    return View(game, params, player, rules[player].access, learners=rules, key=jax.random.key(3), states=states)
 
 
 @jax.jit
@@ -333,7 +333,15 @@ def test_self_play_looks_at_nobody_else():
 def test_paired_play_needs_what_it_declares():
     rule = PairedLOQA(**SMALL)
     theta, state = rule.init(jax.random.key(0), IPD, 0)
-    view = View(IPD, (theta, theta), 0, Access.GRADIENTS, (rule, rule), {}, jax.random.key(3), (state, state))
+    view = View(
+        IPD,
+        (theta, theta),
+        0,
+        Access.GRADIENTS,
+        learners=(rule, rule),
+        key=jax.random.key(3),
+        states=(state, state),
+    )
     with pytest.raises(AccessError, match="simulator"):
         rule.update(jax.random.key(1), state, view)
 

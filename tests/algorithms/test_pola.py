@@ -32,7 +32,7 @@ def imagination(rule: POLA, game: RepeatedGame = CONTRIBUTION, references: tuple
 
 
 def view(rule: POLA, params: tuple[Array, ...] = THETA, player: int = 0, access: Access = Access.SIMULATOR) -> View:
-    return View(CONTRIBUTION, params, player, access, (rule, rule), key=jax.random.key(5))
+    return View(CONTRIBUTION, params, player, access, learners=(rule, rule), key=jax.random.key(5))
 
 
 def slopes(rule: POLA, me: int, key: Array, x: Array | None = None) -> Array:

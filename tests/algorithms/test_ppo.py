@@ -52,7 +52,7 @@ def batch_of(rule, critic):
 
 
 def view(rule, params=THETA, game=IPD, key=1):
-    return View(game, params, 0, rule.access, (rule, rule), key=jax.random.key(key))
+    return View(game, params, 0, rule.access, learners=(rule, rule), key=jax.random.key(key))
 
 
 def test_before_any_step_the_gradient_is_the_policy_gradient():
@@ -140,7 +140,9 @@ def test_the_critic_is_a_head_or_a_network_of_its_own(separate):
     assert ("head_value" in params) != separate
     assert bool(jax.tree.leaves(state.critic)) == separate
     new, after, info = jax.jit(
-        lambda key: rule.update(key, state, View(game, (params, params), 0, rule.access, (rule, rule), key=key))
+        lambda key: rule.update(
+            key, state, View(game, (params, params), 0, rule.access, learners=(rule, rule), key=key)
+        )
     )(jax.random.key(1))
     moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), (new, after.critic), (params, state.critic))
     assert min(jax.tree.leaves(moved)) > 0.0

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shaping_bench.algorithms.core import Access, AccessError, View, costs
+from shaping_bench.algorithms.core import Access, AccessError, Memory, View, costs
 from shaping_bench.algorithms.core.rollouts import entropy, log_probs, observations, rollout, sample, taken, word_of
 from shaping_bench.algorithms.fixed import GTFT, AllC
 from shaping_bench.algorithms.parts.policies import Scripted, Tabular, actor
@@ -137,9 +137,9 @@ def test_a_view_shows_play_as_far_as_its_access():
     params = tuple(rule.init(jax.random.key(0), IPD, i)[0] for i, rule in enumerate(rules))
 
     def view(player, access, memory=None):
-        return View(IPD, params, player, access, rules, memory, key=jax.random.key(2))
+        return View(IPD, params, player, access, learners=rules, memory=memory, key=jax.random.key(2))
 
-    shared = {}
+    shared = Memory()
     mine, theirs = view(0, Access.ACTIONS, shared).play(16), view(1, Access.REWARDS, shared).play(16)
     np.testing.assert_array_equal(mine.actions(1), theirs.actions())
     np.testing.assert_array_equal(theirs.actions(), np.zeros((6, 16)))

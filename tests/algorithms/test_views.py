@@ -13,7 +13,7 @@ THETA = (jnp.array([0.4]), jnp.array([-0.2]))
 
 
 def view(access, player=0, learners=()):
-    return View(make("tandem"), THETA, player, access, learners)
+    return View(make("tandem"), THETA, player, access, learners=learners)
 
 
 REQUESTS = {
