@@ -18,9 +18,10 @@ from shaping_bench.games.base import Game
 from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
 from shaping_bench.run.encounter import run_encounter
-from shaping_bench.run.preparation import Artifacts, OnPoint, Preparation, needed, source_hash
+from shaping_bench.run.preparation import Artifacts, OnPoint, Preparation, needed
+from shaping_bench.spec.identity import source_hash
 from shaping_bench.spec.registry import Named
-from shaping_bench.spec.suite import Cell, Suite
+from shaping_bench.spec.suite import Cell, Suite, resolve
 
 MAX_SEEDS_WITH_PARAMS = 1000
 
@@ -44,7 +45,7 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
     from shaping_bench.store.store import Store
 
     store = Store(directory)
-    store.adopt(suite.resolved())
+    store.adopt(suite.resolved(), resolve)
     console = _stderr()
     if suite.skipped:
         reasons = dict.fromkeys(suite.skipped)
@@ -117,14 +118,10 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
 
 
 def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
-    """Labels of a stored cell's learners whose source is another now."""
-    sources = {x.label: source_hash(type(x.named.value)) for x in cell.learners}
-    # Records of earlier versions do not say.
-    return {
-        x["label"]: None
-        for x in record["learners"]
-        if x.get("source", sources.get(x["label"])) != sources.get(x["label"])
-    }
+    """Labels of a stored cell's learners whose code is another now."""
+    code = {x.label: source_hash(x.named.value, cell.game.named.value) for x in cell.learners}
+    # Records of earlier versions do not say, or say it of single files.
+    return {x["label"]: None for x in record["learners"] if x.get("code", code.get(x["label"])) != code.get(x["label"])}
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The preparation phase: what a learner learns before it meets anyone.
 
-A preparation is defined by its learner, game, seat and seeds, and by the source of the
-learner; their hash is its identity. What it yields, the artifact, is stored under it once,
+A preparation is defined by its learner, game, seat and seeds, and by the code of learner and
+game; their hash is its identity. What it yields, the artifact, is stored under it once,
 whole or not at all, with its curves and what it cost, and reused wherever the same
 preparation is asked for. While it runs it leaves checkpoints, so that a killed one goes on
 where it was and ends as if nothing had happened.
@@ -10,7 +10,6 @@ where it was and ends as if nothing had happened.
 import contextlib
 import dataclasses
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -28,10 +27,10 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import PreparedLearner, costs
-from shaping_bench.algorithms.core import learner as learners_base
 from shaping_bench.errors import StoreError
 from shaping_bench.run import devices
 from shaping_bench.run.encounter import Lanes, imagined_artifact
+from shaping_bench.spec.identity import source_hash
 from shaping_bench.spec.registry import Named
 from shaping_bench.store.store import read_parquet, write_parquet
 
@@ -69,8 +68,8 @@ class Preparation:
     precision: str
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the artifact. The learner's source is part of it, lest a
-        changed rule be met with what its earlier version learned."""
+        """Everything that decides the artifact. The code of learner, co-players and game is part of
+        it, lest a changed rule be met with what its earlier version learned."""
         rule, given = self.learner.value, self.learner.hyperparameters
         return {
             "schema": SCHEMA,
@@ -78,7 +77,7 @@ class Preparation:
                 "name": self.learner.name,
                 "hyperparameters": {k: v for k, v in given.items() if k not in rule.played_only},
             },
-            "source": source_hash(type(self.learner.value)),
+            "source": source_hash(self.learner.value, self.game.value),
             "game": self.game.identity(),
             "seat": self.seat,
             "seeds": [self.seeds, self.seed],
@@ -97,16 +96,6 @@ class Preparation:
     @property
     def steps(self) -> int:
         return self.learner.value.preparation_steps
-
-
-def source_hash(cls: type) -> str:
-    """Of the files that define a learner: its class's and those of what it inherits from."""
-    files = {inspect.getsourcefile(c) for c in cls.__mro__ if c is not object and c.__module__ != "builtins"}
-    files -= {None, learners_base.__file__}
-    digest = hashlib.sha256()
-    for file in sorted(str(f) for f in files):
-        digest.update(Path(file).read_bytes())
-    return digest.hexdigest()[:24]
 
 
 def needed(

@@ -33,8 +33,9 @@ from shaping_bench.run.encounter import (
     steps_per_update,
     valued_exactly,
 )
-from shaping_bench.run.preparation import Artifacts, OnPoint, source_hash
-from shaping_bench.spec.suite import Cell, Labelled, Suite
+from shaping_bench.run.preparation import Artifacts, OnPoint
+from shaping_bench.spec.identity import source_hash
+from shaping_bench.spec.suite import Cell, Labelled, Suite, resolve
 from shaping_bench.store.store import SCHEMA, Store
 
 MAX_LANES = 2**17
@@ -85,7 +86,7 @@ def run_suite(
     Raises:
       StoreError: results cannot be written.
     """
-    store.adopt(suite.resolved())
+    store.adopt(suite.resolved(), resolve)
     failures: list[Failure] = []
     artifacts = Artifacts(store.directory / "artifacts", on_preparation, shared=devices.artifacts_folder())
     missing = [cell for cell in suite.encounters if cell.hash not in store]
@@ -345,7 +346,7 @@ def _record(
                 **described(x),
                 "access": str(x.named.value.access),
                 "needs_preparation": x.named.value.needs_preparation,
-                "source": source_hash(type(x.named.value)),
+                "code": source_hash(x.named.value, cell.game.named.value),
                 "preparation": prepared,
             }
             for x, prepared in zip(cell.learners, artifacts.records(cell.needs), strict=True)

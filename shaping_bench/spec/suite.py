@@ -224,6 +224,16 @@ def validate(content: Mapping[str, Any]) -> SuiteFile:
         raise _first_complaint(error) from None
 
 
+def resolve(content: Any) -> dict[str, Any]:
+    """What a suite file of any version says, in all of this version's words: of a key it does not
+    know yet, the default.
+
+    Raises:
+      BadInput: as :func:`validate`.
+    """
+    return validate(content).model_dump(mode="json")
+
+
 def _first_complaint(error: pydantic.ValidationError) -> BadInput:
     problems = error.errors(include_url=False)
     # Of a union's several complaints the deepest is about what the user meant.

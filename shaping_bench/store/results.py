@@ -36,7 +36,7 @@ def kept(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def lookup(*args: P.args, **kwargs: P.kwargs) -> T:
         memory = cast("Results", args[0]).memory
-        key = (function.__qualname__, args[1:], tuple(sorted(kwargs.items())))
+        key = (function.__module__, function.__qualname__, args[1:], tuple(sorted(kwargs.items())))
         if key not in memory:
             memory[key] = function(*args, **kwargs)
         return memory[key]

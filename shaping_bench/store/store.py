@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,13 @@ class Store:
                 "allowed: a writable directory with free space"
             ) from None
 
-    def adopt(self, suite: Mapping[str, Any]) -> None:
+    def adopt(self, suite: Mapping[str, Any], resolve: Callable[[Any], Mapping[str, Any]] | None = None) -> None:
         """Writes the resolved suite, or checks that the directory was made by the same one.
+
+        Args:
+          suite: as it is now.
+          resolve: resolves what an earlier version has written, which knew fewer keys, as this version
+            would; without it, what is stored is compared as it stands.
 
         Raises:
           BadInput: the directory holds results of another suite; names the first difference.
@@ -61,12 +66,13 @@ class Store:
             text = yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True)
             draft = self.directory / f".suite-{uuid.uuid4().hex[:12]}"
             draft.write_text(text)
-            # A link, unlike a rename, never replaces what another process wrote meanwhile.
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)
-            draft.unlink()
+            _place(draft, path)
         stored = yaml.safe_load(path.read_text())
-        difference = _first_difference(stored, json.loads(json.dumps(suite)))
+        if resolve is not None:
+            # What this version cannot read, a later one's say, is told as the difference it is.
+            with contextlib.suppress(BadInput):
+                stored = resolve(stored)
+        difference = _first_difference(json.loads(json.dumps(stored)), json.loads(json.dumps(suite)))
         if difference:
             where, theirs, ours = difference
             raise BadInput(
@@ -126,6 +132,19 @@ class Store:
         return json.loads((self.cells / key / "cell.json").read_text())
 
 
+def _place(draft: Path, path: Path) -> None:
+    """Gives a written file its name, unless another process has done so meanwhile."""
+    try:
+        # A link, unlike a rename, never replaces what another process wrote.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    except OSError:  # a file system without hard links: equal suites write equal files, others are told apart below
+        if not path.exists():
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _first_difference(a: Any, b: Any, where: str = "suite") -> tuple[str, Any, Any] | None:
     if isinstance(a, dict) and isinstance(b, dict):
         pairs = [(f"{where}.{k}", a.get(k), b.get(k)) for k in dict.fromkeys([*a, *b])]
@@ -138,12 +157,15 @@ def _first_difference(a: Any, b: Any, where: str = "suite") -> tuple[str, Any, A
 
 @functools.cache
 def _database() -> duckdb.DuckDBPyConnection:
+    """A database in memory, of which every reader and writer has a connection of its own: one must not
+    be used by two threads at once."""
     return duckdb.connect()
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
     """A tidy file."""
-    return duckdb.connect().execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
+    with _database().cursor() as connection:
+        return connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -153,10 +175,9 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
       OSError: it cannot be written.
     """
     try:
-        con = _database()
-        con.register("frame_to_write", frame)
         target = str(path).replace("'", "''")
-        con.execute(f"COPY frame_to_write TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
-        con.unregister("frame_to_write")
+        with _database().cursor() as connection:
+            connection.register("frame_to_write", frame)
+            connection.execute(f"COPY frame_to_write TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
     except duckdb.Error as error:  # a full disk arrives here
         raise OSError(f"cannot write {path.name}: {str(error).splitlines()[0]}") from None

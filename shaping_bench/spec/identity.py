@@ -1,0 +1,114 @@
+"""What decides the numbers of a learner in a game, apart from its hyperparameters: its code.
+
+The hash is over syntax trees without docstrings, so that neither a comment nor a line break
+throws away what took hours, and over everything that the code imports from the methods' and the
+games' packages (or from its own, if it comes from elsewhere), so that a change in a shared part
+counts. What the harness does is told by its version.
+"""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("shaping_bench.algorithms", "shaping_bench.games")
+"""Whose modules count wherever they are imported."""
+
+
+def source_hash(*owners: Any) -> str:
+    """Hash of the code that defines these learners and games.
+
+    Args:
+      owners: classes, or instances, whose own learner-valued fields count as well.
+    """
+    return _hash(frozenset(cls for owner in owners for cls in _classes(owner)))
+
+
+def _classes(owner: Any) -> Iterator[type]:
+    if isinstance(owner, type):
+        yield owner
+    elif isinstance(owner, tuple | list):
+        for part in owner:
+            yield from _classes(part)
+    elif dataclasses.is_dataclass(owner):
+        yield type(owner)
+        for field in dataclasses.fields(owner):
+            yield from _classes(getattr(owner, field.name))
+
+
+@functools.lru_cache(maxsize=256)
+def _hash(classes: frozenset[type]) -> str:
+    roots = {_module(base) for cls in classes for base in cls.__mro__}
+    digest = hashlib.sha256()
+    for name, code in sorted(_closure(roots).items()):
+        digest.update(f"{name}\n{code}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _module(cls: type) -> str:
+    """The module's name by which others import it, also where it is the program that runs."""
+    spec = getattr(sys.modules.get(cls.__module__), "__spec__", None)
+    return spec.name if spec is not None else cls.__module__
+
+
+def _closure(roots: Iterable[str]) -> dict[str, str]:
+    """Code of modules and of what they import, by name; those of the standard library and of
+    other people's packages are left out."""
+    waiting = [name for name in roots if name.partition(".")[0] not in sys.stdlib_module_names]
+    packages = (*PACKAGES, *(name.partition(".")[0] for name in waiting if not name.startswith("shaping_bench.")))
+    found: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if name in found or path is None:
+            continue
+        found[name], imported = _read(path, name)
+        waiting += [x for x in imported if any(x == p or x.startswith(f"{p}.") for p in packages)]
+    return found
+
+
+def _file(name: str) -> Path | None:
+    module = sys.modules.get(name)
+    path = inspect.getsourcefile(module) if module is not None and hasattr(module, "__file__") else None
+    if path is None:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            return None  # `from package import name`, where the name is no module
+        path = spec.origin if spec is not None and spec.has_location else None
+    return Path(path) if path is not None and path.endswith(".py") and Path(path).is_file() else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(path: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    """A module's code without docstrings and comments, and the names of what it may import."""
+    tree = ast.parse(path.read_bytes())
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    imported: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else ""
+            base = base or str(node.module)
+            # A name may be a module of that package; if it is none, there is no such file.
+            imported |= dict.fromkeys((base, *(f"{base}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _drop_docstrings(node)
+    return ast.unparse(tree), tuple(imported)
+
+
+def _drop_docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Drops every string that stands for itself: a docstring, or one after an assignment."""
+    kept = [
+        x
+        for x in node.body
+        if not (isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant) and isinstance(x.value.value, str))
+    ]
+    node.body = kept or [ast.Pass()]
