@@ -23,6 +23,8 @@ def field(
     exclusive: bool = False,
     choices: tuple[Any, ...] | None = None,
     static: bool = False,
+    learner: bool = False,
+    added: bool = False,
 ) -> Any:
     """A dataclass field that knows its meaning and its range.
 
@@ -32,8 +34,13 @@ def field(
       low, high: allowed range; inclusive unless ``exclusive``.
       choices: allowed values of a categorical (static) field.
       static: True if the field is part of the program rather than data.
+      learner: True if the value is a learner or a mixture of learners, or one of the words in
+        ``choices``; static, too.
+      added: True if results were stored before there was the field: at its default it is then no part
+        of what identifies them.
     """
-    metadata = dict(doc=doc, low=low, high=high, exclusive=exclusive, choices=choices, static=static)
+    metadata: dict[str, Any] = dict(doc=doc, low=low, high=high, exclusive=exclusive, choices=choices)
+    metadata |= dict(static=static, learner=learner, added=added)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -74,6 +81,8 @@ def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
     if value is None and f.default is None:
         return
     choices = meta.get("choices")
+    if meta.get("learner") and not isinstance(value, str):
+        return
     if choices is not None:
         if value not in choices:
             raise ValueError(f"{where} is {value!r}; allowed: {', '.join(map(repr, choices))}")

@@ -20,6 +20,7 @@ from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.metrics.definitions import METRICS
 from shaping_bench.spec import registry
+from shaping_bench.spec.calls import parse_call, split_call
 from shaping_bench.spec.registry import Named
 from shaping_bench.store.results import Results, kept
 
@@ -208,12 +209,12 @@ def with_settings(learner: str, settings: Sequence[str], game: str) -> Named:
     Raises:
       BadInput: not of that form, or no hyperparameter of the learner.
     """
-    name, given = registry.split_call(learner, "learner")
+    name, given = split_call(learner, "learner")
     for setting in settings:
         key, equals, _ = setting.partition("=")
         if not equals or not key.isidentifier():
             raise BadInput(f"--set is {setting!r}; allowed: NAME=VALUE with a hyperparameter of {name!r}")
-        given |= registry.parse_call(f"x({setting})", "--set")[1]
+        given |= parse_call(f"x({setting})", "--set")[1]
     return registry.make_learner({name: given}, "--set" if settings else "learner", game)
 
 
@@ -300,7 +301,7 @@ def _searched(named: Named, name: str, spec: str) -> dict[str, Any]:
     logarithmic = spec.startswith("log:")
     ends = spec.removeprefix("log:").split(":")
     if len(ends) == 1 and not logarithmic:
-        return {"values": [registry.parse_call(f"x(v={x})", f"--over {name}")[1]["v"] for x in spec.split(",")]}
+        return {"values": [parse_call(f"x(v={x})", f"--over {name}")[1]["v"] for x in spec.split(",")]}
     try:
         low, high = (float(x) for x in ends)
     except ValueError:

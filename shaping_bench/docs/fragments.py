@@ -35,6 +35,7 @@ from shaping_bench.metrics.definitions import METRICS, Metric
 from shaping_bench.publish import references
 from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.spec import registry
+from shaping_bench.spec.calls import split_call
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)
@@ -219,7 +220,7 @@ def verdicts() -> dict[str, list[dict[str, Any]]]:
 
 
 def players(claim: claims.Claim) -> set[str]:
-    return {registry.split_call(text, "learner")[0] for text in claim.protocol.learners}
+    return {split_call(text, "learner")[0] for text in claim.protocol.learners}
 
 
 def reproduction(*names: str) -> str:

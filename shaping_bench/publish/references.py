@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shaping_bench.errors import BadInput, unknown
+from shaping_bench.spec.calls import parse_call
+from shaping_bench.spec.coplayers import names_in
 from shaping_bench.spec.suite import configs_folder
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
@@ -102,12 +104,11 @@ def used(results: Results) -> tuple[str, ...]:
         found[record["game"]["name"]] = None
         responder = record.get("responder")
         if responder:
-            found[registry.parse_call(responder["learner"], "responder")[0]] = None
+            found[parse_call(responder["learner"], "responder")[0]] = None
         for learner in record["learners"]:
             found[learner["name"]] = None
-            against = learner.get("hyperparameters", {}).get("against")
-            if against in registry.algorithms():
-                found[against] = None
+            against = names_in(learner.get("hyperparameters", {}).get("against"))
+            found |= dict.fromkeys(name for name in against if name in registry.algorithms())
     return (*found, "statistics", BENCHMARK)
 
 

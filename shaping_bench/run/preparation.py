@@ -70,12 +70,12 @@ class Preparation:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the artifact. The code of learner, co-players and game is part of
         it, lest a changed rule be met with what its earlier version learned."""
-        rule, given = self.learner.value, self.learner.hyperparameters
+        rule, learner = self.learner.value, self.learner.identity()
         return {
             "schema": SCHEMA,
             "learner": {
-                "name": self.learner.name,
-                "hyperparameters": {k: v for k, v in given.items() if k not in rule.played_only},
+                "name": learner["name"],
+                "hyperparameters": {k: v for k, v in learner["hyperparameters"].items() if k not in rule.played_only},
             },
             "source": source_hash(self.learner.value, self.game.value),
             "game": self.game.identity(),

@@ -5,13 +5,9 @@ theirs through the entry-point groups ``shaping_bench.algorithms`` and
 ``shaping_bench.games``: those that are installed, and the one in the current folder.
 """
 
-import ast
 import dataclasses
 import functools
 import importlib.metadata
-import json
-import keyword
-import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -27,9 +23,8 @@ from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import check_field
-
-_CALL = re.compile(r"\s*([A-Za-z][\w.-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
-
+from shaping_bench.spec import coplayers
+from shaping_bench.spec.calls import split_call, written
 
 ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy}
 """Learners by name that need another package; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
@@ -37,37 +32,62 @@ ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy}
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A name and hyperparameters, and the learner or game that they stand for."""
+    """A name and hyperparameters, and the learner or game that they stand for.
+
+    Attributes:
+      name: registered.
+      hyperparameters: all of them, plain enough for JSON. Where the value is a learner this is
+        ``{name: {key: value}}``, of a mixture a list of ``{"share": ..., "learner": ...}``.
+      value: the learner or game.
+      game: of a learner, the registered name of the game whose published numbers are its defaults.
+    """
 
     name: str
     hyperparameters: dict[str, Any]
     value: Any
+    game: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def text(self) -> str:
-        """As one would write it on the command line, with the non-default numbers only."""
-        given = {k: v for k, v in self.hyperparameters.items() if v != _default(self.value, self.name, k)}
-        inside = ",".join(f"{k}={_written(v)}" for k, v in given.items())
-        return f"{self.name}({inside})" if given else self.name
+        """As one would write it on the command line, with the non-default numbers only.
+
+        >>> make_learner({"lola": {"lr": 0.5, "lookahead_lr": 1.0}}).text
+        'lola(lr=0.5)'
+        """
+        inside = ",".join(f"{k}={self._written(k)}" for k in self.hyperparameters if not self._is_default(k))
+        return f"{self.name}({inside})" if inside else self.name
 
     def identity(self) -> dict[str, Any]:
-        """Everything that defines it, for content hashes and records."""
-        return {"name": self.name, "hyperparameters": self.hyperparameters}
+        """Everything that defines it, for content hashes and records. A field that was added after
+        results had been stored is left out at its default: without it they are the same results."""
+        fields = {f.name: f for f in dataclasses.fields(self.value)}
+        kept = {
+            k: v
+            for k, v in self.hyperparameters.items()
+            if not (fields[k].metadata.get("added") and v == fields[k].default)
+        }
+        return {"name": self.name, "hyperparameters": kept}
+
+    def _is_default(self, key: str) -> bool:
+        """Whether reading the name alone yields this value, with and without the game."""
+        value, default = self.hyperparameters[key], _field(self.value, key).default
+        if isinstance(self.value, Game):
+            entry = games().get(self.name)
+            return value == (entry.defaults if entry else {}).get(key, default)
+        return value == default and value == _published(type(self.value), self.game).get(key, default)
+
+    def _written(self, key: str) -> str:
+        value, f = self.hyperparameters[key], _field(self.value, key)
+        return coplayers.written(value, _coplayers(f, self.game)) if f.metadata.get("learner") else written(value)
 
 
-def _written(value: Any) -> str:
-    """A hyperparameter's value; words without the quotes that they do not need."""
-    if not isinstance(value, str):
-        return repr(value)
-    bare = all(word.isidentifier() and not keyword.iskeyword(word) for word in value.split("-"))
-    return value if bare else json.dumps(value)
+def _field(value: Any, key: str) -> dataclasses.Field:
+    return next(f for f in dataclasses.fields(value) if f.name == key)
 
 
-def _default(value: Any, name: str, key: str) -> Any:
-    entry = games().get(name) if isinstance(value, Game) else None
-    if entry is not None and key in entry.defaults:
-        return entry.defaults[key]
-    return next(f.default for f in dataclasses.fields(value) if f.name == key)
+def _published(cls: type[Learner], game: str | None) -> Mapping[str, Any]:
+    """What a learner's paper published for a game."""
+    return cls.published.get(game or "", {})
 
 
 @functools.cache
@@ -126,39 +146,6 @@ def _here(group: str) -> list[importlib.metadata.EntryPoint]:
     return points
 
 
-def parse_call(text: str, field: str) -> tuple[str, dict[str, Any]]:
-    """Splits ``name(key=value,...)`` into the name and its keyword arguments."""
-    match = _CALL.fullmatch(text)
-    if match is None:
-        raise BadInput(f"{field} is {text!r}; allowed: a name, or a name with hyperparameters like name(key=1.0)")
-    name, inside = match.groups()
-    if not inside:
-        return name, {}
-    complaint = BadInput(
-        f"{field} is {text!r}; allowed: hyperparameters written key=value with literal values, each once"
-    )
-    try:
-        call = ast.parse(f"f({inside})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
-            raise complaint
-        keywords = {str(k.arg): _literal(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
-        raise complaint from None
-    if len(keywords) != len(call.keywords):
-        raise complaint
-    return name, keywords
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Name):  # bare words are strings: expansion=taylor
-        return {"true": True, "false": False}.get(node.id, node.id)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):  # and so are hyphenated ones: network=conv-gru
-        words = [_literal(x) for x in (node.left, node.right)]
-        if all(isinstance(x, str) for x in words):
-            return "-".join(words)
-    return ast.literal_eval(node)
-
-
 def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: str | None = None) -> Named:
     """Builds a learner from ``"lola(lr=0.5)"`` or ``{"lola": {"lr": 0.5}}``.
 
@@ -176,7 +163,14 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: st
     if name not in known:
         raise unknown(field, name, known, "shaping-bench list algorithms")
     cls = known[name]
-    return _build(name, cls, cls.published.get(game or "", {}), given, field)
+    return _build(name, cls, _published(cls, game), given, field, game)
+
+
+def learner_fields(name: str) -> frozenset[str]:
+    """Hyperparameters of a registered learner whose values are learners; none of an unknown one."""
+    cls = {**ADAPTED, **algorithms()}.get(name)
+    fields = dataclasses.fields(cls) if cls is not None else ()  # type: ignore[arg-type]
+    return frozenset(f.name for f in fields if f.metadata.get("learner"))
 
 
 def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
@@ -192,41 +186,40 @@ def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
     return _build(name, known[name].cls, known[name].defaults, given, field)
 
 
-def split_call(spec: str | Mapping[str, Any], field: str) -> tuple[str, dict[str, Any]]:
-    """Splits a learner or game, however written, into its name and hyperparameters."""
-    if isinstance(spec, str):
-        return parse_call(spec, field)
-    if isinstance(spec, Mapping) and len(spec) == 1:
-        ((name, given),) = spec.items()
-        if given is None or isinstance(given, Mapping):
-            return str(name), dict(given or {})
-    raise BadInput(f"{field} is {spec!r}; allowed: a name, name(key=value) or {{name: {{key: value}}}}")
-
-
-def _build(name: str, cls: type, defaults: Mapping[str, Any], given: Mapping[str, Any], field: str) -> Named:
+def _build(
+    name: str, cls: type, defaults: Mapping[str, Any], given: Mapping[str, Any], field: str, game: str | None = None
+) -> Named:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in given:
         if key not in fields:
             raise unknown(f"hyperparameter of {field} {name!r}", key, fields)
-    values = {**defaults, **{k: _plain(v) for k, v in given.items()}}
+    plain = {**defaults, **{k: _plain(v) for k, v in given.items()}}
     for key, f in fields.items():
-        if key not in values:
+        if key not in plain:
             if f.default is dataclasses.MISSING:
                 raise BadInput(f"{field} {name!r} needs the hyperparameter {key!r}: {f.metadata.get('doc', '')}")
-            values[key] = f.default
-    values = {key: values[key] for key in fields}
+            plain[key] = f.default
+    plain = {key: float(plain[key]) if _is_real(f, plain[key]) else plain[key] for key, f in fields.items()}
+    values = dict(plain)
     for key, f in fields.items():
+        if f.metadata.get("learner"):
+            plain[key], values[key] = coplayers.read(plain[key], _coplayers(f, game), f"{name}.{key} of {field}")
         try:
             check_field(name, f, values[key])
         except ValueError as error:
             raise BadInput(f"{field}: {error}") from None
     if "payoffs" in fields:
-        values["payoffs"] = _payoffs(name, values["payoffs"], field)
-    numeric = {k: float(v) if _is_real(fields[k], v) else v for k, v in values.items()}
+        plain["payoffs"] = values["payoffs"] = _payoffs(name, plain["payoffs"], field)
     try:
-        return Named(name, numeric, cls(**numeric))
+        return Named(name, plain, cls(**values), game)
     except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
         raise BadInput(f"{field} {name!r}: {error}") from None
+
+
+def _coplayers(f: dataclasses.Field, game: str | None) -> coplayers.Context:
+    """What names mean in a field whose value is a learner."""
+    words = tuple(f.metadata.get("choices") or ())
+    return coplayers.Context(lambda spec, where: make_learner(spec, where, game), {**ADAPTED, **algorithms()}, words)
 
 
 def _is_real(f: dataclasses.Field, value: Any) -> bool:

@@ -21,6 +21,7 @@ from shaping_bench.games.base import Game
 from shaping_bench.run.encounter import EPISODES, valued_exactly
 from shaping_bench.run.preparation import Preparation, needed
 from shaping_bench.spec import registry
+from shaping_bench.spec.calls import split_call
 from shaping_bench.spec.registry import Named
 from shaping_bench.store.store import SCHEMA
 
@@ -392,9 +393,16 @@ def _learners(
 
 
 def _sweep(call: Call, field: str) -> list[dict[str, dict[str, Any]]]:
-    """A learner whose hyperparameters are lists is a sweep over their product."""
-    name, given = registry.split_call(call, field)
-    axes = [[(k, x) for x in (v if isinstance(v, list | tuple) else [v])] for k, v in given.items()]
+    """A learner whose hyperparameters are lists is a sweep over their product; where the value is a
+    learner a list is a mixture, and a list of lists a sweep."""
+    name, given = split_call(call, field)
+    mixed = registry.learner_fields(name)
+
+    def values(key: str, x: Any) -> Sequence[Any]:
+        several = isinstance(x, list | tuple) and (key not in mixed or all(isinstance(y, list | tuple) for y in x))
+        return x if several else [x]
+
+    axes = [[(k, x) for x in values(k, v)] for k, v in given.items()]
     return [{name: dict(point)} for point in itertools.product(*axes)]
 
 

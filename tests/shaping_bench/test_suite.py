@@ -7,6 +7,7 @@ import pytest
 
 from shaping_bench.errors import BadInput
 from shaping_bench.spec import registry, suite
+from shaping_bench.spec.calls import parse_call
 
 
 def expand(**content):
@@ -135,11 +136,11 @@ def test_any_payoff_matrix_from_yaml():
 
 
 def test_hyphenated_words_need_no_quotes():
-    assert registry.parse_call("ppo(network=conv-gru,lr=-1)", "learner") == ("ppo", {"network": "conv-gru", "lr": -1})
+    assert parse_call("ppo(network=conv-gru,lr=-1)", "learner") == ("ppo", {"network": "conv-gru", "lr": -1})
     assert registry.make_learner("ppo(network=conv-mlp,separate=true)").value.network == "conv-mlp"
     for text in ("a(b=1-2)", "a(b=x-1)", "a(b=-x)"):
         with pytest.raises(BadInput, match="allowed: hyperparameters written key=value"):
-            registry.parse_call(text, "learner")
+            parse_call(text, "learner")
 
 
 def test_commands_are_read_by_a_shell_as_what_they_say():
