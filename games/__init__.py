@@ -18,12 +18,22 @@ __all__ = ["GAMES", "Entry", "Game", "make"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A named game: its class, the published numbers, and where they come from."""
+    """A named game: its class, the published numbers, and where they come from.
+
+    Attributes:
+      family: games for which hyperparameters that were published for one of them are a fair start;
+        by default the class's.
+    """
 
     cls: type[Game]
     source: str
     summary: str
     defaults: dict[str, Any] = _field(default_factory=dict)
+    family: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.family is None:
+            object.__setattr__(self, "family", self.cls.family)
 
 
 def _table(first: tuple[float, ...], second: tuple[float, ...]) -> dict[str, Any]:

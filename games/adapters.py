@@ -176,8 +176,8 @@ class OutsideGame(Game):
         )
         return after.observations, after, paid, after.over, {}
 
-    def observe(self, state: OutsideState) -> Array:
-        return state.observations
+    def observe(self, state: OutsideState, player: int | None = None) -> Array:
+        return state.observations if player is None else state.observations[player]
 
 
 def _planes_shape(space: Any) -> tuple[int, int, int]:

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from shaping_bench.games import anchors
+from shaping_bench.games.anchors import SATURATED_LOGIT, Anchors
 from shaping_bench.games.base import Game, Params, TableGame
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.matrix.repeated import SATURATED_LOGIT
 
 
 class ScalarGame(Game):
@@ -41,6 +42,9 @@ class ScalarGame(Game):
     def value(self, params: Sequence[Params], player: int) -> Array:
         (x,), (y,) = params
         return self.payoff(x, y)[player]
+
+    def anchors(self) -> Anchors | None:
+        return anchors.of_numbers(self)
 
 
 @pytree_dataclass
@@ -127,6 +131,8 @@ class Logistic(ScalarGame):
 class OneShotGame(TableGame):
     """A one-shot n-player two-action game; the parameter is the logit of action 0."""
 
+    family: ClassVar[str | None] = "matrix-one-shot"
+
     payoffs: tuple[tuple[float, ...], ...] = field(
         doc="reward of each player for the joint actions (first player's action first)"
     )
@@ -169,10 +175,15 @@ class Ultimatum(ScalarGame):
     """A's logit of offering the fair split (5/5), B's of accepting the unfair one (8/2);
     the fair offer is always accepted: ``V1 = 5p + 8(1-p)q``, ``V2 = 5p + 2(1-p)q``."""
 
-    reward_range: ClassVar[float] = 8.0  # from nothing to the larger share of the unfair split
-
     init_mean: float = field(0.0, "mean of the initial logits")
     init_std: float = field(1.0, "standard deviation of the initial logits", low=0.0)
+
+    @property
+    def reward_bounds(self) -> tuple[float, float] | None:
+        return 0.0, 8.0  # from nothing to the larger share of the unfair split
+
+    def anchors(self) -> Anchors | None:
+        return anchors.of_table(anchors.corners(self))
 
     def payoff(self, x: Array, y: Array) -> tuple[Array, Array]:
         p, q = jax.nn.sigmoid(x), jax.nn.sigmoid(y)

@@ -53,22 +53,33 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     The class is part of the static data. ``jax.tree_util.register_dataclass`` leaves it out: tree
     structures of two classes with equal fields are then equal (jax 0.10.2), and a function compiled
     for one of them is now and then called with the other.
+
+    So is what a method ``pinned()`` returns, where the class has one: facts that follow from traced
+    fields, decided while these are numbers, and still known where they are tracers. An object that
+    was made from leaves has them as its attribute ``_pinned``.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     static = [f.name for f in fields if f.metadata.get("static")]
     traced = [f.name for f in fields if not f.metadata.get("static")]
     keys = [jax.tree_util.GetAttrKey(name) for name in traced]
+    pins = hasattr(cls, "pinned")
 
-    def flatten(made: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return tuple(getattr(made, name) for name in traced), (cls, *(getattr(made, name) for name in static))
+    def flatten(instance: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        pinned = instance.pinned() if pins else None  # type: ignore[attr-defined]
+        children = tuple(getattr(instance, name) for name in traced)
+        return children, (cls, pinned, *(getattr(instance, name) for name in static))
 
-    def flatten_with_keys(made: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        children, fixed = flatten(made)
+    def flatten_with_keys(instance: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, fixed = flatten(instance)
         return tuple(zip(keys, children, strict=True)), fixed
 
     def unflatten(fixed: tuple[Any, ...], children: Any) -> T:
-        return cls(**dict(zip(static, fixed[1:], strict=True)), **dict(zip(traced, children, strict=True)))
+        _, pinned, *values = fixed
+        instance = cls(**dict(zip(static, values, strict=True)), **dict(zip(traced, children, strict=True)))
+        if pins:
+            object.__setattr__(instance, "_pinned", pinned)
+        return instance
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls

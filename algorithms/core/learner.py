@@ -28,6 +28,9 @@ class Learner:
     learns: ClassVar[bool] = True
     online: ClassVar[bool] = False
     """Learns after every step of play; see ``rollouts.live``."""
+    reads_facts: ClassVar[bool] = False
+    """Whether its update asks for facts of the game that follow from numbers (``view.game.symmetric``):
+    games that differ in them then share no program."""
     source: ClassVar[str] = ""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Hyperparameters published for a game, by the game's registered name; they are the

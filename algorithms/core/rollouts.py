@@ -39,7 +39,7 @@ class Trajectory(NamedTuple):
 
 def observations(game: Game, trajectory: Trajectory, player: int) -> Array:
     """What a player saw: ``(T + 1, B, *observation_shape)``, the end included."""
-    return jax.vmap(jax.vmap(lambda state: game.observe(state)[player]))(trajectory.states)
+    return jax.vmap(jax.vmap(lambda state: game.observe(state, player)))(trajectory.states)
 
 
 def rollout(

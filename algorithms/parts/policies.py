@@ -98,10 +98,6 @@ class Scripted(Policy):
         return self.game.script(self.name, carry, state, self.player)
 
 
-BOARD_PLANES = 4
-"""Planes of the Coin Game that show the board: both players, both colours' coins."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Encoding:
     """How observations enter a network.
@@ -146,7 +142,7 @@ def encoding(game: Game, kind: str | None = None) -> Encoding:
         channels, rows, columns = shape
         shape = {
             "planes": shape,
-            "board": (min(channels, BOARD_PLANES), rows, columns),
+            "board": (game.board_planes, rows, columns),
             "flat": (channels * rows * columns,),
         }[kind]
     else:

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from shaping_bench.games.base import Game
+from shaping_bench.games.anchors import Anchors
+from shaping_bench.games.base import Count, Game
 from shaping_bench.games.fields import field, pytree_dataclass
 
 Pair = tuple[Array, Array]
@@ -95,6 +96,19 @@ plays 16 (as here) and up to 600 episodes in a row.
 """
 
 
+ANCHORS: dict[str, dict[int, tuple[float, float]]] = {
+    "one coin": {3: (0.349, 0.531), 4: (0.244, 0.395), 5: (0.203, 0.350), 6: (0.163, 0.289), 7: (0.142, 0.258)},
+    "one coin, red first": {3: (0.349, 0.608)},
+    "two coins": {3: (0.307, 0.624)},
+    "two coins, five actions": {3: (0.306, 0.649)},
+}
+"""Coin Game by variant and size: return per step of scripted policies, mean of 16 384 episodes,
+standard error 0.001. First: each takes only its own coins, by the shortest way (the social
+optimum). Second: one who takes every coin it can, against random play (as near to a best
+response as scripts come). Random play gets 0: half the coins it takes are the other's, and cost
+the other twice what they pay. Where red alone takes a coin that both reach, greed is red's."""
+
+
 class State(NamedTuple):
     """State of a game. Cells count row by row from the top left, ``row * size + column``.
 
@@ -124,6 +138,31 @@ class CoinGame(Game):
     """The Coin Game, in the sampled view. All rules default to those of the preset."""
 
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    family: ClassVar[str | None] = "coin"
+    counts: ClassVar[tuple[Count, ...]] = (
+        Count(
+            "own_coins",
+            "coins of the own colour taken, per step",
+            "coins per step",
+            "higher",
+            source="Foerster et al., AAMAS 2018, Figure 5",
+        ),
+        Count(
+            "other_coins",
+            "coins of the other's colour taken, per step",
+            "coins per step",
+            "lower",
+            source="Aghajohari et al., ICLR 2024 (adversity)",
+        ),
+        Count(
+            "own_coin_share",
+            "own_coins / (own_coins + other_coins)",
+            "share",
+            high=1.0,
+            source="Foerster et al., AAMAS 2018, Figure 5; Zhao et al., NeurIPS 2022",
+            share_of=("own_coins", "other_coins"),
+        ),
+    )
 
     preset: str = field("loqa", "whose conventions to play by", choices=tuple(PRESETS), static=True)
     size: int = field(3, "rows and columns of the torus", low=2, high=16, static=True)
@@ -177,6 +216,44 @@ class CoinGame(Game):
     def sizes(self) -> tuple[int, ...]:
         """None: policies are networks of the learner's choice."""
         return ()
+
+    @property
+    def seats(self) -> tuple[str, ...]:
+        return ("red", "blue")
+
+    @property
+    def board_planes(self) -> int:
+        """Both players, both colours' coins."""
+        return 4
+
+    def anchors(self) -> Anchors | None:
+        """The constants of the variant; None for rules, payoffs or sizes they were not measured for.
+
+        First cells, moves, observations, and lengths from 15 steps on matter less than their digits.
+        """
+        rules = self.rules
+        paid = (self.reward_own, self.reward_other, self.penalty) == (1.0, 1.0, -2.0)
+        colours = rules.num_coins == 2 or rules.colours == "alternate"
+        placed = (rules.initial_coins, rules.respawn) == (("free", "free") if rules.num_coins == 1 else ("any", "any"))
+        variant = {
+            (1, 4, "both", "none"): "one coin",
+            (1, 4, "red_first", "none"): "one coin, red first",
+            (2, 4, "both", "reset_step"): "two coins",
+            (2, 5, "both", "zero_last_reward"): "two coins, five actions",
+        }.get((rules.num_coins, rules.num_actions, rules.tie_rule, rules.boundary))
+        measured = ANCHORS.get(variant or "", {}).get(self.size)
+        if measured is None or not (paid and colours and placed and rules.horizon >= 15):
+            return None
+        optimum, greedy = measured
+        return Anchors(
+            random=0.0,
+            social_optimum=optimum,
+            best_response=greedy,
+            # Two coins may lie on one cell, and then pay together.
+            smallest=-2.0,
+            largest=float(rules.num_coins),
+            source="scripted policies, measured once",
+        )
 
     @property
     def symmetric(self) -> bool:
@@ -237,13 +314,14 @@ class CoinGame(Game):
         info = {"own_coins": jnp.stack(own), "other_coins": jnp.stack(other)}
         return self.observe(after), after, jnp.stack(rewards), after.time >= self.num_steps, info
 
-    def observe(self, state: State) -> Array:
-        """What the players see of a state, ``(n_players, *observation_shape)``.
+    def observe(self, state: State, player: int | None = None) -> Array:
+        """What ``player`` sees of a state, ``observation_shape``; by default what both see, ``(2, ...)``.
 
         A state is much smaller than its observation: store the one, recompute the other.
         """
         n = self.size
-        seats = (RED, RED) if self.rules.observation == "global" else (RED, BLUE)
+        shown = (RED, BLUE) if player is None else (player,)
+        seats = [RED if self.rules.observation == "global" else seat for seat in shown]
         # One comparison for all planes, which vectorises: planes built apart do not.
         pieces = jnp.stack([jnp.stack(self._pieces(state, seat)) for seat in seats])
         planes = (pieces[..., None] == jnp.arange(n * n, dtype=jnp.int32)).astype(jnp.result_type(float))
@@ -251,8 +329,9 @@ class CoinGame(Game):
             # The end shows where play has ended but the board is still to be reset.
             ended = (state.time % self.rules.horizon == self.rules.horizon - 1).astype(planes.dtype)
             constants = jnp.stack([jnp.stack([state.rewards[i], state.rewards[1 - i], ended]) for i in seats])
-            planes = jnp.concatenate([planes, jnp.broadcast_to(constants[..., None], (2, 3, n * n))], axis=1)
-        return planes.reshape(2, -1, n, n)
+            planes = jnp.concatenate([planes, jnp.broadcast_to(constants[..., None], (len(seats), 3, n * n))], axis=1)
+        planes = planes.reshape(len(seats), -1, n, n)
+        return planes if player is None else planes[0]
 
     def board(self, state: State) -> dict[str, Any]:
         """``grid``: its side; ``agents``: row and column of either player; ``coins``: their place

@@ -24,13 +24,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from shaping_bench.games.base import Params, TableGame
+from shaping_bench.games.anchors import SATURATED_LOGIT
+from shaping_bench.games.base import Count, Params, TableGame
 from shaping_bench.games.fields import field, pytree_dataclass
 
 Scalars = tuple[Any, ...]
-
-SATURATED_LOGIT = 40.0
-"""Logit of a deterministic choice: its sigmoid is exactly 1 in float64 and float32."""
 
 
 # --- linear systems over joint states -------------------------------------------------
@@ -266,6 +264,9 @@ class MemoryOneGame(TableGame):
 
     views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
     memory_one: ClassVar[bool] = True
+    counts: ClassVar[tuple[Count, ...]] = (
+        Count("cooperation", "how often the player plays action 0", "share", high=1.0, source="this benchmark"),
+    )
 
     gamma: Any
     horizon: int
@@ -394,17 +395,15 @@ class MemoryOneGame(TableGame):
     def num_steps(self) -> int:
         return self.horizon
 
-    def observe(self, state: EnvState) -> Array:
-        """The last joint action as each player reads it, ``(n_players,)``."""
-        n = self.n_players
-        own = []
-        for i in range(n):
-            frame: Any = jnp.zeros((), jnp.int32)
-            for joint, index in enumerate(seat_states(n, i)):
-                # Sums of comparisons instead of a table: gathers do not vectorise.
-                frame = frame + jnp.where(state.joint_action == joint, 1 + index, 0)
-            own.append(frame)
-        return jnp.stack(own)
+    def observe(self, state: EnvState, player: int | None = None) -> Array:
+        """The last joint action as ``player`` reads it; by default as each does, ``(n_players,)``."""
+        if player is None:
+            return jnp.stack([self.observe(state, i) for i in range(self.n_players)])
+        frame: Any = jnp.zeros((), jnp.int32)
+        for joint, index in enumerate(seat_states(self.n_players, player)):
+            # Sums of comparisons instead of a table: gathers do not vectorise.
+            frame = frame + jnp.where(state.joint_action == joint, 1 + index, 0)
+        return frame
 
     def paid(self, observations: Array, actions: Array) -> Array:
         del observations
@@ -447,6 +446,8 @@ class MemoryOneGame(TableGame):
 class RepeatedGame(MemoryOneGame):
     """A repeated game given by its payoff table."""
 
+    family: ClassVar[str | None] = "matrix"
+
     payoffs: tuple[tuple[float, ...], ...] = field(
         doc="reward of each player for the joint actions CC, CD, DC, DD (first player's action first)"
     )
@@ -461,7 +462,9 @@ class PublicGoods(MemoryOneGame):
     """Repeated n-player public-goods game: a contribution costs 1, the pool is multiplied
     by ``multiplier`` and shared by all; a social dilemma for 1 < multiplier < n_players."""
 
-    num_players: int = field(3, "number of players", low=2, high=4, static=True)
+    family: ClassVar[str | None] = "public-goods"
+
+    num_players: int = field(3, "number of players", low=2, high=5, static=True)
     multiplier: float = field(1.6, "factor of the pool", low=0.0)
     gamma: float = field(0.96, "discount", low=0.0, high=1.0, exclusive=True)
     init_mean: float = field(0.0, "mean of the initial logits")

@@ -1133,7 +1133,8 @@ def _exact_view(game: Game) -> dict[str, Callable[[], str | None]]:
     def symmetric() -> str | None:
         if not game.symmetric:
             return None
-        same = all(np.allclose(values(a, b), values(b, a)[::-1]) for a, b in points)
+        # Turning the table: with three and more players policies read the others in the order of seats.
+        same = all(np.allclose(values(*point), np.roll(values(*point[1:], point[0]), 1)) for point in points)
         return None if same else "claims symmetry, but exchanging the players does not exchange their values"
 
     def zero_sum() -> str | None:

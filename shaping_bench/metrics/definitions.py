@@ -36,7 +36,7 @@ from shaping_bench.games.matrix.memory_one import (
     zd_fit,
 )
 from shaping_bench.games.matrix.repeated import MemoryOneGame, RepeatedGame, state_names
-from shaping_bench.run.encounter import shared_preparations
+from shaping_bench.run.encounter import shareable, shared_preparations
 
 Quantities = dict[str, Array]
 
@@ -120,7 +120,7 @@ def _uniform_equilibrium(game: Game) -> bool:
     if payoffs is None or game.n_players != 2 or not game.zero_sum:
         return False
     (a, b, c, d), (e, f, g, h) = payoffs
-    return a + b == c + d and e + g == f + h and payoff_spread(payoffs) > 0
+    return a + b == c + d and e + g == f + h and bool(reward_range(game))
 
 
 def _uniform_memory_one(game: Game) -> bool:
@@ -131,23 +131,17 @@ def _observes(name: str) -> Callable[[Game], bool]:
     return lambda game: name in observable_names(game)
 
 
-def payoff_spread(payoffs: Sequence[Sequence[float]]) -> float:
-    """Largest minus smallest reward of a payoff table."""
-    rewards = [float(r) for row in payoffs for r in row]
-    return max(rewards) - min(rewards)
-
-
 def reward_range(game: Game) -> float | None:
-    """Largest minus smallest per-step reward any player can get; None if unbounded."""
-    payoffs = getattr(game, "payoffs", None)
-    return getattr(game, "reward_range", None) if payoffs is None else payoff_spread(payoffs)
+    """Largest minus smallest reward of a step to any player; None if unbounded or unknown."""
+    bounds = game.reward_bounds
+    return None if bounds is None else bounds[1] - bounds[0]
 
 
 def observable_names(game: Game) -> tuple[str, ...]:
     """Names of the game's own observables."""
     if not _exact(game):
         return ()
-    return _observable_names(jax.tree.structure(game))
+    return _observable_names(jax.tree.structure(game.unpinned()))
 
 
 @functools.cache
@@ -468,7 +462,7 @@ _DEFINITIONS: tuple[Metric, ...] = (
         "(return - random) / (one - random); one: the social optimum, in constant-sum games the largest reward",
         "1",
         "higher",
-        source="this benchmark; shaping_bench/anchors.py",
+        source="this benchmark; games/anchors.py",
         level="suite",
     ),
     _metric("robustness_worst", "least mean return over all opponents met", _REWARD, "higher", level="suite"),
@@ -735,7 +729,7 @@ def _batched(program: Callable[[Any, Any], Any], leaves: Any, points: Sequence[n
 
 
 def _quantities(game: Game, points: Sequence[np.ndarray], groups: frozenset[str]) -> dict[str, np.ndarray]:
-    leaves, treedef = _numbers(game)
+    leaves, treedef = _numbers(game.unpinned())
     with jax.enable_x64(True), _on_host():
         return _batched(_program(treedef, groups), leaves, points)
 
@@ -924,7 +918,7 @@ def _of_rules(
     """Quantities of each seat's rule ``(..., S, n_players)``; see :func:`consistency`."""
     shape, points = _points(game, params)
     learners = tuple(learners)
-    leaves, treedef = _numbers((game, learners))
+    leaves, treedef = _numbers(shareable(game, learners))
     prepared = tuple(artifacts) if artifacts is not None else (None,) * len(learners)
     served = _served(learners, prepared, shape)
     finite = np.all([np.isfinite(theta).all(axis=-1) for theta in points], axis=0)

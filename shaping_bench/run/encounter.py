@@ -159,6 +159,12 @@ def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
     return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
 
 
+def shareable(game: Game, learners: tuple[Learner, ...]) -> tuple[Game, tuple[Learner, ...]]:
+    """What a program is made for: cells that differ only in numbers share it, unless a learner asks
+    what follows from those of the game."""
+    return (game if any(rule.reads_facts for rule in learners) else game.unpinned()), learners
+
+
 def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
     """Whether the exact game can value all policies."""
     if "exact" not in game.views:
@@ -220,7 +226,7 @@ def _run(
     on_progress: Callable[[int], None] | None,
 ) -> Outcome:
     # Host arrays: nothing here may trigger a small compilation of its own.
-    leaves, treedef = jax.tree.flatten((game, learners))
+    leaves, treedef = jax.tree.flatten(shareable(game, learners))
     leaves = [np.asarray(x, dtype) for x in leaves]
     num_points = max((x.shape[0] for x in leaves if x.ndim), default=1)
     if any(x.ndim > 1 or (x.ndim and x.shape[0] != num_points) for x in leaves):
@@ -326,7 +332,7 @@ def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
 
 def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int = 1) -> int:
     """Memory that an encounter will take while it runs, from its compiled program; nothing is run."""
-    leaves, treedef = jax.tree.flatten((game, tuple(learners)))
+    leaves, treedef = jax.tree.flatten(shareable(game, tuple(learners)))
     playing = plays(learners)
     lanes = Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
     episodes = 0 if valued_exactly(game, learners) else EPISODES

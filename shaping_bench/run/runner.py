@@ -28,6 +28,7 @@ from shaping_bench.run.encounter import (
     imagined_artifact,
     plays,
     run_encounter,
+    shareable,
     shown_episode,
     started,
     steps_per_update,
@@ -177,7 +178,7 @@ def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     """Cells that differ only in numbers, in the suite's order, at most MAX_LANES lanes each."""
     by_program: dict[Any, list[Cell]] = {}
     for cell in cells:
-        structure = jax.tree.structure((cell.game.named.value, _made(cell.learners)))
+        structure = jax.tree.structure(shareable(cell.game.named.value, _made(cell.learners)))
         # What was prepared belongs to its numbers: no sweep over them.
         prepared = tuple(p and p.hash for p in cell.needs)
         key = (structure, prepared, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
@@ -199,7 +200,7 @@ def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str,
         if preparation is not None and preparation.hash in broken:
             raise broken[preparation.hash]
     game, learners = jax.tree.map(
-        lambda *x: np.array(x, np.float64), *((cell.game.named.value, _made(cell.learners)) for cell in group)
+        lambda *x: np.array(x, np.float64), *(shareable(cell.game.named.value, _made(cell.learners)) for cell in group)
     )
     outcome = run_encounter(
         game,

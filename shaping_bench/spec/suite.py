@@ -424,6 +424,8 @@ def _orders(pairs: Sequence[tuple[Labelled, Labelled]], game: Game) -> list[tupl
 
     def one_order(a: Labelled, b: Labelled) -> bool:
         learning = a.named.value.learns and b.named.value.learns
+        if game.n_players > 2:  # A against two of B, and B against two of A
+            return "best-response" in (a.label, b.label)
         return game.symmetric or (learning and game.exchangeable) or "best-response" in (a.label, b.label)
 
     return _distinct([*pairs, *((b, a) for a, b in pairs if not one_order(a, b))])

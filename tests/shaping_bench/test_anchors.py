@@ -9,9 +9,10 @@ import pytest
 
 from shaping_bench import games
 from shaping_bench.errors import BadInput
+from shaping_bench.games.anchors import of_table
 from shaping_bench.games.base import Game
 from shaping_bench.metrics import anchors
-from shaping_bench.metrics.anchors import Anchors, anchors_of
+from shaping_bench.metrics.anchors import Scale, anchors_of
 from shaping_bench.publish import tables
 from shaping_bench.store import results as results_
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
@@ -83,7 +84,7 @@ def test_any_table_against_all_its_joint_actions():
     rng = np.random.default_rng(0)
     for n in (2, 3):
         payoffs = rng.normal(size=(n, 2**n))
-        got = anchors.of_table(payoffs)
+        got = of_table(payoffs)
         joint = list(itertools.product((0, 1), repeat=n))
         assert got.random == pytest.approx(payoffs.mean())
         assert got.social_optimum == pytest.approx(max(payoffs[:, k].mean() for k in range(2**n)))
@@ -99,7 +100,7 @@ def test_a_game_without_a_scale_has_no_scores():
     assert got.constant_sum
     assert (got.one, got.range) == (None, None)
     assert np.isnan(got.normalised([1.0, 2.0])).all()
-    assert anchors.of_table([[1.0] * 4, [1.0] * 4]).one is None
+    assert anchors_of(games.make("matrix", payoffs=((1.0,) * 4,) * 2)).one is None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ class Declared(Game):
 
 def test_games_may_declare_their_own():
     got = anchors_of(Declared())
-    assert got == Anchors(1.0, 3.0, source="declared by Declared")
+    assert got == Scale(1.0, 3.0, source="declared by Declared")
     assert got.normalised(2.0) == 0.5
     assert anchors_of(Game()) is None
     wrong = Declared()

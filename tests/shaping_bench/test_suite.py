@@ -44,6 +44,8 @@ def test_pairs_and_opponents():
 def test_more_than_two_players_one_against_the_rest():
     found = met(expand(games=["public-goods"], learners=["naive", "lola"]))
     assert ("naive", "lola", "lola") in found
+    # Although the seats are alike: one against two is not two against one.
+    assert ("lola", "naive", "naive") in found
     assert ("lola", "naive", "naive") in found
 
 
