@@ -347,8 +347,20 @@ def table(
     """
     from shaping_bench.publish.tables import table_command
 
-    kinds = None if kind == "all" else kind
-    print(table_command(directory, metric, format, rows, cols, kinds, statistic, spread, show_n, bold, leaderboard))
+    text = table_command(
+        directory,
+        metric,
+        format,
+        rows=rows,
+        cols=cols,
+        kind=None if kind == "all" else kind,
+        standings=leaderboard,
+        statistic=statistic,
+        spread=spread,
+        show_n=show_n,
+        bold=bold,
+    )
+    print(text)
 
 
 @app.command
@@ -364,7 +376,7 @@ def metagame(directory: Path, /, *, game: str | None = None, format: Format = "m
     format:
         Markdown, LaTeX (booktabs), CSV, JSON or HTML; all show the same digits.
     """
-    from shaping_bench.analysis.metagame import meta_game_command
+    from shaping_bench.publish.metagame_tables import meta_game_command
 
     print(meta_game_command(directory, game, format))
 
@@ -465,7 +477,7 @@ def axelrod(
     _positive("--seed", seed, 0)
     with progress_line() as say:
         play_league(directory, strategies, turns=turns, matches=matches, seed=seed, say=say)
-    print(table_command(directory, ["return"], "md", "learner", "opponent", kind="league"))
+    print(table_command(directory, ["return"], kind="league"))
 
 
 @app.command

@@ -42,6 +42,7 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
     from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
     from shaping_bench.run.runner import run_suite
+    from shaping_bench.store.results import load
     from shaping_bench.store.store import Store
 
     store = Store(directory)
@@ -93,9 +94,11 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
         progress.update(task, description=suite.file.name)
     for failure in failures:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
-    print(table_command(directory, None, "md", "learner", "opponent"))
-    page = write_report(directory, None)
-    tracker.finish(page)
+    # Read once: tables, page and tracking share what they make of it.
+    results = load(directory)
+    print(table_command(results))
+    page = write_report(results)
+    tracker.finish(results, page)
     seconds = time.perf_counter() - started
     kept = len(cells) - computed
     where = {"offline": f"; W&B offline records in {directory / 'wandb'}", "online": "; W&B online", "disabled": ""}[

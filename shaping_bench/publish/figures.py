@@ -20,10 +20,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shaping_bench.analysis import metagame, stats
+from shaping_bench.analysis.entries import entries, metric_names
+from shaping_bench.analysis.leaderboard import AGGREGATES
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.metrics import anchors
-from shaping_bench.publish import tables
-from shaping_bench.publish.tables import Cell
+from shaping_bench.publish import standings, tables
+from shaping_bench.publish.metagame_tables import meta_tables
+from shaping_bench.publish.model import Entry
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -80,12 +83,12 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 def write_figures(
-    directory: Path | str, folder: Path | str, fmt: str = "pdf", game: str | None = None
+    source: Results | Path | str, folder: Path | str, fmt: str = "pdf", game: str | None = None
 ) -> Iterator[Path]:
     """Draws all figures of a results directory and yields their files as they are written.
 
     Args:
-      directory: a results directory.
+      source: a results directory, opened or by its path.
       folder: made if it does not exist.
       fmt: ``"pdf"``, ``"svg"`` or ``"png"``.
       game: only this one; by default all, and one figure over them.
@@ -95,7 +98,7 @@ def write_figures(
     """
     if fmt not in FORMATS:
         raise unknown("format", fmt, FORMATS)
-    results, folder = results_.load(directory), Path(folder)
+    results, folder = results_.opened(source), Path(folder)
     if game is not None and game not in results.games:
         raise unknown("game", game, results.games)
     for name, draw in figures(results, game).items():
@@ -204,18 +207,18 @@ def _curve(panel: Axes, band: pd.DataFrame, name: str, k: int) -> None:
 
 def performance_profiles(results: Results, game: str) -> Figure | None:
     """Fraction of runs, over seeds and opponents, that return more than a threshold, with 95 % intervals."""
-    if "return" not in tables.metric_names(results, "encounter"):
+    if "return" not in metric_names(results, "encounter"):
         return None
-    entries = tables.entries(results, "return")
-    entries = entries[(entries["game"] == game) & np.isfinite(entries["value"])]
-    learners = [x for x in results.learners if (entries["learner"] == x).any()]
-    if len(learners) < 2 or not np.ptp(entries["value"]) > 0.0:
+    returns = entries(results, "return")
+    returns = returns[(returns["game"] == game) & np.isfinite(returns["value"])]
+    learners = [x for x in results.learners if (returns["learner"] == x).any()]
+    if len(learners) < 2 or not np.ptp(returns["value"]) > 0.0:
         return None
-    low, high = np.quantile(entries["value"], [0.005, 0.995])
+    low, high = np.quantile(returns["value"], [0.005, 0.995])
     levels = np.linspace(low, high, 101)
     figure, panel = _with_legend(len(learners), 2.2)
     for k, learner in enumerate(learners):
-        runs, units = _runs(entries[entries["learner"] == learner])
+        runs, units = _runs(returns[returns["learner"] == learner])
         look = _look(results, learner)
         ends = stats.profile_interval(runs, levels, units, reps=500)
         panel.fill_between(levels, *ends, color=look["color"], alpha=0.12, linewidth=0.0)
@@ -226,9 +229,9 @@ def performance_profiles(results: Results, game: str) -> Figure | None:
     return figure
 
 
-def _runs(entries: pd.DataFrame) -> tuple[list[Array], stats.Units]:
+def _runs(returns: pd.DataFrame) -> tuple[list[Array], stats.Units]:
     """Runs per task, and what is resampled of them."""
-    tasks = [group for _, group in entries.groupby(["game", "task"], sort=False)]
+    tasks = [group for _, group in returns.groupby(["game", "task"], sort=False)]
     pools = [task["pool"].iloc[0] for task in tasks]
     units = stats.Units(
         tuple(task["unit"].to_numpy(int) for task in tasks), tuple(pools), tuple(int(pool[1]) for pool in pools)
@@ -236,9 +239,11 @@ def _runs(entries: pd.DataFrame) -> tuple[list[Array], stats.Units]:
     return [task["value"].to_numpy(float) for task in tasks], units
 
 
-def _with_legend(entries: int, height: float) -> tuple[Figure, Axes]:
-    """A panel with room for a legend of so many entries on its right."""
-    figure = Figure(figsize=(PAGE if entries > 8 else COLUMN, max(height, 0.4 + 0.125 * entries)), layout="constrained")
+def _with_legend(num_lines: int, height: float) -> tuple[Figure, Axes]:
+    """A panel with room for a legend of so many lines on its right."""
+    figure = Figure(
+        figsize=(PAGE if num_lines > 8 else COLUMN, max(height, 0.4 + 0.125 * num_lines)), layout="constrained"
+    )
     return figure, figure.subplots()
 
 
@@ -247,7 +252,7 @@ def _with_legend(entries: int, height: float) -> tuple[Figure, Axes]:
 
 def cross_play(results: Results, game: str) -> Figure | None:
     """What each learner (row) returns against each opponent (column): means over seeds."""
-    if "return" not in tables.metric_names(results, "encounter"):
+    if "return" not in metric_names(results, "encounter"):
         return None
     built = tables.build(results, "return", game=game, spread="none", bold=False)
     if not built:
@@ -261,13 +266,13 @@ def adoption(results: Results, game: str) -> Figure | None:
     meta = metagame.analyse(results, game)
     if meta is None:
         return None
-    gain = metagame.meta_tables(meta)[1]
+    gain = meta_tables(meta)[1]
     axes = ("adopter", "everybody else")
     return _heat_map(gain.cells, gain.row_labels, gain.col_labels, axes, "gain in return per step", around_zero=True)
 
 
 def _heat_map(
-    cells: Sequence[Sequence[Cell]],
+    cells: Sequence[Sequence[Entry]],
     rows: Sequence[str],
     cols: Sequence[str],
     axes: tuple[str, str],
@@ -334,13 +339,13 @@ def _extend(values: Array, low: float, high: float) -> str:
 
 def aggregates(results: Results, game: str | None) -> Figure | None:
     """Aggregates of normalised returns with 95 % intervals, a row per learner, best first."""
-    if anchors.METRIC not in tables.metric_names(results, "encounter"):
+    if anchors.METRIC not in metric_names(results, "encounter"):
         return None
     try:
-        table = tables.leaderboard(results, game)
+        table = standings.leaderboard(results, game)
     except BadInput:  # no scale in this game
         return None
-    names = [name for name in tables.LEADERBOARD if name in table.col_labels]
+    names = [name for name in AGGREGATES if name in table.col_labels]
     num = len(table.row_labels)
     figure = Figure(figsize=(PAGE, 0.55 + 0.14 * num), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]

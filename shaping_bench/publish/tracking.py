@@ -26,7 +26,7 @@ import duckdb
 
 from shaping_bench.errors import BadInput, StoreError, unknown
 from shaping_bench.run.preparation import Preparation
-from shaping_bench.store import results
+from shaping_bench.store.results import Results, load
 
 MODES = ("offline", "online", "disabled")
 PROJECT = "shaping-bench"
@@ -89,10 +89,11 @@ class Tracker:
     def _is_encounter(self, key: str) -> bool:
         return json.loads((self.directory / "cells" / key / "cell.json").read_text())["kind"] == "encounter"
 
-    def finish(self, page: Path | None = None) -> None:
+    def finish(self, results: Results | None = None, page: Path | None = None) -> None:
         """Logs all stored cells that are not logged yet, and the report run.
 
         Args:
+          results: the directory's results where they are open already.
           page: the HTML page of the suite.
         """
         if self.mode == "disabled":
@@ -104,7 +105,7 @@ class Tracker:
         identity = json.dumps([self.suite, keys], sort_keys=True, default=str)
         report = hashlib.sha256(identity.encode()).hexdigest()[:24]
         if keys:
-            self._once(report, lambda: self._log_report(report, page))
+            self._once(report, lambda: self._log_report(report, results or load(self.directory), page))
 
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -164,7 +165,7 @@ class Tracker:
         run.summary.update({**final, "diverged": cell["diverged"], "seconds": cell["timings"], "costs": cell["costs"]})
         run.finish()
 
-    def _log_report(self, key: str, page: Path | None) -> None:
+    def _log_report(self, key: str, results: Results, page: Path | None) -> None:
         import wandb
 
         cells = {}
@@ -198,25 +199,25 @@ class Tracker:
         logged: dict[str, Any] = {"results": wandb.Table(columns=list(COLUMNS), data=rows)}
         if page is not None:
             logged["page"] = wandb.Html(page.read_text(), inject=False)
-        for title, rendered in self._comparisons().items():
+        for title, rendered in self._comparisons(results).items():
             logged[f"tables/{title}"] = rendered
         run.log(logged)
-        for artifact in self._artifacts(page):
+        for artifact in self._artifacts(results, page):
             run.log_artifact(artifact)
         run.summary.update({"cells": len(cells), "diverged": sum(cell["diverged"] for cell in cells.values())})
         run.finish()
 
-    def _comparisons(self) -> dict[str, Any]:
+    def _comparisons(self, results: Results) -> dict[str, Any]:
         """The suite's comparison tables, as panels, by title."""
         import wandb
 
+        from shaping_bench.analysis.entries import suite_metrics
         from shaping_bench.publish import tables
 
-        found = results.load(self.directory)
         panels = {}
-        for kind in dict.fromkeys(record["kind"] for record in found.records):
-            for metric in tables.suite_metrics(found, kind):
-                for table in tables.build(found, metric, kind=kind):
+        for kind in dict.fromkeys(record["kind"] for record in results.records):
+            for metric in suite_metrics(results, kind):
+                for table in tables.build(results, metric, kind=kind):
                     columns: list[str | int] = [f"{table.rows} / {table.cols}", *table.col_labels]
                     rows = zip(table.row_labels, table.cells, strict=True)
                     data = [[label, *(cell.text for cell in cells)] for label, cells in rows]
@@ -224,17 +225,17 @@ class Tracker:
                     panels[re.sub(r"[^\w .()=-]", "", table.title)] = wandb.Table(columns=columns, data=data)
         return panels
 
-    def _artifacts(self, page: Path | None) -> Iterator[Any]:
+    def _artifacts(self, results: Results, page: Path | None) -> Iterator[Any]:
         """The tables in every format and the page, as versioned files."""
         import wandb
 
         from shaping_bench.publish import tables
 
-        kept = wandb.Artifact(f"{self.suite['name']}-tables", type="tables")
+        written = wandb.Artifact(f"{self.suite['name']}-tables", type="tables")
         for fmt, suffix in (("md", "md"), ("latex", "tex"), ("csv", "csv"), ("json", "json")):
-            with kept.new_file(f"tables.{suffix}", encoding="utf-8") as file:
-                file.write(tables.table_command(self.directory, None, fmt))
-        yield kept
+            with written.new_file(f"tables.{suffix}", encoding="utf-8") as file:
+                file.write(tables.table_command(results, None, fmt))
+        yield written
         if page is not None:
             shown = wandb.Artifact(f"{self.suite['name']}-page", type="page")
             shown.add_file(str(page), "report.html")

@@ -257,6 +257,11 @@ def load(directory: Path | str) -> Results:
     return Results(directory, suite, tuple(sorted(records, key=order)))
 
 
+def opened(source: "Results | Path | str") -> Results:
+    """Results that are open already, or a directory that is opened now."""
+    return source if isinstance(source, Results) else load(source)
+
+
 def _listed(suite: Mapping[str, Any], key: str) -> list[Any]:
     """The suite's ``learners`` or ``opponents``, those of single games included."""
     entries = list(suite.get(key, []))

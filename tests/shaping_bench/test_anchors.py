@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from shaping_bench import games
+from shaping_bench.analysis.entries import entries
 from shaping_bench.errors import BadInput
 from shaping_bench.games.anchors import of_table
 from shaping_bench.games.base import Game
 from shaping_bench.metrics import anchors
 from shaping_bench.metrics.anchors import Scale, anchors_of
-from shaping_bench.publish import tables
+from shaping_bench.publish import standings, tables
 from shaping_bench.store import results as results_
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -167,7 +168,7 @@ def test_normalised_returns_are_returns_on_another_scale(directory):
     results = results_.load(directory)
     assert set(anchors.anchors_in(results)) == {"ipd", "pennies", "strange"}
     assert anchors.anchors_in(results)["strange"] is None
-    frame = tables.entries(results, anchors.METRIC)
+    frame = entries(results, anchors.METRIC)
     got = frame.groupby(["game", "learner", "opponent"])["value"].mean().to_dict()
     assert got == {
         ("ipd", "lola", "naive"): 1.0,
@@ -185,7 +186,7 @@ def test_normalised_returns_are_returns_on_another_scale(directory):
 
 
 def test_the_table_of_anchors(directory):
-    table = tables.anchor_table(results_.load(directory))
+    table = standings.anchor_table(results_.load(directory))
     assert table.row_labels == ("ipd", "pennies", "strange")
     ipd, pennies, strange = ([cell.mean for cell in row] for row in table.cells)
     assert table.col_labels == (

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from shaping_bench.analysis import metagame
+from shaping_bench.analysis.entries import entries
+from shaping_bench.analysis.leaderboard import AGGREGATES
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import figures, tables
+from shaping_bench.publish import figures, standings, tables
 from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -112,16 +114,16 @@ def test_profiles_fall_from_one_to_nothing(opened):
         assert heights[0] > 0.8
         assert heights[-1] < 0.2
     at = drawn["sos"].get_xdata()[50]
-    entries = tables.entries(opened, "return")
-    sos = entries[(entries["game"] == "ipd") & (entries["learner"] == "sos")].dropna(subset="value")
+    returns = entries(opened, "return")
+    sos = returns[(returns["game"] == "ipd") & (returns["learner"] == "sos")].dropna(subset="value")
     by_opponent = sos.assign(more=sos["value"] > at).groupby("opponent")["more"].mean()
     assert drawn["sos"].get_ydata()[50] == pytest.approx(by_opponent.mean())
 
 
 def test_aggregates_are_the_leaderboards(opened):
     figure = figures.aggregates(opened, "ipd")
-    board = tables.leaderboard(opened, "ipd")
-    assert [panel.get_title() for panel in figure.axes] == list(tables.LEADERBOARD)
+    board = standings.leaderboard(opened, "ipd")
+    assert [panel.get_title() for panel in figure.axes] == list(AGGREGATES)
     for panel in figure.axes:
         column = board.col_labels.index(panel.get_title())
         points = [line for line in panel.lines if line.get_marker() not in ("None", None, "")]

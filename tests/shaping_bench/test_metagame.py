@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from shaping_bench.analysis import metagame
+from shaping_bench.analysis import metagame, solvers
 from shaping_bench.errors import BadInput
+from shaping_bench.publish import metagame_tables
 from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -22,7 +23,7 @@ NAN = float("nan")
 
 
 def shares(payoffs):
-    return [x for x, _ in metagame.symmetric_equilibria(payoffs)[0]]
+    return [x for x, _ in solvers.symmetric_equilibria(payoffs)[0]]
 
 
 def same_set(first, second):
@@ -40,12 +41,12 @@ def test_equilibria_are_those_that_nashpy_finds(game):
 @pytest.mark.parametrize("game", ORACLES["games"], ids=lambda x: x["name"])
 def test_alpha_rank_is_that_of_open_spiel(game):
     for alpha, masses in game["alpha_rank"].items():
-        got = metagame.alpha_rank(game["payoffs"], float(alpha), ORACLES["population"])
+        got = solvers.alpha_rank(game["payoffs"], float(alpha), ORACLES["population"])
         # OpenSpiel's come from eigenvectors, which lose digits where selection is strong.
         assert masses is None or got == pytest.approx(masses, abs=1e-7)
     # OpenSpiel's limit lets losing mutants through with a chance of 1e-6; ties are never met here.
     if game["alpha_rank_infinite"] is not None:
-        assert metagame.alpha_rank(game["payoffs"]) == pytest.approx(game["alpha_rank_infinite"], abs=2e-3)
+        assert solvers.alpha_rank(game["payoffs"]) == pytest.approx(game["alpha_rank_infinite"], abs=2e-3)
 
 
 def test_the_oracles_were_asked():
@@ -60,32 +61,32 @@ def test_the_oracles_were_asked():
 def test_prisoners_dilemma():
     (x,) = shares(DILEMMA)
     assert x.tolist() == [0.0, 1.0]
-    assert metagame.pure_profiles(DILEMMA) == ()
-    assert metagame.alpha_rank(DILEMMA) == pytest.approx([0.0, 1.0])
-    assert metagame.gains(DILEMMA).tolist() == [[0.0, -1.0], [1.0, 0.0]]
-    assert metagame.exploitability(DILEMMA).tolist() == [1.0, -1.0]
+    assert solvers.pure_profiles(DILEMMA) == ()
+    assert solvers.alpha_rank(DILEMMA) == pytest.approx([0.0, 1.0])
+    assert solvers.gains(DILEMMA).tolist() == [[0.0, -1.0], [1.0, 0.0]]
+    assert solvers.exploitability(DILEMMA).tolist() == [1.0, -1.0]
 
 
 def test_hawk_dove_mixes_and_has_an_asymmetric_equilibrium():
     (x,) = shares(HAWK_DOVE)
     assert x == pytest.approx([2 / 3, 1 / 3])
-    assert metagame.pure_profiles(HAWK_DOVE) == ((0, 1),)
-    _, path = metagame.replicator(HAWK_DOVE, [[0.99, 0.01], [0.01, 0.99]])
+    assert solvers.pure_profiles(HAWK_DOVE) == ((0, 1),)
+    _, path = solvers.replicator(HAWK_DOVE, [[0.99, 0.01], [0.01, 0.99]])
     assert path[-1] == pytest.approx(np.array([[2 / 3, 1 / 3]] * 2), abs=1e-9)
     # One seat's hawk meets the other's dove: selection between populations ends there.
-    assert metagame.alpha_rank(HAWK_DOVE) == pytest.approx([0.5, 0.5])
+    assert solvers.alpha_rank(HAWK_DOVE) == pytest.approx([0.5, 0.5])
 
 
 def test_rock_paper_scissors_goes_round():
     (x,) = shares(ROCK_PAPER_SCISSORS)
     assert x == pytest.approx([1 / 3] * 3)
-    assert metagame.alpha_rank(ROCK_PAPER_SCISSORS) == pytest.approx([1 / 3] * 3)
-    times, path = metagame.replicator(ROCK_PAPER_SCISSORS, [[0.5, 0.3, 0.2]])
+    assert solvers.alpha_rank(ROCK_PAPER_SCISSORS) == pytest.approx([1 / 3] * 3)
+    times, path = solvers.replicator(ROCK_PAPER_SCISSORS, [[0.5, 0.3, 0.2]])
     # The product of the shares is conserved; the orbit is closed and does not come to rest.
     assert np.prod(path[:, 0], axis=1) == pytest.approx(0.03, rel=1e-3)
     assert np.ptp(path[times[:, 0] > 100, 0, 0]) > 0.2
     winners_gain_more = ROCK_PAPER_SCISSORS + (ROCK_PAPER_SCISSORS > 0)
-    _, path = metagame.replicator(winners_gain_more, [[0.98, 0.01, 0.01]])
+    _, path = solvers.replicator(winners_gain_more, [[0.98, 0.01, 0.01]])
     assert path[-1, 0] == pytest.approx([1 / 3] * 3, abs=1e-6)
 
 
@@ -94,7 +95,7 @@ def test_basins_of_a_coordination_game():
     assert same_set([x.shares for x in game.equilibria], [np.array([1.0, 0]), np.array([0, 1.0]), np.array([1, 2]) / 3])
     assert [x.rules for x in game.basins] == [(0,), (1,)]
     # Mixtures with more than a third of a end in a; four standard errors of a fraction of 256.
-    assert game.basins[0].fraction == pytest.approx(2 / 3, abs=4 * np.sqrt(2 / 9 / metagame.MIXTURES))
+    assert game.basins[0].fraction == pytest.approx(2 / 3, abs=4 * np.sqrt(2 / 9 / solvers.MIXTURES))
     assert [(x.start, x.settled, x.end.round(6).tolist()) for x in game.trajectories] == [
         ("uniform", True, [1.0, 0.0]),
         ("a", True, [1.0, 0.0]),
@@ -107,7 +108,7 @@ def test_replicator_dynamics_agree_with_an_adaptive_solver():
     for scale in (0.01, 1.0, 300.0):
         payoffs = scale * rng.normal(size=(4, 4))
         start = rng.dirichlet(np.ones(4))
-        times, path = metagame.replicator(payoffs, start[None])
+        times, path = solvers.replicator(payoffs, start[None])
         early = times[:, 0] < 30.0 / scale
         assert early.sum() > 15
 
@@ -149,7 +150,7 @@ def test_a_continuum_of_equilibria_shows_a_point(payoffs):
     found = shares(payoffs)
     assert found
     assert all(is_equilibrium(payoffs, x) for x in found)
-    assert metagame.alpha_rank(payoffs).sum() == pytest.approx(1.0)
+    assert solvers.alpha_rank(payoffs).sum() == pytest.approx(1.0)
 
 
 def test_the_segment_without_corners_is_found():
@@ -159,10 +160,10 @@ def test_the_segment_without_corners_is_found():
 
 def test_many_rules_are_searched_as_far_as_allowed():
     payoffs = np.eye(8)
-    every, complete = metagame.symmetric_equilibria(payoffs)
+    every, complete = solvers.symmetric_equilibria(payoffs)
     assert complete
     assert len(every) == 2**8 - 1
-    few, complete = metagame.symmetric_equilibria(payoffs, max_supports=8 + 28)
+    few, complete = solvers.symmetric_equilibria(payoffs, max_supports=8 + 28)
     assert not complete
     assert len(few) == 8 + 28
 
@@ -179,11 +180,11 @@ def test_what_does_not_matter(seed):
     shifted = 3.0 * payoffs + rng.normal(size=5)
     assert same_set(shares(payoffs), [x[np.argsort(order)] for x in shares(renamed)])
     assert same_set(shares(payoffs), shares(shifted))
-    rank = metagame.alpha_rank(payoffs)
-    assert metagame.alpha_rank(renamed) == pytest.approx(rank[order])
-    assert metagame.alpha_rank(shifted) == pytest.approx(rank)
-    assert metagame.alpha_rank(3.0 * payoffs, alpha=0.2) == pytest.approx(metagame.alpha_rank(payoffs, alpha=0.6))
-    assert metagame.alpha_rank(np.stack([payoffs, renamed])) == pytest.approx(np.stack([rank, rank[order]]))
+    rank = solvers.alpha_rank(payoffs)
+    assert solvers.alpha_rank(renamed) == pytest.approx(rank[order])
+    assert solvers.alpha_rank(shifted) == pytest.approx(rank)
+    assert solvers.alpha_rank(3.0 * payoffs, alpha=0.2) == pytest.approx(solvers.alpha_rank(payoffs, alpha=0.6))
+    assert solvers.alpha_rank(np.stack([payoffs, renamed])) == pytest.approx(np.stack([rank, rank[order]]))
 
 
 def test_selection_from_none_to_strong():
@@ -191,8 +192,8 @@ def test_selection_from_none_to_strong():
     assert game.alpha_sweep[0] == pytest.approx([0.5, 0.5], abs=0.1)
     assert (np.diff(game.alpha_sweep[:, 1]) >= -1e-12).all()
     assert game.alpha_sweep[-1] == pytest.approx(game.alpha_rank)
-    assert metagame.alpha_rank(DILEMMA, alpha=0.0) == pytest.approx([0.5, 0.5])
-    assert metagame.alpha_rank(DILEMMA, alpha=1e9) == pytest.approx([0.0, 1.0])
+    assert solvers.alpha_rank(DILEMMA, alpha=0.0) == pytest.approx([0.5, 0.5])
+    assert solvers.alpha_rank(DILEMMA, alpha=1e9) == pytest.approx([0.0, 1.0])
 
 
 # --- training seeds -----------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_diverged_seeds_are_counted_and_enter_nothing():
     assert game.payoffs.tolist() == DILEMMA.tolist()
     assert game.diverged.tolist() == [[0, 0], [2, 0]]
     assert np.isfinite(game.payoff_ci).all()
-    (strategies, gains, *_) = metagame.meta_tables(game)
+    (strategies, gains, *_) = metagame_tables.meta_tables(game)
     assert gains.cells[1][0].text == "1.00 [1.00, 1.00] (n=4/6)"
     assert gains.cells[1][0].diverged == 2
     assert "the others enter no number" in strategies.note
@@ -321,7 +322,7 @@ def test_games_without_a_meta_game(tmp_path):
     with pytest.raises(BadInput, match="game is 'idp', which is unknown; did you mean 'ipd'"):
         metagame.analyse(opened, "idp")
     with pytest.raises(BadInput, match=r"no meta-game of public-goods, ipd; allowed: two-player games"):
-        metagame.meta_game_command(tmp_path)
+        metagame_tables.meta_game_command(tmp_path)
 
 
 def prepare(directory, label, count):
@@ -355,7 +356,7 @@ def test_seeds_that_share_preparations_are_resampled_together(tmp_path):
 
 def test_the_command_prints_the_same_digits_in_every_format(tmp_path):
     write_tournament(tmp_path)
-    tables = json.loads(metagame.meta_game_command(tmp_path, "ipd", "json"))
+    tables = json.loads(metagame_tables.meta_game_command(tmp_path, "ipd", "json"))
     assert [x["title"] for x in tables] == [
         "ipd: rules as strategies",
         "ipd: gain of adopting",
@@ -366,8 +367,8 @@ def test_the_command_prints_the_same_digits_in_every_format(tmp_path):
     assert tables[1]["cells"][2][0]["text"] == "20.00 [20.00, 20.00]"
     assert tables[4]["row_labels"] == ["1 (pure)"]
     for fmt in ("md", "csv", "html"):
-        written = metagame.meta_game_command(tmp_path, "ipd", fmt)
+        written = metagame_tables.meta_game_command(tmp_path, "ipd", fmt)
         texts = {cell["text"] for table in tables for row in table["cells"] for cell in row}
         assert all(text in written for text in texts), fmt
     with pytest.raises(BadInput, match="format is 'pdf'"):
-        metagame.meta_game_command(tmp_path, None, "pdf")
+        metagame_tables.meta_game_command(tmp_path, None, "pdf")

@@ -14,11 +14,12 @@ import pytest
 
 from shaping_bench.analysis import sweeps
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import report, tables
+from shaping_bench.publish import report, standings, tables
 from shaping_bench.publish.report import drawing, episodes, leaderboard, verdicts
 from shaping_bench.publish.report import page as page_
 from shaping_bench.publish.report.markup import Addresses
 from shaping_bench.publish.report.page import MAX_POINTS, robustness
+from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store import results as results_
 from tests.shaping_bench.page_results import FRAMES, LEARNERS, NAN, PAPERS, VERDICTS, write_page_results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
@@ -137,8 +138,8 @@ def test_accessible_names(structure):
 def test_page_has_the_tables_digits(page, results):
     addresses = Addresses(results)
     for kind in ("encounter", "league"):
-        for table in tables.build(results, "return", kind):
-            assert tables.html_table(table, addresses.entry) in page
+        for table in tables.build(results, "return", kind=kind):
+            assert html_table(table, addresses.entry) in page
 
 
 def test_heat_map_has_the_tables_means_and_links_to_their_cells(page, results):
@@ -176,7 +177,7 @@ def test_leaderboard_has_the_tables_digits_best_first(page, results):
         (row,) = [r for x, r in zip(expected.row_labels, expected.cells, strict=True) if x == html.unescape(label)]
         played = sum(cell.n > 0 for cell in row)
         assert shown[2:6] == [f"{played} of {len(row)}", *(cell.text for cell in row)]
-    aggregates = tables.leaderboard(results)
+    aggregates = standings.leaderboard(results)
     assert [html.unescape(label) for _, _, label, _ in rows] == list(aggregates.row_labels)
     shown = [re.search(r"<td[^>]*>(.*?)</td>", entries)[1] for *_, entries in rows]
     assert [re.sub(r"<[^>]*>", "", x) for x in shown] == [row[0].text for row in aggregates.cells]

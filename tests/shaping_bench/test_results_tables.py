@@ -14,8 +14,11 @@ import pytest
 
 from shaping_bench import cli
 from shaping_bench.analysis import stats
+from shaping_bench.analysis.entries import entries
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import tables
+from shaping_bench.publish import model, tables
+from shaping_bench.publish import standings as boards
+from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store import results as results_
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -168,7 +171,7 @@ def test_one_stored_encounter_gives_both_entries(loaded):
     assert entry(table, "naive", "lola").text == "-2.00 ± 1.00"
     assert entry(table, "lola", "naive").text == "-1.00 ± 0.50"
     assert entry(table, "all-d", "lola").text == "-1.00 ± 0.00"
-    assert entry(table, "all-d", "all-d") == tables.Cell(tables.ABSENT)
+    assert entry(table, "all-d", "all-d") == model.Entry(model.ABSENT)
 
 
 def test_self_play_pools_the_seats_of_a_seed(loaded):
@@ -208,10 +211,10 @@ def test_a_missing_value_is_no_divergence(tmp_path):
 def test_all_diverged_has_no_number(tmp_path):
     write_suite(tmp_path, ["ipd"], ["naive"])
     write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[NAN, NAN]] * 2})
-    for spread in tables.SPREADS:
+    for spread in model.SPREADS:
         (table,) = tables.build(results_.load(tmp_path), "return", spread=spread)
         cell = table.cells[0][0]
-        assert (cell.text, cell.mean, cell.ci, cell.n, cell.diverged) == (f"{tables.ABSENT} (n=0/2)", None, None, 0, 2)
+        assert (cell.text, cell.mean, cell.ci, cell.n, cell.diverged) == (f"{model.ABSENT} (n=0/2)", None, None, 0, 2)
         assert json.loads(tables.render([table], "json"))[0]["cells"][0][0]["mean"] is None
 
 
@@ -265,7 +268,7 @@ def test_league_is_apart(loaded):
 
 
 def test_robustness_and_influence_by_hand(loaded):
-    frame = tables.entries(loaded, "robustness_worst")
+    frame = entries(loaded, "robustness_worst")
     chosen = frame[(frame["game"] == "ipd") & (frame["learner"] == "lola")]
     assert list(chosen["value"]) == [-2.5] * 3  # against all-d
     (table,) = tables.build(loaded, "robustness_mean", game="ipd")
@@ -311,15 +314,15 @@ def test_every_entry_names_the_cells_it_comes_from(loaded):
 def test_entries_link_where_there_is_something_to_link_to(loaded):
     (table,) = tables.build(loaded, "return", game="ipd")
     aim = entry(table, "lola", "all-d")
-    text = tables.html_table(table, lambda hashes: "#a&b" if hashes == aim.hashes else None)
+    text = html_table(table, lambda hashes: "#a&b" if hashes == aim.hashes else None)
     assert text.count("<a ") == 2  # the encounter's two sides
     assert aim.best  # with three seeds nothing is told apart
     assert f'<a href="#a&amp;b"><strong>{aim.text}</strong></a>' in text
-    assert "<a " not in tables.html_table(table)
+    assert "<a " not in html_table(table)
 
 
 def test_summary(loaded):
-    table = tables.summary(loaded, ["return", "cooperation"])
+    table = boards.summary(loaded, ["return", "cooperation"])
     assert set(table.row_labels) == {"naive", "lola"}
     assert entry(table, "lola", "access").text == "gradients"
     assert entry(table, "lola", "preparation").text == "none"
@@ -537,7 +540,7 @@ def standings(tmp_path_factory):
 
 
 def test_the_leaderboard_by_hand(standings):
-    table = tables.leaderboard(standings)
+    table = boards.leaderboard(standings)
     assert set(table.row_labels) == {"lola", "naive", "mfos"}
     # (return + 1.5) / 0.5 on ipd, the return on imp; spreads cancel, those of ipd counting twice.
     assert entry(table, "naive", "mean").mean == pytest.approx(np.mean([-1.0, -0.5, -1.0, -0.5]))
@@ -564,20 +567,20 @@ def test_the_leaderboard_by_hand(standings):
 
 
 def test_leaderboards_of_one_game_and_their_ranks(standings):
-    table = tables.leaderboard(standings, "imp")
+    table = boards.leaderboard(standings, "imp")
     assert table.title == "imp: leaderboard"
     assert table.row_labels == ("lola", "naive")
-    ranks = tables.rank_table(standings, "ipd")
+    ranks = boards.rank_table(standings, "ipd")
     assert ranks.title == "ipd: ranks"
     shares = {x: [cell.mean or 0.0 for cell in row] for x, row in zip(ranks.row_labels, ranks.cells, strict=True)}
     assert sum(shares["naive"]) == pytest.approx(1.0)
     assert shares["mfos"] == pytest.approx([0.75, 0.25, 0.0])
     assert shares["naive"] == pytest.approx([0.0, 1 / 3, 2 / 3])  # last but against mfos, whom only lola met too
-    improvement = tables.improvement_table(standings, "ipd")
+    improvement = boards.improvement_table(standings, "ipd")
     forth, back = entry(improvement, "mfos", "naive"), entry(improvement, "naive", "mfos")
     assert forth.mean == pytest.approx(1 - back.mean)
     assert forth.ci == pytest.approx((1 - back.ci[1], 1 - back.ci[0]))
-    assert (forth.n, entry(improvement, "lola", "lola")) == (2, tables.Cell(tables.ABSENT))
+    assert (forth.n, entry(improvement, "lola", "lola")) == (2, model.Entry(model.ABSENT))
 
 
 def test_leaderboards_need_a_scale(standings, loaded):
@@ -588,7 +591,7 @@ def test_leaderboards_need_a_scale(standings, loaded):
         (standings, (None, "league"), "leagues: no return that can be normalised"),
     ):
         with pytest.raises(BadInput, match=message):
-            tables.leaderboard(results, *arguments)
+            boards.leaderboard(results, *arguments)
 
 
 # --- formats ------------------------------------------------------------------------------
@@ -607,7 +610,7 @@ def bold(table):
 @pytest.fixture(scope="module", params=["std", "se", "ci", "none"])
 def several(loaded, request):
     made = tables.build(loaded, ["return", "cooperation"], spread=request.param, show_n=request.param == "se")
-    return [*made, tables.summary(loaded, spread=request.param)]
+    return [*made, boards.summary(loaded, spread=request.param)]
 
 
 def test_markdown_parses_back(several):
@@ -648,7 +651,7 @@ def test_wide_latex_tables_go_on_below(contest):
 def plain_latex(text):
     for written, meant in ((r"\pm", "±"), (r"\_", "_"), (r"\%", "%"), (r"\&", "&"), ("$", "")):
         text = text.replace(written, meant)
-    return tables.ABSENT + text[2:] if text.startswith("--") else text
+    return model.ABSENT + text[2:] if text.startswith("--") else text
 
 
 def test_csv_parses_back_with_the_texts_digits(several):
@@ -723,11 +726,11 @@ def nasty_tables(tmp_path):
         *tables.build(results, "return"),
         *tables.build(results, "return", spread="ci"),
         *tables.build(results, "return", spread="se", statistic="iqm", show_n=True),
-        tables.leaderboard(results),
-        tables.rank_table(results),
-        tables.improvement_table(results),
-        tables.anchor_table(results),
-        tables.summary(results),
+        boards.leaderboard(results),
+        boards.rank_table(results),
+        boards.improvement_table(results),
+        boards.anchor_table(results),
+        boards.summary(results),
     ]
 
 

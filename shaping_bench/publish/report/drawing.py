@@ -15,8 +15,9 @@ import matplotlib.ticker
 import numpy as np
 from numpy.typing import NDArray
 
+from shaping_bench.publish.digits import significant
+from shaping_bench.publish.model import Table
 from shaping_bench.publish.report.markup import breakable, escape, region
-from shaping_bench.publish.tables import Table
 
 Array = NDArray[np.float64]
 
@@ -97,8 +98,7 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _tick(x: float) -> str:
-    text = f"{x:.3g}"
-    return (text if text != "-0" else "0").replace("-", "\N{MINUS SIGN}")
+    return significant(x, 3)
 
 
 def _px(x: float) -> str:
@@ -264,7 +264,7 @@ def heat_map(
 
     Args:
       low_high: values of the darkest and of the lightest; by default the table's range.
-      link: see :func:`shaping_bench.publish.tables.html_table`.
+      link: see :func:`shaping_bench.publish.writers.html.html_table`.
       row_identity: from a row's label to its identifier.
     """
     means = [cell.mean for row in table.cells for cell in row if cell.mean is not None]

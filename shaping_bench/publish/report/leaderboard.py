@@ -8,10 +8,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from shaping_bench.analysis.compare import LEVEL
+from shaping_bench.analysis.entries import COSTS, entries, metric_names, suite_metrics
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import tables
+from shaping_bench.publish import standings, tables
+from shaping_bench.publish.model import ABSENT, Entry, Table, count
 from shaping_bench.publish.report.markup import Addresses, breakable, details, escape, region
-from shaping_bench.publish.tables import ABSENT, Cell, html_table
+from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -21,7 +24,7 @@ ACCESS = ("actions", "rewards", "gradients", "simulator")
 PREPARATION_BUDGETS = {"0": "none", "60": "up to a minute", "600": "up to ten minutes", "3600": "up to an hour"}
 """Choices of the filter by seconds of preparation."""
 
-BOLD = f"Bold: the best of the column, and all that its runs do not tell apart from it at the level {tables.LEVEL}."
+BOLD = f"Bold: the best of the column, and all that its runs do not tell apart from it at the level {LEVEL}."
 
 _KNOWN_METRICS = {
     "return": "return",
@@ -36,19 +39,19 @@ class _Column:
     """One column, with a cell per learner; ``best`` is the end from which sorting begins."""
 
     name: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Entry]
     best: Literal["higher", "lower", "text"] = "higher"
     bar: bool = False
-    link: Callable[[str, Cell], str | None] | None = None
+    link: Callable[[str, Entry], str | None] | None = None
     values: Mapping[str, float] | None = None
     """What is sorted by, where that is not the cell's mean."""
 
 
 def leaderboard(results: Results, addresses: Addresses) -> str:
     """Filters and tables; empty if nobody has learnt here."""
-    if "return" not in tables.metric_names(results, "encounter"):
+    if "return" not in metric_names(results, "encounter"):
         return ""
-    summary = _by_label(tables.summary(results))
+    summary = _by_label(standings.summary(results))
     learners = tuple(x for x in results.learners or results.labels if x in summary)
     about, costs = _about(results, summary, learners)
     boards = []
@@ -63,15 +66,15 @@ def leaderboard(results: Results, addresses: Addresses) -> str:
         parts.append(_board(results, f"board-{k}", game, title, columns, learners))
     aggregates = _aggregates(results)
     if aggregates is not None:
-        explained = f"{html_table(aggregates)}\n{html_table(tables.anchor_table(results))}"
+        explained = f"{html_table(aggregates)}\n{html_table(standings.anchor_table(results))}"
         parts.append(details("More aggregates, and what the normalised scale is made of", explained))
     return "\n".join(parts)
 
 
-def _aggregates(results: Results) -> tables.Table | None:
+def _aggregates(results: Results) -> Table | None:
     """Aggregates of normalised returns; None where no game has a scale."""
     try:
-        return tables.leaderboard(results)
+        return standings.leaderboard(results)
     except BadInput:
         return None
 
@@ -79,14 +82,14 @@ def _aggregates(results: Results) -> tables.Table | None:
 @results_.kept
 def one_table(
     results: Results, metric: str, cols: str = "opponent", game: str | None = None, kind: str = "encounter"
-) -> tables.Table | None:
+) -> Table | None:
     """A metric's table with learners as rows, of one game where ``cols`` is not the game; None where it has none."""
-    frame = tables.entries(results, metric, kind).assign(metric=metric)
+    frame = entries(results, metric, kind).assign(metric=metric)
     if game is not None:
         frame = frame[frame["game"] == game]
     # One learner is the best of all in a way that says nothing.
     bold = len(results.learners) > 1
-    return tables.tabulated(results, frame, kind, "learner", cols, bold=bold)[0] if len(frame) else None
+    return tables.tabulated(results, frame, kind=kind, rows="learner", cols=cols, bold=bold)[0] if len(frame) else None
 
 
 def preparation_seconds(results: Results) -> dict[str, float]:
@@ -99,7 +102,7 @@ def preparation_seconds(results: Results) -> dict[str, float]:
     return {label: sum(seconds.values()) for label, seconds in spent.items()}
 
 
-def _by_label(table: tables.Table | None) -> dict[str, dict[str, Cell]]:
+def _by_label(table: Table | None) -> dict[str, dict[str, Entry]]:
     """Row label to column label to cell."""
     return (
         {}
@@ -111,14 +114,14 @@ def _by_label(table: tables.Table | None) -> dict[str, dict[str, Cell]]:
     )
 
 
-def _column(grid: Mapping[str, Mapping[str, Cell]], name: str) -> dict[str, Cell]:
+def _column(grid: Mapping[str, Mapping[str, Entry]], name: str) -> dict[str, Entry]:
     return {label: row[name] for label, row in grid.items() if name in row}
 
 
-def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mapping[str, Cell]]) -> list[_Column]:
+def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mapping[str, Entry]]) -> list[_Column]:
     """Aggregates over games, and the mean return over all opponents of each game."""
 
-    def everything(label: str, cell: Cell) -> str:
+    def everything(label: str, cell: Entry) -> str:
         return addresses.learner(label)
 
     aggregates = _aggregates(results)
@@ -145,27 +148,27 @@ def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mappi
     return [x for x in columns if x.cells]
 
 
-def _of_all(games: Cell, results: Results) -> Cell:
+def _of_all(games: Entry, results: Results) -> Entry:
     return dataclasses.replace(games, text=f"{games.text} of {len(results.games)}")
 
 
 def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]:
     """Rank, mean, worst, self-play and what else the suite measures in one game."""
-    known = tables.metric_names(results, "encounter")
-    if game not in set(tables.entries(results, "return")["game"]):
+    known = metric_names(results, "encounter")
+    if game not in set(entries(results, "return")["game"]):
         return []
 
-    def by_metric(name: str) -> dict[str, Cell]:
+    def by_metric(name: str) -> dict[str, Entry]:
         return _column(_by_label(one_table(results, name, "metric", game)), name)
 
-    def row(label: str, cell: Cell) -> str:
+    def row(label: str, cell: Entry) -> str:
         return addresses.row(game, label)
 
     mean = by_metric("robustness_mean")
     order = sorted(
         (x for x in mean if x in results.learners), key=lambda x: -(m if (m := mean[x].mean) is not None else -1e300)
     )
-    ranks = {x: Cell(str(k + 1), mean=float(k + 1), n=1, runs=1) for k, x in enumerate(order)}
+    ranks = {x: count(k + 1) for k, x in enumerate(order)}
     columns = [
         _Column("rank", ranks, best="lower", link=row),
         _Column("mean over all met", mean, bar=True, link=row),
@@ -178,8 +181,8 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
     )
     from shaping_bench.metrics.definitions import definition
 
-    asked = [*tables.suite_metrics(results, "encounter"), "influence"]
-    for name in dict.fromkeys(x for x in asked if x in known and x not in _KNOWN_METRICS and x not in tables.COSTS):
+    asked = [*suite_metrics(results, "encounter"), "influence"]
+    for name in dict.fromkeys(x for x in asked if x in known and x not in _KNOWN_METRICS and x not in COSTS):
         cells = by_metric(name)
         if any(cell.mean is not None for cell in cells.values()):
             direction = definition(name).direction
@@ -191,12 +194,12 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
 
 
 def _about(
-    results: Results, summary: Mapping[str, Mapping[str, Cell]], learners: Sequence[str]
+    results: Results, summary: Mapping[str, Mapping[str, Entry]], learners: Sequence[str]
 ) -> tuple[list[_Column], list[_Column]]:
     """What a learner may see and what it spent before; and what an update costs it."""
     seconds = preparation_seconds(results)
     texts = {
-        x: Cell(_duration(seconds[x]) if x in seconds else _column(summary, "preparation")[x].text) for x in learners
+        x: Entry(_duration(seconds[x]) if x in seconds else _column(summary, "preparation")[x].text) for x in learners
     }
     levels = {x: float(_level(results, x)) for x in learners}
     spent = {x: seconds.get(x, 0.0) for x in learners}
@@ -260,16 +263,16 @@ def _board(
 
     # A column that says the same of everybody says nothing.
     shown = [
-        c for k, c in enumerate(columns) if k < 2 or len({(c.cells.get(x) or Cell(ABSENT)).text for x in present}) > 1
+        c for k, c in enumerate(columns) if k < 2 or len({(c.cells.get(x) or Entry(ABSENT)).text for x in present}) > 1
     ]
     head = "".join(f'<th scope="col" data-best="{c.best}">{breakable(c.name)}</th>' for c in shown)
     lines = []
     for label in sorted(present, key=place):
-        entries = "".join(_entry(column, label, present) for column in shown)
+        cells = "".join(_entry(column, label, present) for column in shown)
         access = str(results.played[label].get("access", ""))
         lines.append(
             f'<tr data-access="{escape(access)}" data-preparation="{seconds.get(label, 0.0):g}">'
-            f'<th scope="row" data-value="{results.rank("learner", label)}">{breakable(label)}</th>{entries}</tr>'
+            f'<th scope="row" data-value="{results.rank("learner", label)}">{breakable(label)}</th>{cells}</tr>'
         )
     what = (
         "Best first by the interquartile mean of normalised returns (0 is random play, 1 the social optimum), with "

@@ -17,17 +17,20 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from shaping_bench.analysis import metagame, stats, sweeps
+from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, entries, metric_names, suite_metrics
 from shaping_bench.claims.files import papers
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import tables
+from shaping_bench.publish import digits, standings, tables
+from shaping_bench.publish.metagame_tables import meta_tables
+from shaping_bench.publish.model import ABSENT, Table
 from shaping_bench.publish.report import drawing
 from shaping_bench.publish.report.drawing import STATES, Line
 from shaping_bench.publish.report.episodes import player
 from shaping_bench.publish.report.leaderboard import BOLD, leaderboard, one_table
 from shaping_bench.publish.report.markup import Addresses, details, escape, facts, meeting, plural, region
 from shaping_bench.publish.report.verdicts import published_numbers
-from shaping_bench.publish.tables import ABSENT, Table, html_table
+from shaping_bench.publish.writers.html import html_table
 from shaping_bench.spec import registry
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
@@ -44,18 +47,18 @@ SHORT = {"claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "
 """Sections' names in the contents, which stay in sight."""
 
 
-def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
+def write_report(source: Results | Path | str, out: Path | str | None = None) -> Path:
     """Writes the page of a results directory.
 
     Args:
-      directory: a results directory.
-      out: the file; ``directory/report.html`` by default.
+      source: a results directory, opened or by its path.
+      out: the file; ``report.html`` in that directory by default.
 
     Raises:
       BadInput: no results there, or the file cannot be written.
     """
-    results = results_.load(directory)
-    path = Path(out) if out is not None else Path(directory) / "report.html"
+    results = results_.opened(source)
+    path = Path(out) if out is not None else results.directory / "report.html"
     page = render_page(results)
     try:
         path.write_text(page, encoding="utf-8")
@@ -135,7 +138,7 @@ def _standing(results: Results, addresses: Addresses) -> str:
     parts = [leaderboard(results, addresses)]
     if len(results.learners) > 1:
         try:
-            improvement = tables.improvement_table(results)
+            improvement = standings.improvement_table(results)
         except BadInput:  # no game whose returns can be normalised
             return "\n".join(parts)
         note = (
@@ -217,8 +220,8 @@ def _told(results: Results, game: str) -> str:
 
 
 def _tables_of(results: Results, game: str, kind: str) -> list[Table]:
-    known = tables.metric_names(results, kind)
-    names = tables.suite_metrics(results, kind) if known else []
+    known = metric_names(results, kind)
+    names = suite_metrics(results, kind) if known else []
     if kind == "league":
         names = list(dict.fromkeys([*names, *(x for x in ("exploitability",) if x in known)]))
     made = [one_table(results, name, "opponent", game, kind) for name in names]
@@ -321,9 +324,9 @@ def _sweep_panel(found: sweeps.Series, limits: tuple[float, float]) -> str:
 
 def _profiles(results: Results, game: str) -> str:
     """Performance profiles: fraction of runs, over all opponents, that return more than a threshold."""
-    if "return" not in tables.metric_names(results, "encounter"):
+    if "return" not in metric_names(results, "encounter"):
         return ""
-    returns = tables.entries(results, "return")
+    returns = entries(results, "return")
     returns = returns[(returns["game"] == game) & returns["learner"].isin(results.learners)]
     runs = {
         learner: stats.strata(group.pivot(index="seed", columns="opponent", values="value").to_numpy())
@@ -355,7 +358,7 @@ def _meta_game(results: Results, addresses: Addresses, game: str) -> str:
     meta = metagame.analyse(results, game)
     if meta is None:
         return ""
-    strategies, gain, *others = metagame.meta_tables(meta)
+    strategies, gain, *others = meta_tables(meta)
     brief = "Row: the rule of a single adopter; column: the rule of everybody else; what the adopter returns more."
     return "\n".join(
         [
@@ -381,12 +384,12 @@ def _advice(meta: metagame.MetaGame) -> list[str]:
     said = []
     for i, rule in enumerate(meta.rules):
         k = int(meta.exploiter[i])
-        low, high = meta.gain_ci[k, i]
+        low, high = map(digits.signed, meta.gain_ci[k, i])
         if rule == "naive" or (i == 0 and "naive" not in meta.rules):
             change = "most of all here" if meta.gain[k, i] > 0 else "still the most here"
             said.append(
                 f"Where everybody plays {escape(rule)}, a single adopter of {escape(meta.rules[k])} gains "
-                f"{_signed(meta.gain[k, i])} per step (95 % interval {_signed(low)} to {_signed(high)}), {change}."
+                f"{digits.signed(meta.gain[k, i])} per step (95 % interval {low} to {high}), {change}."
             )
     pure = [meta.rules[int(x.shares.argmax())] for x in meta.equilibria if (x.shares > 0).sum() == 1]
     if pure:
@@ -399,17 +402,13 @@ def _advice(meta: metagame.MetaGame) -> list[str]:
     return said
 
 
-def _signed(x: float) -> str:
-    return f"{x:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
 # --- policies -----------------------------------------------------------------------------
 
 
 def _policies(results: Results, game: str) -> str:
     """Final memory-one policies: every seed's, and the table of their means."""
-    names = [f"cooperation_{s}" for s in STATES if f"cooperation_{s}" in tables.metric_names(results, "encounter")]
-    frames = [tables.entries(results, name).assign(metric=name.removeprefix("cooperation_")) for name in names]
+    names = [f"cooperation_{s}" for s in STATES if f"cooperation_{s}" in metric_names(results, "encounter")]
+    frames = [entries(results, name).assign(metric=name.removeprefix("cooperation_")) for name in names]
     if not frames:
         return ""
     frame = pd.concat(frames, ignore_index=True)
@@ -418,7 +417,7 @@ def _policies(results: Results, game: str) -> str:
     where, frame = ("in self-play", own) if len(own) else ("averaged over opponents", frame)
     if frame.empty:
         return ""
-    (table,) = tables.tabulated(results, frame, "encounter", "learner", "metric")
+    (table,) = tables.tabulated(results, frame, kind="encounter", rows="learner", cols="metric")
     parts = [
         "<h3>Policies</h3>",
         "<p>The probability of the first action (cooperate, heads) at the start and after each outcome of the last "
@@ -544,11 +543,11 @@ def _distinct(column: pd.Series) -> str:
 def _costs(results: Results) -> str:
     addresses = Addresses(results)
     parts = ["<p>Per cell, all seeds together, averaged over opponents; seconds are those of the compiled program.</p>"]
-    for metric in tables.COSTS:
-        frame = tables.entries(results, metric).assign(metric=metric)
+    for metric in COSTS:
+        frame = entries(results, metric).assign(metric=metric)
         if len(frame) and frame["value"].any():
-            made = tables.tabulated(results, frame, "encounter", "learner", "game", spread="none")
-            parts += [html_table(x, addresses.average) for x in made]
+            spent = tables.tabulated(results, frame, kind="encounter", rows="learner", cols="game", spread="none")
+            parts += [html_table(x, addresses.average) for x in spent]
     return "\n".join(parts)
 
 
@@ -601,8 +600,8 @@ def _metrics(results: Results) -> str:
     """Formula, unit and source of the metrics on this page."""
     from shaping_bench.metrics.definitions import definition
 
-    shown = [*tables.suite_metrics(results, "encounter"), *tables.SUITE_METRICS, *tables.COSTS]
-    shown += [x for x in ("exploitability",) if x in tables.metric_names(results, "league")]
+    shown = [*suite_metrics(results, "encounter"), *SUITE_METRICS, *COSTS]
+    shown += [x for x in ("exploitability",) if x in metric_names(results, "league")]
     told = {}
     for name in dict.fromkeys(shown):
         d = definition(name)
@@ -650,7 +649,7 @@ def _configuration(record: Mapping[str, Any]) -> str:
         prepared = learner.get("preparation")
         told[f"Player {k + 1}"] = (
             f"{escape(learner['label'])}: {_numbers(learner)}; access: {escape(learner.get('access', ABSENT))}"
-            + (f"; prepared before: {escape(tables.preparation_cost([prepared]))}" if prepared else "")
+            + (f"; prepared before: {escape(digits.preparation_cost([prepared]))}" if prepared else "")
         )
     protocol = {"seeds": "seeds", "seed": "base seed", "steps": "updates", "record_every": "recorded every",
                 "precision": "precision"}  # fmt: skip

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shaping_bench.publish.digits import significant
 from shaping_bench.publish.report.markup import details, escape, plural, region
 
 _MARKS = {"reproduced": "✓ reproduced", "missed": "✗ missed"}
@@ -84,4 +85,4 @@ def _how(row: Mapping[str, Any]) -> str:
 def _number(x: object, digits: int) -> str:
     if not isinstance(x, int | float) or not math.isfinite(x):
         return "\N{EN DASH}"
-    return f"{x:.{digits}g}".replace("-", "\N{MINUS SIGN}", 1) if x < 0 else f"{x:.{digits}g}"
+    return significant(x, digits)

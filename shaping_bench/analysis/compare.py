@@ -1,0 +1,86 @@
+"""Which learners are the best, and which are not told apart from them: the bold entries of tables."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from shaping_bench.analysis import stats
+from shaping_bench.analysis.entries import Sample
+
+LEVEL = 0.05
+"""Level of the tests behind bold entries, after correction for their number."""
+
+MANY = 100
+"""Runs from which on a quarter of the exchanges has to do for statistics that go by the runs' order."""
+
+FEW = 6
+"""Units with which an exchange test can reach that level. Fewer preparations cannot be told apart as
+such, and a test that never rejects says nothing: their seeds are then compared one by one."""
+
+
+def best(
+    samples: Sequence[Sample | None],
+    statistic: stats.Statistic,
+    direction: str,
+    shown: Callable[[float], str],
+) -> list[bool]:
+    """The best sample, and those that its runs do not tell apart from it.
+
+    Every other one is compared with the best by an exchange test of the statistic, seed against
+    seed; the p-values are corrected for their number (Holm). A number that prints the same as the best
+    is marked whatever the test says of the digits that are not shown. Seeds that share
+    preparations are exchanged together if there are at least :data:`FEW` of these; else the comparison
+    is between the preparations that there are.
+
+    Args:
+      samples: None where somebody does not take part.
+      statistic: what is compared.
+      direction: ``"higher"`` or ``"lower"``, which of them is better; else nobody is the best.
+      shown: how a number prints.
+    """
+    numbers = [x.value(statistic) if x is not None else math.nan for x in samples]
+    finite = [k for k, x in enumerate(numbers) if math.isfinite(x)]
+    if direction not in ("higher", "lower") or not finite:
+        return [False] * len(samples)
+    first = (max if direction == "higher" else min)(finite, key=numbers.__getitem__)
+    chances = [p_value(samples[first], x, statistic) if k in finite else math.nan for k, x in enumerate(samples)]
+    chances[first] = math.nan  # is no comparison
+    apart = stats.holm(chances) <= LEVEL
+    compared = np.isfinite(chances)
+    texts = [shown(x) if k in finite else None for k, x in enumerate(numbers)]
+    return [
+        k == first or (texts[k] is not None and (texts[k] == texts[first] or bool(compared[k] and not apart[k])))
+        for k in range(len(samples))
+    ]
+
+
+def p_value(first: Sample | None, second: Sample | None, statistic: stats.Statistic) -> float:
+    """Of the difference of two samples over the tasks and seeds that both have; NaN without any."""
+    if first is None or second is None or first is second:
+        return math.nan
+    _, rows, other_rows = np.intersect1d(first.seeds, second.seeds, return_indices=True)
+    place = {task: t for t, task in enumerate(second.tasks)}
+    pools: dict[Any, int] = {}
+    paired: tuple[list[np.ndarray], ...] = [], [], []
+    for t, task in enumerate(first.tasks):
+        if task not in place:
+            continue
+        x, y = first.scores[rows, t], second.scores[other_rows, place[task]]
+        finite = np.isfinite(x) & np.isfinite(y)
+        if not finite.any():
+            continue
+        # Where one of the two shares preparations, its seeds move together, and so must the other's.
+        sides = [
+            (first.pools[t], first.units[rows, t]),
+            (second.pools[place[task]], second.units[other_rows, place[task]]),
+            (("seeds", int(first.seeds.max()) + 1), first.seeds[rows]),
+        ]
+        pool, units = min((x for x in sides if x[0][0] == "seeds" or x[0][1] >= FEW), key=lambda side: side[0][1])
+        start = pools.setdefault(pool, sum(size for _, size in pools))
+        for parts, numbers in zip(paired, (x, y, start + units), strict=True):
+            parts.append(numbers[finite])
+    quick = statistic is stats.mean or sum(map(len, paired[0])) < MANY
+    reps = stats.EXCHANGES if quick else stats.EXCHANGES // 4
+    return stats.exchange_test(paired[0], paired[1], paired[2], statistic, reps=reps)

@@ -1,0 +1,324 @@
+"""What stands behind an entry of a table: one number per training seed.
+
+The entry of learner A against opponent B is A's number per seed, averaged over all seats and
+cells in which A sits opposite B: in a symmetric game the one stored encounter yields both
+(A, B) and (B, A), in an asymmetric one both orders are pooled, and in self-play the two seats
+are. In games of more than two players, B is everybody else at the table.
+
+What is resampled, exchanged and counted is thus the training seed. Where seeds share fewer
+preparations than there are seeds, it is the preparation: see :func:`_pairings`.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shaping_bench.analysis import stats
+from shaping_bench.errors import BadInput
+from shaping_bench.metrics import anchors
+from shaping_bench.store import results as results_
+from shaping_bench.store.results import Results
+
+COSTS = {
+    "wall_seconds": "run_seconds",
+    "compile_seconds": "compile_seconds",
+    "gradient_evaluations": "gradient_evaluations",
+    "environment_steps": "environment_steps",
+    "preparation_seconds": "preparation_seconds",
+}
+"""Metrics that are bookkeeping of a cell, and the column of ``Results.cells`` that holds them."""
+
+SUITE_METRICS = ("robustness_mean", "robustness_worst", "influence")
+"""Metrics made from several cells."""
+
+_PAIRING = ["game", "learner", "opponent"]
+_TASK = ["game", "opponent", "task", "metric"]
+_KEYS = [*_PAIRING, "task"]
+
+
+def metric_names(results: Results, kind: str) -> list[str]:
+    """Metrics that tables of this kind can show."""
+    stored = results.final_metrics(kind)
+    if not stored:
+        return []
+    derived = (*SUITE_METRICS, anchors.METRIC) if "return" in stored else ()
+    return sorted({*stored, *(COSTS if kind == "encounter" else ()), *derived})
+
+
+def suite_metrics(results: Results, kind: str) -> list[str]:
+    """The suite's metrics that are stored, the return where it names none; of Coin Games the
+    pick-ups too, without which a return says little."""
+    known = metric_names(results, kind)
+    asked = [name for name in results.suite.get("metrics", []) if name in known]
+    coins = [name for name in ("own_coins", "other_coins") if name in known and name not in asked]
+    if coins and "return" in known:
+        return [*(asked or ["return"]), *coins]
+    return asked or [name for name in ("return",) if name in known] or known[:1]
+
+
+@results_.kept
+def entries(results: Results, metric: str, kind: str = "encounter") -> pd.DataFrame:
+    """Per-seed numbers of one metric.
+
+    Returns:
+      game, learner, opponent, task (what an average runs over: the opponent met), seed,
+      value (NaN if any seat's is), diverged (bool), hashes (of the cells the number is from),
+      unit (what of the seed's is resampled with it) and pool (of such units: what, how many).
+    """
+    derived = {
+        "robustness_mean": _robustness_mean,
+        "robustness_worst": _robustness_worst,
+        "influence": _influence,
+        anchors.METRIC: _normalised,
+    }.get(metric)
+    if derived is not None:
+        return derived(results, kind)
+    return _cost(results, metric, kind) if metric in COSTS else _stored(results, metric, kind)
+
+
+def _stored(results: Results, metric: str, kind: str) -> pd.DataFrame:
+    keys = [*_PAIRING, "seed"]
+
+    def per_seed(name: str) -> Any:
+        rows = results.final(name, kind)
+        plain = rows.assign(**{key: rows[key].astype(object) for key in _PAIRING})
+        return plain.groupby(keys, sort=False)["value"]
+
+    numbers = per_seed(metric)
+    # A mean that skips NaN would hide a seat without a value.
+    frame = pd.DataFrame({"value": numbers.mean().where(numbers.count() == numbers.size())})
+    marks = per_seed("diverged").max() > 0
+    frame["diverged"] = marks.reindex(frame.index, fill_value=False).astype(bool)
+    frame = frame.reset_index()
+    return _placed(results, kind, frame.assign(task=frame["opponent"]))
+
+
+# --- what is resampled --------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Pairing:
+    """Where the numbers of a learner against an opponent come from.
+
+    Attributes:
+      hashes: the stored cells.
+      pool: what is resampled, ``("seeds", S)`` or ``("preparations", P)``.
+      units: of each seed, ``(S,)``.
+    """
+
+    hashes: tuple[str, ...]
+    pool: tuple[str, int]
+    units: np.ndarray
+
+
+@results_.kept
+def _pairings(results: Results, kind: str) -> dict[tuple[str, str, str], _Pairing]:
+    """Game, learner and opponent to where their numbers come from.
+
+    A seed is the unit, unless seeds share 1 < P < S preparations: then a preparation is, with all
+    its seeds, since it is what would be drawn anew. It is the learner's own where that was prepared,
+    in the first seat in which it is stored, else the opponent's. Of a single preparation there is
+    no spread to be had, so that seeds are units again, and tables say so.
+    """
+    pairings: dict[tuple[str, str, str], _Pairing] = {}
+    by_hash = {record["hash"]: record for record in results.records}
+    seats = results.seats[results.seats["kind"] == kind]
+    for key, player, *names in seats[["hash", "player", *_PAIRING]].itertuples(index=False, name=None):
+        pairing = pairings.get(tuple(names))
+        if pairing is None:
+            pairings[tuple(names)] = _Pairing((key,), *units_of(by_hash[key], player - 1))
+        elif key not in pairing.hashes:
+            pairing.hashes += (key,)
+    return pairings
+
+
+def units_of(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], np.ndarray]:
+    """Pool and units of a cell's seeds, as the player in a seat (counted from 0) sees them."""
+    seeds, learners = int(record["seeds"]), record["learners"]
+    for seat in (player, *(i for i in range(len(learners)) if i != player)):
+        count = num_prepared(learners[seat])
+        if 1 < count < seeds:
+            from shaping_bench.run.encounter import shared_preparations
+            from shaping_bench.spec import registry
+
+            name, hyperparameters = learners[seat]["name"], learners[seat]["hyperparameters"]
+            try:
+                rule = registry.make_learner({name: hyperparameters}).value
+            except BadInput:  # of a package that is not here; seeds then take turns, as in a first seat
+                rule = None
+            return ("preparations", count), shared_preparations(rule, seat, seeds, count)
+    return ("seeds", seeds), np.arange(seeds)
+
+
+def num_prepared(learner: Mapping[str, Any]) -> int:
+    """Preparations that the seeds of a cell's learner share; 0 without any."""
+    return int((learner.get("preparation") or {}).get("seeds", 0))
+
+
+def _placed(results: Results, kind: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their cells and what is resampled with them."""
+    pairings = _pairings(results, kind)
+    codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[_PAIRING]))
+    behind = [pairings[key] for key in keys]
+    own = np.empty(len(behind), object), np.empty(len(behind), object)
+    for k, pairing in enumerate(behind):
+        own[0][k], own[1][k] = pairing.hashes, pairing.pool
+    units = frame["seed"].to_numpy(int).copy()
+    for k, pairing in enumerate(behind):
+        if pairing.pool[0] != "seeds":
+            rows = codes == k
+            units[rows] = pairing.units[units[rows]]
+    return frame.assign(hashes=own[0][codes], pool=own[1][codes], unit=units)
+
+
+# --- metrics made from several cells ------------------------------------------------------
+
+
+def _normalised(results: Results, kind: str) -> pd.DataFrame:
+    """Returns on the scale of each game's anchors; games without one are left out."""
+    returns = _stored(results, "return", kind)
+    parts = []
+    for game, part in returns.groupby("game", sort=False):
+        scale = anchors.anchors_in(results)[str(game)]
+        if scale is not None and scale.one is not None:
+            parts.append(part.assign(value=scale.normalised(part["value"])))
+    return pd.concat(parts, ignore_index=True) if parts else returns.iloc[:0]
+
+
+def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
+    numbers = results.cells.loc[results.cells["kind"] == kind, ["hash", COSTS[metric]]]
+    seats = results.seats.astype({key: object for key in ("hash", *_PAIRING)})
+    rows = seats.merge(numbers, on="hash").rename(columns={COSTS[metric]: "value"})
+    frame = rows.groupby(_PAIRING, sort=False)["value"].mean().astype(float).reset_index()
+    placed = _placed(results, kind, frame.assign(task=frame["opponent"], seed=0, diverged=False))
+    return placed.assign(unit=0, pool=[("cells", 1)] * len(placed))
+
+
+def _robustness_mean(results: Results, kind: str) -> pd.DataFrame:
+    return _stored(results, "return", kind).assign(opponent="all met")
+
+
+def _robustness_worst(results: Results, kind: str) -> pd.DataFrame:
+    """Returns against the opponent, of all met (itself included), with the least mean."""
+    returns = _stored(results, "return", kind)
+    means = returns.groupby(_PAIRING, sort=False)["value"].mean().dropna()
+    worst = means.groupby(level=["game", "learner"], sort=False).idxmin()
+    keys = pd.MultiIndex.from_frame(returns[_PAIRING])
+    return returns[keys.isin(list(worst))].assign(opponent="worst met", task="worst met")
+
+
+def _influence(results: Results, kind: str) -> pd.DataFrame:
+    """Seed by seed, the opponent's return against the learner minus that against a naive one."""
+    returns = _stored(results, "return", kind)
+    naive = next((x for x in results.labels if results.played[x]["name"] == "naive"), None)
+    # Seen from the opponent: its own number is stored under it as the learner.
+    theirs = returns.rename(columns={"learner": "opponent", "opponent": "learner"}).drop(columns="task")
+    theirs = theirs[theirs["learner"] != theirs["opponent"]]
+    base = returns[returns["opponent"] == naive].rename(
+        columns={"learner": "met", "value": "base", "diverged": "lost", "hashes": "base_hashes"}
+    )
+    both = theirs.merge(
+        base[["game", "met", "seed", "base", "lost", "base_hashes"]],
+        left_on=["game", "opponent", "seed"],
+        right_on=["game", "met", "seed"],
+    )
+    both = both.assign(
+        value=both["value"] - both["base"],
+        diverged=both["diverged"] | both["lost"],
+        hashes=both["hashes"] + both["base_hashes"],
+    )
+    return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged", "hashes", "pool", "unit"]]
+
+
+# --- samples ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The runs behind one entry.
+
+    Attributes:
+      scores, units: per seed and task, ``(S, T)``: the number, and what is resampled with it; NaN
+        and -1 where there is none.
+      tasks: what was met, ``(game, opponent, task, metric)``; ``pools`` of each.
+      seeds: ``(S,)``.
+      num_runs: all there are, finite or not.
+      diverged: runs whose learning diverged.
+      hashes: the stored cells they come from.
+    """
+
+    scores: np.ndarray
+    units: np.ndarray
+    tasks: tuple[tuple[str, ...], ...]
+    pools: tuple[tuple[str, int], ...]
+    seeds: np.ndarray
+    num_runs: int
+    diverged: int
+    hashes: tuple[str, ...]
+
+    @functools.cached_property
+    def aggregate(self) -> stats.Aggregate:
+        return dataclasses.replace(stats.aggregate(self.scores), runs=self.num_runs)
+
+    @functools.cached_property
+    def standard_error(self) -> float:
+        return stats.standard_error(*self.runs())
+
+    def interval(self, statistic: stats.Statistic) -> tuple[float, float]:
+        """95 % interval of a statistic by the stratified bootstrap."""
+        runs, units = self.runs()
+        return stats.bootstrap_interval(statistic, runs, units=[units])
+
+    def value(self, statistic: stats.Statistic) -> float:
+        """A statistic of the finite runs; NaN where there is none."""
+        return float(statistic(self.runs()[0])) if self.aggregate.n else float("nan")
+
+    def runs(self, tasks: Sequence[tuple[str, ...]] | None = None) -> tuple[list[np.ndarray], stats.Units]:
+        """Finite runs per task and what is resampled of them; of all tasks that have any, or of those
+        named (an empty array where there is none)."""
+        place = {task: t for t, task in enumerate(self.tasks)}
+        finite = np.isfinite(self.scores)
+        chosen = (
+            [t for t in range(len(self.tasks)) if finite[:, t].any()] if tasks is None else [*map(place.get, tasks)]
+        )
+        runs: list[np.ndarray] = []
+        units: list[np.ndarray] = []
+        pools: list[tuple[str, int]] = []
+        for t in chosen:
+            rows = finite[:, t] if t is not None else np.zeros(len(self.seeds), bool)
+            runs.append(self.scores[rows, t or 0])
+            units.append(self.units[rows, t or 0])
+            pools.append(self.pools[t or 0])
+        return runs, stats.Units(tuple(units), tuple(pools), tuple(size for _, size in pools))
+
+
+def numbered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers the tasks of rows with a column ``metric``, once for all samples."""
+    return frame.assign(number=frame.groupby(["metric", *_KEYS], sort=False).ngroup())
+
+
+def sample(group: pd.DataFrame) -> Sample:
+    """The runs of one entry: :func:`numbered` rows, of one task or of several."""
+    values = group["value"].to_numpy(float)
+    seeds, row = np.unique(group["seed"].to_numpy(), return_inverse=True)
+    tasks, first, column = np.unique(group["number"].to_numpy(), return_index=True, return_inverse=True)
+    scores = np.full((len(seeds), len(tasks)), np.nan)
+    units = np.full(scores.shape, -1)
+    scores[row, column] = values
+    units[row, column] = group["unit"].to_numpy(int)
+    one_each = group.iloc[first]
+    return Sample(
+        scores=scores,
+        units=units,
+        tasks=tuple(one_each[_TASK].itertuples(index=False, name=None)),
+        pools=tuple(one_each["pool"]),
+        seeds=seeds,
+        num_runs=len(values),
+        diverged=int(group["diverged"].sum()),
+        hashes=tuple(dict.fromkeys(itertools.chain.from_iterable(one_each["hashes"]))),
+    )
