@@ -13,8 +13,9 @@ import numpy as np
 from jax import Array
 
 from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.parts.policies import Policy, Scripted
+from shaping_bench.algorithms.parts.policies import Scripted
 from shaping_bench.games.base import Game
 from shaping_bench.games.matrix.repeated import SATURATED_LOGIT
 

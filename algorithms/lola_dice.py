@@ -20,8 +20,10 @@ import optax
 from jax import Array
 
 from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass, trees
-from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout, taken
+from shaping_bench.algorithms.core.policy import Policy
+from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import (
     dice_objective,
     discounted_returns,
@@ -31,8 +33,7 @@ from shaping_bench.algorithms.parts.estimators import (
     score_function,
 )
 from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
-from shaping_bench.algorithms.parts.policies import NETWORKS, Critic, Policy
-from shaping_bench.algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
+from shaping_bench.algorithms.parts.policies import NETWORKS, Critic
 from shaping_bench.games.base import Game
 
 
@@ -98,7 +99,7 @@ class LOLADiCE(NetworkLearner):
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Any]:
         actor_key, critic_key = jax.random.split(key)
-        params = initial_policy(actor_key, game, player, self.policy(game, player))
+        params = self.policy(game, player).init_in(actor_key, game, player)
         seats = range(game.n_players) if self.baseline == "critic" else ()
         values = tuple(self.critic(game, j).init(jax.random.fold_in(critic_key, j)) for j in seats)
         critic_optimiser = optimiser("sgd", self.critic_lr)
@@ -182,7 +183,7 @@ class LOLADiCE(NetworkLearner):
         """
         gamma, rewards = view.game.gamma, seen.rewards[player]
         log_probs = [
-            taken(policy.unroll(theta, seen.observations[j][:-1]), seen.actions[j])
+            policy.unroll(theta, seen.observations[j][:-1]).log_prob(seen.actions[j])
             for j, (policy, theta) in enumerate(zip(policies, params, strict=True))
             # A fixed strategy's have no derivative.
             if jax.tree.leaves(theta)

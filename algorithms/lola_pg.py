@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass, trees
-from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import ActorCriticState
 from shaping_bench.algorithms.parts.estimators import cross_product, leave_one_out, lola_pg_surrogate, score_function
 from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
-from shaping_bench.algorithms.parts.policies import Policy
-from shaping_bench.algorithms.policy_gradient import ActorCriticState, NaivePG
+from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.games.base import Game
 
 FOERSTER = "Foerster et al., AAMAS 2018"
@@ -126,7 +126,7 @@ class Moves(NamedTuple):
 
     def log_probs(self, params: Tree) -> Array:
         """``(T, B)``, of the actions taken."""
-        return taken(self.policy.unroll(params, self.observations), self.actions)
+        return self.policy.unroll(params, self.observations).log_prob(self.actions)
 
 
 def worth_of_step(moves: Moves, params: Tree, advantages: Array, view: View) -> Tree:

@@ -30,12 +30,14 @@ import optax
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass, rollouts, trees
-from shaping_bench.algorithms.core.rollouts import Trajectory, taken
+from shaping_bench.algorithms.core.distributions import Categorical
+from shaping_bench.algorithms.core.policy import Policy
+from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import optimiser
 from shaping_bench.algorithms.parts.estimators import discounted_returns
 from shaping_bench.algorithms.parts.networks import Network
-from shaping_bench.algorithms.parts.policies import Exploring, Net, NetworkPolicy, Policy, Scripted, Tabular, encoding
-from shaping_bench.algorithms.policy_gradient import optimiser
+from shaping_bench.algorithms.parts.policies import Exploring, Net, NetworkPolicy, acting_head, encoding
 from shaping_bench.games.base import Game
 
 
@@ -97,7 +99,7 @@ def opponent_model(q: Array, returns: Array, actions: Array, temperature: Any) -
       ``(T, B)``.
     """
     chosen = actions[..., None] == jnp.arange(q.shape[-1])
-    return taken(jnp.where(chosen, returns[..., None], q) / temperature, actions)
+    return Categorical(logits=jnp.where(chosen, returns[..., None], q) / temperature).log_prob(actions)
 
 
 def credit(advantages: Array, responsiveness: Array, discount: Any) -> Array:
@@ -297,11 +299,10 @@ class LOQA(Learner):
 
     def policy(self, game: Game, player: int) -> Policy:
         if game.memory_one:
-            return Tabular(game.sizes[player])
-        units = self.hidden
-        heads = (("logits", game.n_actions),)
+            return super().policy(game, player)
+        units, heads = self.hidden, (acting_head(game, player),)
         module = Network(heads=heads, dense=(units, units), linear_last=True, cell="gru", width=units)
-        return NetworkPolicy(Net(module, encoding(game)))
+        return NetworkPolicy(Net(module, encoding(game)), game.action_space(player))
 
     def behaviour(self, game: Game, player: int) -> Policy:
         """The policy that acts while training; learning looks at the policy without exploration."""
@@ -324,9 +325,7 @@ class LOQA(Learner):
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, LOQAState]:
         actor_key, critic_key, rival_key = jax.random.split(key, 3)
         policy, critic = self.policy(game, player), self.action_values(game, player).net
-        tabular = isinstance(policy, Tabular)
-        params = jnp.zeros((policy.num_states,)) if tabular else policy.init(actor_key)  # type: ignore[attr-defined]
-        own = _floats(Agent(params, critic.init(critic_key)))
+        own = _floats(Agent(policy.ignorant(actor_key), critic.init(critic_key)))
         past = jax.tree.map(lambda x: jnp.zeros((self.buffer_size, *x.shape), x.dtype), own)
         return own.policy, LOQAState(
             own.q,
@@ -403,7 +402,7 @@ class LOQA(Learner):
         if official:
             # The step has moved the action values too, and their error is that of the new ones.
             q_of = self.action_values(game, me).unroll
-            last = self.policy(game, me).unroll(state.target.policy, lesson.mine.seen)[-1]
+            last = self.policy(game, me).unroll(state.target.policy, lesson.mine.seen).logits[-1]
             slope = jax.grad(lambda q: -critic_error(q_of(q, lesson.mine.seen), last, lesson, game.gamma))(own.q)
         moves, critic_state = self._critic_optimiser().update(slope, state.critic_optimiser)
         own = own._replace(q=optax.apply_updates(own.q, moves))
@@ -455,9 +454,10 @@ class LOQA(Learner):
         With preset ``official`` the policy's part alone, whose gradient in the code concerns both.
         """
         mine, modelled = lesson.mine, lesson.modelled
-        logits = self.policy(game, me).unroll(own.policy, mine.seen)
+        logits = self.policy(game, me).unroll(own.policy, mine.seen).logits
         q = self.action_values(game, me).unroll(own.q, mine.seen)
-        log_probs, entropy = taken(logits[:-1], mine.actions), jnp.mean(rollouts.entropy(logits[:-1]))
+        acting = Categorical(logits=logits[:-1])
+        log_probs, entropy = acting.log_prob(mine.actions), jnp.mean(acting.entropy())
         worth = values(logits, q)
         advantages = mine.rewards + game.gamma * worth[1:] - worth[:-1]
         held = lax.stop_gradient(advantages)
@@ -541,23 +541,21 @@ def _alike(past: Tree, agent: Agent) -> bool:
 
 
 def _grouped(unroll: Any, groups: int) -> Any:
-    """``unroll(params, seen)`` where the parameters have a leading axis of that many groups, each
+    """``unroll(params, *arrays)`` where the parameters have a leading axis of that many groups, each
     with an equal share of consecutive episodes."""
     if not groups:
         return unroll
 
-    def grouped(params: Tree, seen: Array) -> Array:
-        split = seen.reshape(seen.shape[0], groups, -1, *seen.shape[2:])
-        out = jax.vmap(unroll, in_axes=(0, 1), out_axes=1)(params, split)
-        return out.reshape(*seen.shape[:2], *out.shape[3:])
+    def grouped(params: Tree, *arrays: Tree) -> Array:
+        split = jax.tree.map(lambda x: x.reshape(x.shape[0], groups, -1, *x.shape[2:]), arrays)
+        out = jax.vmap(unroll, in_axes=(0, *(1 for _ in arrays)), out_axes=1)(params, *split)
+        return out.reshape(out.shape[0], -1, *out.shape[3:])
 
     return grouped
 
 
 def _opponent_logits(policy: Policy, params: Tree, groups: int, play: Trajectory, seen: Array) -> Array:
     """The opponent's logits in all states, the end included, ``(T + 1, B, A)``."""
-    if not isinstance(policy, Scripted):
-        return _grouped(policy.unroll, groups)(params, seen)
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (seen.shape[1], *x.shape)), policy.start())
-    step = jax.vmap(policy.step, in_axes=(None, 0, 0, 0))
-    return lax.scan(lambda carry, now: step(params, carry, *now), start, (seen, play.states))[1]
+    return _grouped(lambda params, seen, states: policy.along(params, seen, states).logits, groups)(
+        params, seen, play.states
+    )

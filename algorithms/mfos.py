@@ -28,7 +28,7 @@ from shaping_bench.algorithms.core import Info, Learner, PreparedLearner, View, 
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.lola import LOLAFull
 from shaping_bench.algorithms.naive import Naive
-from shaping_bench.algorithms.ppo import clipped_surrogate
+from shaping_bench.algorithms.parts.proximal import clipped_surrogate
 from shaping_bench.games.base import Game, TableGame
 
 Scalars = tuple[Array, ...]

@@ -30,11 +30,14 @@ from shaping_bench.algorithms.core import (
     field,
     pytree_dataclass,
 )
-from shaping_bench.algorithms.core.rollouts import Trajectory, observations, taken
+from shaping_bench.algorithms.core.distributions import Categorical
+from shaping_bench.algorithms.core.policy import Policy
+from shaping_bench.algorithms.core.rollouts import Trajectory, observations
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network
-from shaping_bench.algorithms.parts.policies import Net, Policy, encoding
-from shaping_bench.algorithms.ppo import PPO, clipped_surrogate
+from shaping_bench.algorithms.parts.policies import Net, encoding
+from shaping_bench.algorithms.parts.proximal import clipped_surrogate
+from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.games.base import Game
 
 BRANCHES = ("actor", "critic", "meta")
@@ -86,12 +89,13 @@ class ConditionedPolicy(Policy):
     def _logits(self, params: Tree, features: Array) -> Array:
         return _linear(params["weights"]["actor_head"], params["conditioning"] * jax.nn.relu(features))
 
-    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
         carry, out = self.branch.step(params["weights"]["actor"], carry, observation)
-        return carry, self._logits(params, out["features"])
+        return carry, Categorical(logits=self._logits(params, out["features"]))
 
-    def unroll(self, params: Tree, observations: Array) -> Array:
-        return self._logits(params, self.branch.unroll(params["weights"]["actor"], observations)["features"])
+    def unroll(self, params: Tree, observations: Tree) -> Categorical:
+        out = self.branch.unroll(params["weights"]["actor"], observations)
+        return Categorical(logits=self._logits(params, out["features"]))
 
 
 def trial_returns(rewards: Array, gamma: Any, corrected: bool = False) -> Array:
@@ -308,13 +312,13 @@ class MFOSRecurrent(PreparedLearner):
         def one(weights: Tree, memory: Tree, trial: Trial) -> Any:
             returns = trial_returns(trial.rewards, self.meta_gamma, self.corrected)
             returns = (returns - jnp.mean(returns)) / (jnp.std(returns) + 1e-5)
-            logits, _ = self._heads(game, weights, trial)
-            played = lax.stop_gradient(taken(logits, trial.actions))
+            acting, _ = self._heads(game, weights, trial)
+            played = lax.stop_gradient(acting.log_prob(trial.actions))
 
             def loss(weights: Tree) -> Array:
-                logits, values = self._heads(game, weights, trial)
+                acting, values = self._heads(game, weights, trial)
                 advantages = returns - lax.stop_gradient(values)
-                gain = clipped_surrogate(taken(logits, trial.actions) - played, advantages, self.clip)
+                gain = clipped_surrogate(acting.log_prob(trial.actions) - played, advantages, self.clip)
                 return -jnp.mean(gain) + self.value_coefficient * jnp.mean(jnp.square(values - returns))
 
             def epoch(carry: Any, _: None) -> Any:
@@ -327,8 +331,8 @@ class MFOSRecurrent(PreparedLearner):
         # One agent after the other: each fills the machine.
         return Training(*lax.map(lambda x: one(*x), (carry.weights, carry.optimiser, trials)))
 
-    def _heads(self, game: Game, weights: Tree, trial: Trial) -> tuple[Array, Array]:
-        """Logits ``(M, T, B, A)`` and values ``(M, T, B)`` along a trial, differentiable also in how
+    def _heads(self, game: Game, weights: Tree, trial: Trial) -> tuple[Categorical, Array]:
+        """Distributions and values ``(M, T, B)`` along a trial, differentiable also in how
         an episode conditions the next; the critic takes the conditioning as given."""
         branch = self.policy(game, 0).branch
         num_episodes, length, batch = trial.actions.shape
@@ -344,7 +348,7 @@ class MFOSRecurrent(PreparedLearner):
         gate = conditioning[:, None, None, :]
         logits = _linear(weights["actor_head"], gate * features("actor"))
         values = _linear(weights["critic_head"], lax.stop_gradient(gate) * features("critic"))
-        return logits, values[..., 0]
+        return Categorical(logits=logits), values[..., 0]
 
 
 def _per_step(game: Game, rewards: Array) -> Array:

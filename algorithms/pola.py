@@ -21,11 +21,12 @@ import optax
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import Access, Info, View, costs, field, pytree_dataclass, trees
-from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout, taken
+from shaping_bench.algorithms.core.policy import Policy
+from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import discounted_returns, gae, loaded_dice
-from shaping_bench.algorithms.parts.policies import NETWORKS, Critic, Policy, Tabular
-from shaping_bench.algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
+from shaping_bench.algorithms.parts.policies import NETWORKS, Critic
 from shaping_bench.games.base import Game
 
 
@@ -39,12 +40,6 @@ class POLAState(NamedTuple):
 
     critic: Tree
     other_critic: Tree
-
-
-def divergence(reference: Array, logits: Array) -> Array:
-    """``KL(reference || policy)`` in each state, ``(..., A)`` twice to ``(...)``, in nats."""
-    log_p, log_q = jax.nn.log_softmax(reference), jax.nn.log_softmax(logits)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 class Imagination:
@@ -67,8 +62,8 @@ class Imagination:
         """Fresh episodes; no gradient passes through them."""
         return rollout(key, self.game, self.policies, params, batch_size)
 
-    def logits(self, player: int, params: Tree, seen: Array) -> Array | None:
-        """Logits ``(T, B, A)``; none for a script, which has no parameters to learn or to differentiate."""
+    def acting(self, player: int, params: Tree, seen: Tree) -> Any:
+        """Distributions ``(T, B)``; none for a script, which has no parameters to learn or to differentiate."""
         return self.policies[player].unroll(params, seen) if jax.tree.leaves(params) else None
 
     def objective(self, player: int, params: tuple[Tree, ...], values: Tree, play: Trajectory, beta: Any) -> Any:
@@ -87,8 +82,8 @@ class Imagination:
         """
         game = self.game
         seen = [observations(game, play, i) for i in range(2)]
-        logits = [self.logits(i, params[i], seen[i][:-1]) for i in range(2)]
-        log_probs = [taken(x, play.actions[..., i]) for i, x in enumerate(logits) if x is not None]
+        acting = [self.acting(i, params[i], seen[i][:-1]) for i in range(2)]
+        log_probs = [x.log_prob(play.actions[..., i]) for i, x in enumerate(acting) if x is not None]
         rewards = play.rewards[..., player]
 
         baselines = self.critics[player].unroll(values, seen[player])
@@ -97,10 +92,10 @@ class Imagination:
         error = jnp.mean(jnp.sum(jnp.square(targets - baselines[:-1]), axis=0))
         value = jnp.mean(loaded_dice(jnp.stack(log_probs, axis=-1), advantages, game.gamma))
 
-        own, kl = logits[player], jnp.zeros(())
+        own, kl = acting[player], jnp.zeros(())
         if own is not None:
-            reference = self.logits(player, self.references[player], seen[player][:-1])
-            kl = jnp.mean(divergence(lax.stop_gradient(reference), own))  # type: ignore[arg-type]
+            reference = self.acting(player, self.references[player], seen[player][:-1])
+            kl = jnp.mean(lax.stop_gradient(reference).kl(own))
         return value - beta * kl - error, (kl, error)
 
 
@@ -163,7 +158,7 @@ class POLA(NetworkLearner):
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, POLAState]:
         actor_key, own_key, other_key = jax.random.split(key, 3)
-        params = initial_policy(actor_key, game, player, self.policy(game, player))
+        params = self.policy(game, player).init_in(actor_key, game, player)
         own, other = self.critic(game, player), self.critic(game, 1 - player)
         return params, POLAState(own.init(own_key), other.init(other_key))
 
@@ -288,10 +283,7 @@ class POLAOM(POLA):
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, ModelledState]:  # type: ignore[override]
         own_key, model_key = jax.random.split(key)
         params, critics = super().init(own_key, game, player)
-        # A table that knows nothing plays both actions alike; a network starts like any other.
-        other = self.policy(game, 1 - player)
-        model = jnp.zeros((other.num_states,)) if isinstance(other, Tabular) else other.init(model_key)
-        return params, ModelledState(critics, model)
+        return params, ModelledState(critics, self.policy(game, 1 - player).ignorant(model_key))
 
     def update(  # type: ignore[override]
         self, key: Array, state: ModelledState, view: View
@@ -316,7 +308,7 @@ class POLAOM(POLA):
             model, memory = carry
 
             def surprise(model: Tree) -> Array:
-                return -jnp.mean(taken(policy.unroll(model, batch[0]), batch[1]))
+                return -jnp.mean(policy.unroll(model, batch[0]).log_prob(batch[1]))
 
             loss, slope = jax.value_and_grad(surprise)(model)
             change, memory = rule.update(slope, memory)

@@ -3,71 +3,19 @@
 The LOLA paper's NL-PG. Its shaping learners are this one with a term added.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from shaping_bench.algorithms.core import Access, Info, Learner, Play, View, field, pytree_dataclass
-from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import ActorCriticState, NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import discounted_returns, score_function
-from shaping_bench.algorithms.parts.policies import NETWORKS, Critic, Policy, Tabular, actor, critic, resolved
+from shaping_bench.algorithms.parts.policies import NETWORKS
 from shaping_bench.games.base import Game
-
-
-class ActorCriticState(NamedTuple):
-    """What an actor-critic remembers beside its policy.
-
-    Attributes:
-      critic: parameters of the value function of the own returns.
-      optimiser: state of the actor's optimiser.
-      critic_optimiser: state of the critic's.
-    """
-
-    critic: Tree
-    optimiser: Tree
-    critic_optimiser: Tree
-
-
-def optimiser(name: str, lr: Any, eps: float = 1e-8) -> optax.GradientTransformation:
-    """``sgd`` or ``adam`` by name, for ascent: its updates are added to parameters. ``eps`` is Adam's."""
-    rule = optax.sgd(lr) if name == "sgd" else optax.adam(lr, eps=eps)
-    return optax.chain(optax.scale(-1.0), rule)
-
-
-class NetworkLearner(Learner):
-    """Base of those whose fields ``network`` and ``hidden`` choose what acts and what judges.
-
-    It has no fields of its own: each learner declares them where they belong among its others.
-    """
-
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
-    default_network: ClassVar[str] = "conv-lstm"
-    """What ``network="auto"`` means where no table will do."""
-
-    network: str
-    hidden: int | None
-
-    def network_for(self, game: Game) -> str:
-        """The network's name, ``auto`` resolved.
-
-        Raises:
-          ValueError: a table or a convolution for a game that is not made for it.
-        """
-        return resolved(game, self.network, self.default_network)
-
-    def check_game(self, game: Game, player: int) -> None:
-        self.network_for(game)
-
-    def policy(self, game: Game, player: int) -> Policy:
-        return actor(game, self.network_for(game), player, self.hidden)
-
-    def critic(self, game: Game, player: int) -> Critic:
-        """The value function of a seat's returns."""
-        return critic(game, self.network_for(game), player, self.hidden)
 
 
 @pytree_dataclass
@@ -88,7 +36,7 @@ class NaivePG(NetworkLearner):
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, ActorCriticState]:
         actor_key, critic_key = jax.random.split(key)
-        params = initial_policy(actor_key, game, player, self.policy(game, player))
+        params = self.policy(game, player).init_in(actor_key, game, player)
         values = self.critic(game, player).init(critic_key)
         return params, ActorCriticState(
             values,
@@ -108,7 +56,7 @@ class NaivePG(NetworkLearner):
         seen, actions = play.observations()[:-1], play.actions()
 
         def objective(theta: Tree) -> Array:
-            log_probs = taken(view.policy.unroll(theta, seen), actions)
+            log_probs = view.policy.unroll(theta, seen).log_prob(actions)
             return jnp.mean(score_function(log_probs, returns, view.game.gamma, baselines))
 
         return jax.grad(objective)(view.own)
@@ -135,8 +83,3 @@ class NaivePG(NetworkLearner):
         params = optax.apply_updates(view.own, step)
         state = ActorCriticState(optax.apply_updates(state.critic, down), own, other)
         return params, state, {"critic_loss": loss}
-
-
-def initial_policy(key: Array, game: Game, player: int, policy: Policy) -> Tree:
-    """The game's own start for memory-one tables, the network's for networks."""
-    return game.init_params(key, player) if isinstance(policy, Tabular) else policy.init(key)

@@ -16,11 +16,12 @@ import optax
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import Access, Info, View, field, pytree_dataclass
-from shaping_bench.algorithms.core.rollouts import entropy, taken
+from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import gae
-from shaping_bench.algorithms.parts.policies import NETWORKS, Net, NetworkPolicy, Policy, net
-from shaping_bench.algorithms.policy_gradient import NetworkLearner, initial_policy, optimiser
+from shaping_bench.algorithms.parts.policies import NETWORKS, NetworkPolicy, acting_head, net
+from shaping_bench.algorithms.parts.proximal import clipped_error, clipped_surrogate
 from shaping_bench.games.base import Game
 
 
@@ -54,27 +55,6 @@ class Batch(NamedTuple):
     values: Array
     advantages: Array
     targets: Array
-
-
-def clipped_surrogate(log_ratios: Array, advantages: Array, clip: Any) -> Array:
-    """``min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)``, elementwise (eq. 7).
-
-    A pessimistic bound on what the change of policy gains: an action is neither made more
-    likely beyond ``1 + clip`` for its advantage, nor less likely than ``1 - clip`` against it.
-
-    Args:
-      log_ratios: log-probability now minus log-probability when played.
-      advantages: of the actions, same shape.
-      clip: half width of the interval of ratios, in (0, 1).
-    """
-    ratios = jnp.exp(log_ratios)
-    return jnp.minimum(ratios * advantages, jnp.clip(ratios, 1.0 - clip, 1.0 + clip) * advantages)
-
-
-def clipped_error(values: Array, old_values: Array, targets: Array, clip: Any) -> Array:
-    """Squared error of the values, or of what they are within ``clip`` of the old ones if that is worse."""
-    near = old_values + jnp.clip(values - old_values, -clip, clip)
-    return jnp.maximum(jnp.square(values - targets), jnp.square(near - targets))
 
 
 @pytree_dataclass
@@ -118,9 +98,11 @@ class PPO(NetworkLearner):
         return not self.separate and self.network_for(game) != "tabular"
 
     def policy(self, game: Game, player: int) -> Policy:
-        if not self.two_headed(game):
-            return super().policy(game, player)
-        return NetworkPolicy(net(game, self.network_for(game), (("logits", game.n_actions), ("value", 1)), self.hidden))
+        return self._two_heads(game, player) if self.two_headed(game) else super().policy(game, player)
+
+    def _two_heads(self, game: Game, player: int) -> NetworkPolicy:
+        heads = (acting_head(game, player), ("value", 1))
+        return NetworkPolicy(net(game, self.network_for(game), heads, self.hidden), game.action_space(player))
 
     def _steps(self) -> optax.GradientTransformation:
         """What turns gradients into steps of ascent."""
@@ -128,40 +110,38 @@ class PPO(NetworkLearner):
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, PPOState]:
         actor_key, critic_key = jax.random.split(key)
-        params = initial_policy(actor_key, game, player, self.policy(game, player))
+        params = self.policy(game, player).init_in(actor_key, game, player)
         values = () if self.two_headed(game) else self.critic(game, player).init(critic_key)
         return params, PPOState(values, self._steps().init((params, values)))
 
-    def _heads(self, view: View, weights: tuple[Tree, Tree], observations: Array) -> tuple[Array, Array]:
-        """Logits ``(T, B, A)`` and values ``(T, B)`` along whole episodes."""
-        params, values = weights
-        policy = view.policy
-        if not self.two_headed(view.game):
-            critic = self.critic(view.game, view.player)
-            return policy.unroll(params, observations), critic.unroll(values, observations)
-        assert isinstance(policy, NetworkPolicy)
-        assert isinstance(policy.net, Net)
-        heads = policy.net.unroll(params, observations)
-        return heads["logits"], heads["value"][..., 0]
+    def _judged(self, view: View, weights: tuple[Tree, Tree], observations: Tree) -> tuple[Any, Array]:
+        """Distributions and values, ``(T, B)``, along whole episodes."""
+        (params, values), game, player = weights, view.game, view.player
+        if self.two_headed(game):
+            policy = self._two_heads(game, player)
+            heads = policy.net.unroll(params, observations)
+            return policy.acting(heads), heads["value"][..., 0]
+        return view.policy.unroll(params, observations), self.critic(game, player).unroll(values, observations)
 
     def batch(self, view: View, weights: tuple[Tree, Tree]) -> Batch:
         """One batch of play with what the current policy and critic say of it."""
         play = view.play(self.batch_size)
         observations, actions = play.observations(), play.actions()
-        logits, values = self._heads(view, weights, observations)
+        policy, values = self._judged(view, weights, observations)
         advantages = gae(play.rewards(), values[:-1], values[-1], view.game.gamma, self.lam)
         targets = advantages + values[:-1]
-        return Batch(observations[:-1], actions, taken(logits[:-1], actions), values[:-1], advantages, targets)
+        log_probs = policy.at(slice(-1)).log_prob(actions)
+        return Batch(observations[:-1], actions, log_probs, values[:-1], advantages, targets)
 
     def objective(self, weights: tuple[Tree, Tree], view: View, batch: Batch) -> tuple[Array, Info]:
         """What is ascended, on one minibatch."""
-        logits, values = self._heads(view, weights, batch.observations)
+        policy, values = self._judged(view, weights, batch.observations)
         advantages = batch.advantages
         if self.normalise:
             advantages = (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
-        log_ratios = taken(logits, batch.actions) - batch.log_probs
+        log_ratios = policy.log_prob(batch.actions) - batch.log_probs
         gain = jnp.mean(clipped_surrogate(log_ratios, advantages, self.clip))
-        spread = jnp.mean(entropy(logits))
+        spread = jnp.mean(policy.entropy())
         error = jnp.mean(clipped_error(values, batch.values, batch.targets, self.clip))
         total = gain + self.entropy_bonus * spread - self.value_coefficient * error
         return total, {"entropy": spread, "critic_loss": error}

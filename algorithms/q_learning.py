@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass
-from shaping_bench.algorithms.core.rollouts import uniform
+from shaping_bench.algorithms.core.distributions import uniform
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.fixed import logits_of
 from shaping_bench.games.base import Game

@@ -179,7 +179,11 @@ class Game:
         raise NotImplementedError
 
     def action_space(self, player: int) -> Space:
-        """What ``player`` may do in a step."""
+        """What ``player`` may do in a step; by default one of ``n_actions``.
+
+        Where all seats choose from finitely many, joint actions are one array of integers; else a
+        tuple with the action of every seat.
+        """
         del player
         return Discrete(self.n_actions)
 

@@ -7,9 +7,9 @@ from jax import Array
 
 from shaping_bench.algorithms.core import trees
 from shaping_bench.algorithms.core.access import Access
+from shaping_bench.algorithms.core.policy import Policy, Tabular
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.core.view import View
-from shaping_bench.algorithms.parts.policies import Policy, Tabular
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import field, pytree_dataclass
 

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import costs
-from shaping_bench.algorithms.parts.policies import Policy
+from shaping_bench.algorithms.core.policy import Policy
+from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.games.base import Game
-
-Tree = Any
 
 
 class Trajectory(NamedTuple):
@@ -119,8 +118,8 @@ def rollout_on(
         word, key = now
         actions, moved = [], []
         for i, policy in enumerate(policies):
-            carry, logits = _acting(policy, sizes[i])(params[i], carries[i], seen[i], states)
-            actions.append(sample(word_of(word, i), logits))
+            carry, said = _acting(policy, sizes[i])(params[i], carries[i], seen[i], states)
+            actions.append(said.sample(word_of(word, i)))
             moved.append(carry)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
         # every number that depends on it.
@@ -172,41 +171,15 @@ def word_of(word: Array, player: int) -> Array:
     return x ^ (x >> 16)
 
 
-def uniform(words: Array) -> Array:
-    """Random 32-bit words as numbers strictly between 0 and 1, of 23 bits each, so that an action
-    of probability 0 or 1 to rounding is never or always taken."""
-    return ((words >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
-
-
-def sample(words: Array, logits: Array) -> Array:
-    """Actions from random 32-bit words ``(B,)`` and logits ``(B, A)``, by inversion."""
-    draws = uniform(words)
-    if logits.shape[-1] == 2:
-        return (draws >= jax.nn.sigmoid(logits[..., 0] - logits[..., 1])).astype(jnp.int32)
-    below = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)[..., :-1]
-    return jnp.sum((draws[..., None] >= below).astype(jnp.int32), axis=-1)
-
-
-def taken(logits: Array, actions: Array) -> Array:
-    """Log-probabilities of the actions taken: ``(..., A)`` and ``(...)`` to ``(...)``."""
-    if logits.shape[-1] == 2:
-        margin = logits[..., 0] - logits[..., 1]
-        return jax.nn.log_sigmoid(jnp.where(actions == 0, margin, -margin))
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
-    chosen = actions[..., None] == jnp.arange(logits.shape[-1])
-    return jnp.sum(jnp.where(chosen, log_probs, 0.0), axis=-1)
+def taken(said: Any, actions: Tree) -> Array:
+    """Log-probabilities of the actions taken, ``(...)``, under what a policy said."""
+    return said.log_prob(actions)
 
 
 def log_probs(game: Game, policy: Policy, params: Tree, trajectory: Trajectory, player: int) -> Array:
     """Log-probabilities of a player's actions, ``(T, B)``, differentiable in its parameters."""
     seen = observations(game, trajectory, player)[:-1]
-    return taken(policy.unroll(params, seen), trajectory.actions[..., player])
-
-
-def entropy(logits: Array) -> Array:
-    """Entropy of the action distributions, ``(..., A)`` to ``(...)``, in nats."""
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    return policy.unroll(params, seen).log_prob(trajectory.actions[..., player])
 
 
 def live(
@@ -244,8 +217,8 @@ def live(
             if rule.online:
                 action = rule.act(draws[i], minds[i], seen[i])
             else:
-                carry, logits = policies[i].step(params[i], carry, seen[i], state)
-                action = sample(draws[i], logits)
+                carry, said = policies[i].step(params[i], carry, seen[i], state)
+                action = said.sample(draws[i])
             actions.append(action)
             moved.append(carry)
         joint = jnp.stack(actions)

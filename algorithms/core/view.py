@@ -10,9 +10,9 @@ from jax.extend.core import get_opaque_trace_state
 from shaping_bench.algorithms.core import costs, rollouts, trees
 from shaping_bench.algorithms.core.access import Access, AccessError
 from shaping_bench.algorithms.core.play import Play
+from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.parts.policies import Policy
 from shaping_bench.games.base import Game
 
 if TYPE_CHECKING:

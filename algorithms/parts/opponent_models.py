@@ -12,9 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import Access, Info, Learner, Play, View, field, pytree_dataclass, trees
-from shaping_bench.algorithms.core.rollouts import taken
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.policy_gradient import initial_policy
 from shaping_bench.games.base import Game
 
 
@@ -43,7 +41,7 @@ class Modelling(Learner):
     def models_at_first(self, key: Array, game: Game, player: int) -> Models:
         """Models as ignorant as a fresh player."""
         params = tuple(
-            initial_policy(jax.random.fold_in(key, j), game, j, self.policy(game, j))
+            self.policy(game, j).init_in(jax.random.fold_in(key, j), game, j)
             for j in range(game.n_players)
             if j != player
         )
@@ -59,7 +57,7 @@ class Modelling(Learner):
 
             def log_likelihood(params: Tree) -> Array:
                 """Of an episode; a mean over the batch."""
-                return jnp.mean(jnp.sum(taken(policy.unroll(params, seen), actions), axis=0))
+                return jnp.mean(jnp.sum(policy.unroll(params, seen).log_prob(actions), axis=0))
 
             ascend = jax.grad(log_likelihood)
             params = lax.fori_loop(0, steps, lambda _, x: trees.add(x, ascend(x), self.model_lr), params)

@@ -1,82 +1,19 @@
-"""Policies: what acts. Parameters, carry and observation to action logits.
-
-A policy object holds shapes only, no numbers; it is hashable and belongs to the program. Its
-parameters are the player's, as the learner initialises them. Acting is one step of one
-environment (``step``); learning looks at whole trajectories (``unroll``).
-"""
+"""Policies and critics: scripts, networks over encoded observations, and what they are called."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
+from shaping_bench.algorithms.core.distributions import Categorical, distribution, num_outputs
+from shaping_bench.algorithms.core.policy import Policy, Tabular, select
+from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.games.base import Game
-
-Tree = Any
-
-
-class Policy:
-    """Base of all policies."""
-
-    keeps_carry: ClassVar[bool] = False
-    """Whether what the policy carries lives on from one episode of an encounter to the next."""
-
-    def init(self, key: Array) -> Tree:
-        """Initial parameters."""
-        raise NotImplementedError
-
-    def start(self) -> Tree:
-        """Carry of one environment at the start of an episode."""
-        return ()
-
-    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
-        """Acts in one environment: returns the new carry and logits ``(n_actions,)``.
-
-        Args:
-          params: of this policy.
-          carry: of this environment.
-          observation: what the player sees.
-          state: state of the environment, for scripted policies; learned ones ignore it.
-        """
-        raise NotImplementedError
-
-    def unroll(self, params: Tree, observations: Array) -> Array:
-        """Logits ``(T, B, n_actions)`` along whole episodes, ``observations`` being ``(T, B, ...)``."""
-        raise NotImplementedError
-
-
-@dataclasses.dataclass(frozen=True)
-class Tabular(Policy):
-    """Logits of action 0, one per state: memory-one policies ``[start, CC, CD, DC, DD]``.
-
-    Parameters are a vector ``(num_states,)``, or anything that stacks to one.
-    """
-
-    num_states: int
-
-    def init(self, key: Array) -> Array:
-        return jax.random.normal(key, (self.num_states,))
-
-    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
-        return carry, self.unroll(params, observation)
-
-    def unroll(self, params: Tree, observations: Array) -> Array:
-        table = params if isinstance(params, jax.Array) else jnp.stack([jnp.asarray(x) for x in params])
-        logits = select(table, observations)
-        return jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)
-
-
-def select(table: Array, index: Array) -> Array:
-    """``table[index]`` for a short table ``(n,)`` as a sum of comparisons: gathers, and the
-    scatters that are their derivatives, do not vectorise."""
-    total = jnp.zeros(index.shape, table.dtype)
-    for k in range(table.shape[0]):
-        total = total + jnp.where(index == k, table[k], 0.0)
-    return total
+from shaping_bench.games.spaces import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +31,15 @@ class Scripted(Policy):
     def start(self) -> Tree:
         return jnp.zeros(())
 
-    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
-        return self.game.script(self.name, carry, state, self.player)
+    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
+        carry, logits = self.game.script(self.name, carry, state, self.player)
+        return carry, Categorical(logits=logits)
+
+    def along(self, params: Tree, observations: Tree, states: Tree) -> Categorical:
+        width = jax.tree.leaves(states)[0].shape[1]
+        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), self.start())
+        step = jax.vmap(self.step, in_axes=(None, 0, 0, 0))
+        return lax.scan(lambda carry, now: step(params, carry, *now), start, (observations, states))[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,10 +136,12 @@ class NetworkPolicy(Policy):
 
     Attributes:
       net: the network.
+      space: of the actions.
       part: where its parameters lie within the player's, if those hold more (critics).
     """
 
     net: Net
+    space: Space
     part: str | None = None
 
     def init(self, key: Array) -> Tree:
@@ -208,12 +154,21 @@ class NetworkPolicy(Policy):
     def _own(self, params: Tree) -> Tree:
         return params if self.part is None else params[self.part]
 
-    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
+    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
         carry, heads = self.net.step(self._own(params), carry, observation)
-        return carry, heads["logits"]
+        return carry, self.acting(heads)
 
-    def unroll(self, params: Tree, observations: Array) -> Array:
-        return self.net.unroll(self._own(params), observations)["logits"]
+    def unroll(self, params: Tree, observations: Tree) -> Any:
+        return self.acting(self.net.unroll(self._own(params), observations))
+
+    def acting(self, heads: Mapping[str, Array]) -> Any:
+        """The distribution that the network's heads speak of."""
+        return distribution(self.space, heads["logits"])
+
+
+def acting_head(game: Game, player: int) -> tuple[str, int]:
+    """The head by which a network acts in a seat."""
+    return "logits", num_outputs(game.action_space(player))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,14 +184,15 @@ class Exploring(Policy):
     def start(self) -> Tree:
         return self.policy.start()
 
-    def _mixed(self, logits: Array) -> Array:
-        return jnp.log((1.0 - self.epsilon) * jax.nn.softmax(logits) + self.epsilon / logits.shape[-1])
+    def _mixed(self, said: Categorical) -> Categorical:
+        probabilities = (1.0 - self.epsilon) * jax.nn.softmax(said.logits) + self.epsilon / said.logits.shape[-1]
+        return Categorical(logits=jnp.log(probabilities))
 
-    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Array]:
-        carry, logits = self.policy.step(params, carry, observation, state)
-        return carry, self._mixed(logits)
+    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
+        carry, said = self.policy.step(params, carry, observation, state)
+        return carry, self._mixed(said)
 
-    def unroll(self, params: Tree, observations: Array) -> Array:
+    def unroll(self, params: Tree, observations: Tree) -> Categorical:
         return self._mixed(self.policy.unroll(params, observations))
 
 
@@ -287,7 +243,7 @@ def actor(game: Game, network: str, player: int = 0, hidden: int | None = None) 
     """The policy of a resolved network's name."""
     if network == "tabular":
         return Tabular(game.sizes[player])
-    return NetworkPolicy(net(game, network, (("logits", game.n_actions),), hidden))
+    return NetworkPolicy(net(game, network, (acting_head(game, player),), hidden), game.action_space(player))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,9 +25,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from shaping_bench.algorithms.core import Access, AccessError, Learner, Play, PreparedLearner, View, costs
+from shaping_bench.algorithms.core.policy import Tabular
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.naive import Naive
-from shaping_bench.algorithms.parts.policies import Tabular
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.base import Game

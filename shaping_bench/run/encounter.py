@@ -29,7 +29,6 @@ from jax.sharding import PartitionSpec as P
 from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.core.stage import Joint, Stage, plays, started
-from shaping_bench.algorithms.parts.policies import Tabular
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 
@@ -169,7 +168,7 @@ def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
     """Whether the exact game can value all policies."""
     if "exact" not in game.views:
         return False
-    return not plays(learners) or all(isinstance(rule.policy(game, i), Tabular) for i, rule in enumerate(learners))
+    return not plays(learners) or all(rule.policy(game, i).exact for i, rule in enumerate(learners))
 
 
 def played_values(

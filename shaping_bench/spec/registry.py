@@ -17,7 +17,6 @@ from typing import Any
 from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
-from shaping_bench.algorithms.parts.policies import Tabular
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
@@ -265,7 +264,7 @@ def check_encounter(game: Named, learners: Sequence[Named]) -> None:
             policy = learner.value.policy(game.value, player) if playing else None
         except ValueError as error:
             raise BadInput(f"{where} {error}") from None
-        if policy is not None and not isinstance(policy, Tabular):
+        if policy is not None and not policy.exact:
             exact = [x.text for x in learners if "sampled" not in x.value.views]
             if exact:
                 raise BadInput(

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shaping_bench.algorithms.core import Access, View, rollouts
+from shaping_bench.algorithms.core.policy import Tabular
 from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.parts import estimators
-from shaping_bench.algorithms.parts.policies import Tabular
 from shaping_bench.games import make
 
 B = ((0.5, -0.3, 0.8, -1.2, 0.1), (-0.7, 0.4, -0.2, 1.1, -0.9))

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from shaping_bench.algorithms.core import Access, AccessError, View, rollouts
-from shaping_bench.algorithms.core.rollouts import taken
+from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.loqa import LOQA, Agent, PairedLOQA, credit, critic_error, opponent_model, values
 from shaping_bench.algorithms.parts.estimators import discounted_returns, magic_box
 from shaping_bench.errors import BadInput
@@ -59,9 +59,8 @@ def lesson_of(rule, s, target=None):
 
 def heads(rule, s, agent, player):
     seen = rollouts.observations(s.game, s.play, player)
-    return rule.policy(s.game, player).unroll(agent.policy, seen), rule.action_values(s.game, player).unroll(
-        agent.q, seen
-    )
+    logits = rule.policy(s.game, player).unroll(agent.policy, seen).logits
+    return logits, rule.action_values(s.game, player).unroll(agent.q, seen)
 
 
 def opponent_heads(rule, s):
@@ -84,7 +83,7 @@ def published_objective(rule, s, own):
     advantages = rewards[..., 0] + gamma * v[1:] - v[:-1]
     if rule.preset == "paper":
         advantages = lax.stop_gradient(advantages)
-    log_probs = taken(logits[:-1], actions[..., 0])
+    log_probs = Categorical(logits=logits[:-1]).log_prob(actions[..., 0])
     other_logits, other_q = lax.stop_gradient(opponent_heads(rule, s))
     other_v = jnp.sum(jax.nn.softmax(other_logits) * other_q, axis=-1)
     r2 = rewards[..., 1]
@@ -99,7 +98,7 @@ def published_objective(rule, s, own):
     chosen = jax.nn.one_hot(actions[..., 1], other_q.shape[-1])
     modelled = chosen * estimate[..., None] + (1 - chosen) * other_q[:-1]
     log_modelled = jnp.sum(chosen * jax.nn.log_softmax(modelled / rule.temperature), axis=-1)
-    entropy = jnp.mean(rollouts.entropy(logits[:-1]))
+    entropy = jnp.mean(Categorical(logits=logits[:-1]).entropy())
     return (
         jnp.mean(log_probs * advantages) + rule.shaping * jnp.mean(log_modelled * advantages) + rule.entropy * entropy
     )
@@ -156,7 +155,7 @@ def test_without_shaping_it_is_a_one_step_actor_critic():
         logits, q = heads(rule, s, Agent(theta, s.own.q), 0)
         v = values(logits, q)
         advantages = lax.stop_gradient(s.play.rewards[..., 0] + s.game.gamma * v[1:] - v[:-1])
-        return jnp.mean(advantages * taken(logits[:-1], s.play.actions[..., 0]))
+        return jnp.mean(advantages * Categorical(logits=logits[:-1]).log_prob(s.play.actions[..., 0]))
 
     close(gradients("two opponents")[0](rule, s.own).policy, jax.jit(jax.grad(actor_critic))(s.own.policy))
 

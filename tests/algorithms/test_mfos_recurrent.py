@@ -19,7 +19,8 @@ RULE = MFOSRecurrent(batch_size=6, episodes=3, hidden=5, epochs=1)
 
 @jax.jit
 def heads(weights, trial):
-    return RULE._heads(GAME, weights, trial)
+    policy, values = RULE._heads(GAME, weights, trial)
+    return policy.logits, values
 
 
 def brute_force(rewards, gamma, weight):
@@ -76,7 +77,7 @@ def test_the_first_episode_is_a_plain_recurrent_policy():
     params, trial = seen()
     logits, _ = heads(params["weights"], trial)
     policy = RULE.policy(GAME, 0)
-    unroll = jax.jit(policy.unroll)
+    unroll = jax.jit(lambda params, seen: policy.unroll(params, seen).logits)
     np.testing.assert_allclose(logits[0], unroll(params, trial.observations[0]), rtol=1e-5, atol=1e-6)
     conditioning = jax.jit(lambda *x: RULE._conditioning(GAME, *x))(params["weights"], trial.observations)
     later = unroll({**params, "conditioning": conditioning[1]}, trial.observations[2])

@@ -10,10 +10,10 @@ import pytest
 from jax import Array
 
 from shaping_bench.algorithms.core import Access, AccessError, View, pytree_dataclass
-from shaping_bench.algorithms.core.rollouts import observations, rollout, taken
+from shaping_bench.algorithms.core.policy import Tabular
+from shaping_bench.algorithms.core.rollouts import observations, rollout
 from shaping_bench.algorithms.parts.estimators import gae, loaded_dice
-from shaping_bench.algorithms.parts.policies import Tabular
-from shaping_bench.algorithms.pola import POLA, POLAOM, Imagination, ModelledState, POLAState, divergence
+from shaping_bench.algorithms.pola import POLA, POLAOM, Imagination, ModelledState, POLAState
 from shaping_bench.games.matrix.repeated import RepeatedGame
 from shaping_bench.run.encounter import steps_per_update
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
@@ -53,7 +53,7 @@ def lola_dice(me: int, key: Array, eta: float, batch_size: int) -> Array:
     def value(player: int, params: tuple[Array, ...], key: Array) -> Array:
         play = rollout(key, game, policies, params, batch_size)
         seen = [observations(game, play, i) for i in range(2)]
-        log_probs = [taken(policies[i].unroll(params[i], seen[i][:-1]), play.actions[..., i]) for i in range(2)]
+        log_probs = [policies[i].unroll(params[i], seen[i][:-1]).log_prob(play.actions[..., i]) for i in range(2)]
         values = CRITICS[player][seen[player]]
         advantages = gae(play.rewards[..., player], values[:-1], values[-1], game.gamma, 1.0)
         return jnp.mean(loaded_dice(jnp.stack(log_probs, axis=-1), advantages, game.gamma))
@@ -113,14 +113,6 @@ def test_the_outer_weight_has_no_effect_on_a_single_step():
     a, b = (updated(dataclasses.replace(rule, outer_steps=5), THETA) for rule in (light, heavy))
     assert np.abs(a - b).max() > 1e-2
     assert np.linalg.norm(b - THETA[0]) < np.linalg.norm(a - THETA[0])
-
-
-def test_divergence_is_that_of_the_reference_from_the_policy():
-    p, q = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1])
-    expected = np.sum(p * np.log(p / q))
-    np.testing.assert_allclose(divergence(jnp.log(p) + 3.0, jnp.log(q) - 1.0), expected, rtol=1e-5)
-    slope = jax.grad(lambda logits: divergence(jnp.log(p), logits))(jnp.log(p))
-    np.testing.assert_allclose(slope, np.zeros(3), atol=1e-6)
 
 
 def test_the_objective_of_the_critic_is_the_squared_error_of_the_bootstrapped_return():

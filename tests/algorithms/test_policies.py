@@ -6,18 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shaping_bench.algorithms.core.policy import Tabular, select
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import (
     Exploring,
     Net,
     NetworkPolicy,
-    Tabular,
     actor,
     critic,
     encoding,
     net,
     resolved,
-    select,
 )
 from shaping_bench.games import make
 
@@ -104,13 +103,13 @@ def test_acting_step_by_step_is_unrolling_at_once(name):
     policy = actor(COIN, name)
     params = random_like(policy.init(jax.random.key(0)), 2)
     seen = jnp.asarray(np.random.default_rng(3).integers(0, 2, size=(5, 3, 4, 3, 3)), jnp.float32)
-    together = policy.unroll(params, seen)
+    together = policy.unroll(params, seen).logits
     assert together.shape == (5, 3, 4)
     for b in range(3):
         carry = policy.start()
         for t in range(5):
-            carry, logits = policy.step(params, carry, seen[t, b], None)
-            np.testing.assert_allclose(logits, together[t, b], rtol=2e-4, atol=1e-5)
+            carry, acting = policy.step(params, carry, seen[t, b], None)
+            np.testing.assert_allclose(acting.logits, together[t, b], rtol=2e-4, atol=1e-5)
 
 
 def test_tables_select_states_and_their_gradient_counts_visits():
@@ -118,8 +117,8 @@ def test_tables_select_states_and_their_gradient_counts_visits():
     seen = jnp.array([[0, 1], [4, 4]])
     np.testing.assert_array_equal(select(theta, seen), [[0.0, 1.0], [4.0, 4.0]])
     np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(select(x, seen)))(theta), [1, 1, 0, 0, 2])
-    np.testing.assert_array_equal(Tabular(5).unroll(theta, seen)[..., 1], np.zeros((2, 2)))
-    np.testing.assert_array_equal(Tabular(5).unroll(tuple(theta), seen), Tabular(5).unroll(theta, seen))
+    np.testing.assert_array_equal(Tabular(5).unroll(theta, seen).logits[..., 1], np.zeros((2, 2)))
+    np.testing.assert_array_equal(Tabular(5).unroll(tuple(theta), seen).logits, Tabular(5).unroll(theta, seen).logits)
 
 
 def test_encodings():
@@ -160,16 +159,16 @@ def test_the_clock_is_the_raw_time():
 def test_exploring_mixes_with_the_uniform_policy():
     policy = Exploring(Tabular(5), 0.2)
     theta = jnp.array([3.0, -1.0, 0.0, 40.0, -40.0])
-    p = jax.nn.softmax(policy.unroll(theta, jnp.arange(5)[:, None]))[:, 0, 0]
+    p = jax.nn.softmax(policy.unroll(theta, jnp.arange(5)[:, None]).logits)[:, 0, 0]
     np.testing.assert_allclose(p, 0.8 * jax.nn.sigmoid(theta) + 0.1, rtol=1e-6)
-    _, logits = policy.step(theta, (), jnp.array(0), None)
-    np.testing.assert_allclose(jax.nn.softmax(logits)[0], p[0], rtol=1e-6)
+    _, acting = policy.step(theta, (), jnp.array(0), None)
+    np.testing.assert_allclose(jax.nn.softmax(acting.logits)[0], p[0], rtol=1e-6)
 
 
 def test_parameters_may_be_a_part_of_the_player_s():
     inner = net(COIN, "mlp", (("logits", 4),), 6)
-    policy = NetworkPolicy(inner, part="actor")
+    policy, bare = (NetworkPolicy(inner, COIN.action_space(0), part) for part in ("actor", None))
     params = policy.init(jax.random.key(0))
     assert set(params) == {"actor"}
     seen = jnp.ones((2, 1, 4, 3, 3))
-    np.testing.assert_array_equal(policy.unroll(params, seen), NetworkPolicy(inner).unroll(params["actor"], seen))
+    np.testing.assert_array_equal(policy.unroll(params, seen).logits, bare.unroll(params["actor"], seen).logits)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from shaping_bench.algorithms.core import Play, View
-from shaping_bench.algorithms.core.rollouts import taken
 from shaping_bench.algorithms.parts.estimators import gae
-from shaping_bench.algorithms.ppo import PPO, PPOState, clipped_error, clipped_surrogate
+from shaping_bench.algorithms.parts.proximal import clipped_error, clipped_surrogate
+from shaping_bench.algorithms.ppo import PPO, PPOState
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.matrix.repeated import RepeatedGame
 from shaping_bench.run.encounter import run_encounter, steps_per_update
@@ -64,7 +64,7 @@ def test_before_any_step_the_gradient_is_the_policy_gradient():
     policy = seen.policy
 
     def plain(theta):
-        return jnp.mean(batch.advantages * taken(policy.unroll(theta, batch.observations), batch.actions))
+        return jnp.mean(batch.advantages * policy.unroll(theta, batch.observations).log_prob(batch.actions))
 
     np.testing.assert_allclose(slope, jax.grad(plain)(THETA[0]), rtol=1e-5, atol=1e-6)
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from shaping_bench.algorithms.core import Access, AccessError, Memory, View, costs
-from shaping_bench.algorithms.core.rollouts import entropy, log_probs, observations, rollout, sample, taken, word_of
+from shaping_bench.algorithms.core.distributions import Categorical
+from shaping_bench.algorithms.core.policy import Tabular
+from shaping_bench.algorithms.core.rollouts import log_probs, observations, rollout, taken, word_of
 from shaping_bench.algorithms.fixed import GTFT, AllC
-from shaping_bench.algorithms.parts.policies import Scripted, Tabular, actor
+from shaping_bench.algorithms.parts.policies import Scripted, actor
 from shaping_bench.games import make
 
 IPD, COIN = make("ipd", horizon=6), make("coin-game")
@@ -80,14 +82,14 @@ def test_the_players_words_are_uniform_and_independent():
 def test_certain_and_impossible_actions():
     words = jnp.array([0, 1, 2**31, 2**32 - 1], jnp.uint32)
     for logits, action in (([40.0, -40.0], 0), ([-40.0, 40.0], 1), ([-jnp.inf, 0.0, -jnp.inf, -jnp.inf], 1)):
-        np.testing.assert_array_equal(sample(words, jnp.tile(jnp.array(logits), (4, 1))), action)
+        np.testing.assert_array_equal(Categorical(logits=jnp.tile(jnp.array(logits), (4, 1))).sample(words), action)
 
 
 def test_log_probabilities_and_entropy():
     logits = jnp.array([[0.3, -1.0, 2.0], [0.0, 0.0, 0.0]])
-    p = jax.nn.softmax(logits)
-    np.testing.assert_allclose(taken(logits, jnp.array([2, 0])), jnp.log(jnp.array([p[0, 2], p[1, 0]])), rtol=1e-6)
-    np.testing.assert_allclose(entropy(logits), -jnp.sum(p * jnp.log(p), -1), rtol=1e-6)
+    policy, p = Categorical(logits=logits), jax.nn.softmax(logits)
+    np.testing.assert_allclose(taken(policy, jnp.array([2, 0])), jnp.log(jnp.array([p[0, 2], p[1, 0]])), rtol=1e-6)
+    np.testing.assert_allclose(policy.entropy(), -jnp.sum(p * jnp.log(p), -1), rtol=1e-6)
     play = rollout(jax.random.key(0), IPD, TABLES, THETA, 3)
     got = log_probs(IPD, TABLES[1], THETA[1], play, 1)
     cooperates = jax.nn.sigmoid(THETA[1])[observations(IPD, play, 1)[:-1]]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from shaping_bench.algorithms.core import Access, Learner, Memory, Stage, View, costs, field, pytree_dataclass
+from shaping_bench.algorithms.core.distributions import Categorical
+from shaping_bench.algorithms.core.policy import Policy, Tabular
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.lola import LOLA
-from shaping_bench.algorithms.parts.policies import Policy, Tabular
 from shaping_bench.games import make
 from shaping_bench.games.base import Game
 from shaping_bench.run.encounter import costs_per_update, run_encounter, steps_per_update
@@ -97,7 +98,7 @@ class Counting(Policy):
 
     def step(self, params, carry, observation, state):
         early = carry < 6
-        return carry + 1, jnp.where(early, jnp.array([50.0, -50.0]), jnp.array([-50.0, 50.0]))
+        return carry + 1, Categorical(logits=jnp.where(early, jnp.array([50.0, -50.0]), jnp.array([-50.0, 50.0])))
 
 
 @pytree_dataclass

@@ -18,7 +18,6 @@ from shaping_bench.algorithms.core import (
     pytree_dataclass,
     trees,
 )
-from shaping_bench.algorithms.core.rollouts import taken
 from shaping_bench.games.base import Game
 from shaping_bench.games.matrix.repeated import RepeatedGame
 
@@ -287,8 +286,8 @@ class Player(Learner):
         returns = jnp.sum(self.rewards(play), axis=0)
 
         def surrogate(theta):
-            logits = view.policy.unroll(theta, play.observations()[:-1])
-            return jnp.mean(returns * jnp.sum(taken(logits, play.actions()), axis=0))
+            policy = view.policy.unroll(theta, play.observations()[:-1])
+            return jnp.mean(returns * jnp.sum(policy.log_prob(play.actions()), axis=0))
 
         return trees.add(view.own, jax.grad(surrogate)(view.own), self.lr), state, {}
 

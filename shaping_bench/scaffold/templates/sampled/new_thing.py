@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass, trees
-from shaping_bench.algorithms.core.rollouts import taken
 from shaping_bench.algorithms.core.trees import Tree
 
 
@@ -39,8 +38,8 @@ class NewThing(Learner):
         advantages = returns - jnp.mean(returns)
 
         def surrogate(theta: Tree) -> Array:
-            logits = view.policy.unroll(theta, play.observations()[:-1])  # (time, batch, actions)
-            return jnp.mean(advantages * jnp.sum(taken(logits, play.actions()), axis=0))
+            policy = view.policy.unroll(theta, play.observations()[:-1])  # distributions, (time, batch)
+            return jnp.mean(advantages * jnp.sum(policy.log_prob(play.actions()), axis=0))
 
         slope = jax.grad(surrogate)(view.own)
         return trees.add(view.own, slope, self.lr), state, {"mean_return": jnp.mean(returns)}

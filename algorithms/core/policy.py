@@ -1,0 +1,110 @@
+"""Policies: what acts. Parameters, carry and observation to a distribution of actions.
+
+A policy object holds shapes only, no numbers; it is hashable and belongs to the program. Its
+parameters are the player's, as the learner initialises them. Acting is one step of one
+environment (``step``); learning looks at whole trajectories (``unroll``).
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from shaping_bench.algorithms.core.distributions import Categorical
+from shaping_bench.games.base import Game
+
+Tree = Any
+
+
+class Policy:
+    """Base of all policies."""
+
+    exact: ClassVar[bool] = False
+    """Whether the exact game can value it: its parameters are those that ``game.value`` takes."""
+
+    keeps_carry: ClassVar[bool] = False
+    """Whether its carry lives on from episode to episode of an encounter."""
+
+    def init(self, key: Array) -> Tree:
+        """Initial parameters."""
+        raise NotImplementedError
+
+    def init_in(self, key: Array, game: Game, player: int) -> Tree:
+        """Initial parameters in a seat of a game: the game's own start where it has one for such policies."""
+        del game, player
+        return self.init(key)
+
+    def ignorant(self, key: Array) -> Tree:
+        """Parameters that know nothing: a table plays all actions alike, a network starts like any other."""
+        return self.init(key)
+
+    def start(self) -> Tree:
+        """Carry of one environment at the start of an episode."""
+        return ()
+
+    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
+        """Acts in one environment: returns the new carry and a distribution of actions.
+
+        Args:
+          params: of this policy.
+          carry: of this environment.
+          observation: what the player sees.
+          state: state of the environment, for scripted policies; learned ones ignore it.
+        """
+        raise NotImplementedError
+
+    def unroll(self, params: Tree, observations: Tree) -> Any:
+        """Distributions ``(T, B)`` along whole episodes, of observations ``(T, B, ...)``."""
+        raise NotImplementedError
+
+    def along(self, params: Tree, observations: Tree, states: Tree) -> Any:
+        """The same where the states of the environment ``(T, B, ...)`` are known, which scripts need."""
+        del states
+        return self.unroll(params, observations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabular(Policy):
+    """Logits of action 0, one per state: memory-one policies ``[start, CC, CD, DC, DD]``.
+
+    Parameters are a vector ``(num_states,)``, or anything that stacks to one.
+
+    >>> import jax.numpy as jnp
+    >>> tit_for_tat = jnp.array([9.0, 9.0, -9.0, 9.0, -9.0])
+    >>> seen = jnp.array([[0], [1], [2], [4]])  # nothing yet, CC, CD, DD
+    >>> Tabular(5).unroll(tit_for_tat, seen).log_prob(jnp.array([[0], [0], [1], [1]])).round(3).tolist()
+    [[-0.0], [-0.0], [-0.0], [-0.0]]
+    """
+
+    exact: ClassVar[bool] = True
+
+    num_states: int
+
+    def init(self, key: Array) -> Array:
+        return jax.random.normal(key, (self.num_states,))
+
+    def init_in(self, key: Array, game: Game, player: int) -> Array:
+        return game.init_params(key, player)
+
+    def ignorant(self, key: Array) -> Array:
+        del key
+        return jnp.zeros((self.num_states,))
+
+    def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Categorical]:
+        return carry, self.unroll(params, observation)
+
+    def unroll(self, params: Tree, observations: Array) -> Categorical:
+        table = params if isinstance(params, jax.Array) else jnp.stack([jnp.asarray(x) for x in params])
+        logits = select(table, observations)
+        return Categorical(logits=jnp.stack([logits, jnp.zeros_like(logits)], axis=-1))
+
+
+def select(table: Array, index: Array) -> Array:
+    """``table[index]`` for a short table ``(n,)`` as a sum of comparisons: gathers, and the
+    scatters that are their derivatives, do not vectorise."""
+    total = jnp.zeros(index.shape, table.dtype)
+    for k in range(table.shape[0]):
+        total = total + jnp.where(index == k, table[k], 0.0)
+    return total
