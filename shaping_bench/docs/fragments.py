@@ -35,6 +35,7 @@ from shaping_bench.metrics.definitions import METRICS, Metric
 from shaping_bench.publish import references
 from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.spec import registry
+from shaping_bench.speed import peers as other_codes
 from shaping_bench.spec.calls import split_call
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -475,6 +476,16 @@ def suites() -> str:
     )
 
 
+def peers() -> str:
+    """Other people's codes on the work that the speed benchmark times."""
+    rows = (
+        (cell(f"{p.name} ({p.version})"), cell(p.work), f"{p.per_cpu_second:,.4g} {p.unit}", cell(p.differs))
+        for p in other_codes.PEERS
+    )
+    about = f"Per CPU-second on {other_codes.MACHINE}; {other_codes.TAKEN}."
+    return paragraphs(about, table(("code", "work", "per CPU-second", "differs from ours in"), rows))
+
+
 def commands() -> str:
     """Every command with its options, as the command line's own help has them."""
     text = command_line.generate_docs(output_format="markdown")
@@ -516,6 +527,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         learner,
         methods,
         metrics,
+        peers,
         presets,
         readme,
         reproduction,

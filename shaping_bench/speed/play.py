@@ -1,15 +1,8 @@
-"""The speed of play and of preparations: environments, rollouts, learners that sample, learners
-that prepare; part of ``make speed``.
+"""The speed of play and of preparations: environments, rollouts, learners that sample, learners that prepare.
 
-Rates are medians of several calls after warm-up, per wall second and per CPU-second (process
-time over all threads). What is counted is the unit of the peers' figures: environment steps
-(joint actions), turns, or updates. A row is::
-
-    {name, unit, count, runs, wall_seconds, cpu_seconds, per_wall_second, per_cpu_second,
-     target: {per_wall_second, per_cpu_second}, met, peer: {name, per_cpu_second} or null, times_peer}
-
-:func:`memory` reports what learning through rollouts takes, from compiled programs, and the
-largest setting that fits.
+What is counted is the unit of the peers' figures: environment steps (joint actions), or updates. Where the arithmetic
+of a unit is known, a row says which part of the machine's matrix rate it reaches. :func:`memory` reports what learning
+through rollouts takes, from compiled programs, and the largest setting that fits.
 """
 
 import dataclasses
@@ -20,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shaping_bench.speed.benchmark import Peer, clocked, judged, rates
+from shaping_bench.speed import peers
+from shaping_bench.speed.clock import clocked, kept, rates
+from shaping_bench.speed.peers import Peer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PlayWork:
     """One thing to time.
 
@@ -32,17 +27,20 @@ class PlayWork:
       unit: what is counted.
       count: how many of it one call does.
       make: builds the call; what it returns is timed, and blocks until done.
-      wall_target, cpu_target: units per wall second (two idle cores) or per CPU-second to reach.
+      target: units per CPU-second to reach.
       peer: whose figure stands beside ours.
+      flop: floating-point operations of one unit, where somebody counted them.
+      runs: at most so many timed calls.
     """
 
     name: str
     unit: str
     count: int
     make: Callable[[], Callable[[], Any]]
-    wall_target: float | None = None
-    cpu_target: float | None = None
+    target: float | None = None
     peer: Peer | None = None
+    flop: float | None = None
+    runs: int = 3
 
 
 def _environment(game_text: str, batch_size: int, calls: int) -> Callable[[], Any]:
@@ -113,126 +111,146 @@ def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Callabl
     return first_steps(wanted, steps)
 
 
-PAX = Peer("pax (JAX)", 0.09e6)
-JAXMARL = Peer("JaxMARL (JAX)", 0.85e6)
-TORCH_DICE = {k: Peer("LOLA_DiCE (PyTorch)", rate) for k, rate in ((1, 1.16), (2, 0.74), (3, 0.53))}
-OPEN_SPIEL = Peer("OpenSpiel (JAX)", 0.26)
-LOQA_IPD, LOQA_COIN = Peer("LOQA official (JAX)", 1 / 0.285), Peer("LOQA official (JAX)", 1 / 4.75)
-AXELROD = Peer("Axelrod", 0.1e6)
-MFOS = Peer("M-FOS official (PyTorch)", 1 / 30)
-COLA_TANDEM, COLA_IPD = (Peer("another's jitted JAX", steps / seconds) for steps, seconds in ((120e3, 15), (80e3, 100)))
-
-
 def works() -> tuple[PlayWork, ...]:
     """Everything that is timed. The learners' counts are updates of both players."""
     devices = len(jax.local_devices())
     dice = [
         PlayWork(
-            f"LOLA-DiCE, IPD, batch 128 x 150, look-ahead {k}",
-            "updates",
-            8 * 50,
-            functools.partial(_encounter, "ipd", [f"lola-dice(batch_size=128,lookahead_steps={k})"], 8, 50),
-            cpu_target=100 * TORCH_DICE[k].per_cpu_second,
-            peer=TORCH_DICE[k],
+            name=f"LOLA-DiCE, IPD, batch 128 x 150, look-ahead {k}",
+            unit="updates",
+            count=8 * 50,
+            make=functools.partial(_encounter, "ipd", [f"lola-dice(batch_size=128,lookahead_steps={k})"], 8, 50),
+            target=100 * peer.per_cpu_second,
+            peer=peer,
         )
-        for k in (1, 2, 3)
+        for k, peer in peers.DICE.items()
+    ]
+    coin_ppo = "coin-game(preset=jaxmarl,episodes=1)"
+    loqa_in_coins = [
+        PlayWork(
+            name=f"LOQA, Coin Game 3x3, batch 512 x 50, {what}",
+            unit="iterations",
+            count=2 * 2,  # two agents are trained side by side
+            make=functools.partial(_encounter, "coin-game", [f"loqa({settings})"], 1, 2),
+            target=1 / seconds,
+            peer=peer,
+            flop=flop,
+        )
+        for what, settings, seconds, peer, flop in (
+            ("buffer of past agents", "", 0.50, peers.LOQA_COIN_FEWER, 46e9),
+            ("512 past agents per batch", "opponents_per_batch=0", 0.75, peers.LOQA_COIN, None),
+            ("no buffer", "buffer_size=0", 0.45, peers.LOQA_COIN_PRESENT, None),
+        )
     ]
     return (
         PlayWork(
-            "Coin Game, random actions, 8192 environments",
-            "env steps",
-            8192 * 50 * 20,
-            lambda: _environment("coin-game", 8192, 20),
-            wall_target=20e6,
-            peer=JAXMARL,
+            name="Coin Game, random actions, 8192 environments",
+            unit="env steps",
+            count=8192 * 50 * 20,
+            make=lambda: _environment("coin-game", 8192, 20),
+            target=kept(69.7e6),
+            peer=peers.JAXMARL,
         ),
         PlayWork(
-            "memory-one strategies, 200-turn matches",
-            "turns",
-            20_000 * 200 * devices,
-            lambda: _rollouts("ipd(horizon=200)", "gtft", 20_000, 1),
-            wall_target=100e6,
-            peer=AXELROD,
-        ),
-        PlayWork(
-            "Coin Game, conv + GRU against the same, rollouts alone, 1000 x 16",
-            "env steps",
-            1000 * 16 * devices,
-            lambda: _rollouts("coin-game(preset=jaxmarl,episodes=1)", "naive-pg(network='conv-gru')", 1000, 1),
+            name="Coin Game, conv + GRU against the same, rollouts alone, 1000 x 16",
+            unit="env steps",
+            count=1000 * 16 * devices,
+            make=lambda: _rollouts(coin_ppo, "naive-pg(network='conv-gru')", 1000, 1),
         ),
         PlayWork(
             # The peer's network: a dense layer and a GRU of 16 units.
-            "PPO + GRU against the same, Coin Game, 1000 x 16",
-            "env steps",
-            2 * 5 * 1000 * 16,
-            lambda: _encounter(
-                "coin-game(preset=jaxmarl,episodes=1)", ["ppo(batch_size=1000,network='gru',hidden=16)"], 2, 5
-            ),
-            cpu_target=3 * PAX.per_cpu_second,
-            peer=PAX,
+            name="PPO + GRU against the same, Coin Game, 1000 x 16",
+            unit="env steps",
+            count=2 * 5 * 1000 * 16,
+            make=lambda: _encounter(coin_ppo, ["ppo(batch_size=1000,network='gru',hidden=16)"], 2, 5),
+            target=0.7e6,
+            peer=peers.PAX,
+            flop=62e3,
+        ),
+        PlayWork(
+            name="PPO without memory against the same, Coin Game, 1000 x 16",
+            unit="env steps",
+            count=2 * 5 * 1000 * 16,
+            make=lambda: _encounter(coin_ppo, ["ppo(batch_size=1000,network='mlp',hidden=16)"], 2, 5),
+            target=1e6,
+            peer=peers.PAX_WITHOUT_MEMORY,
         ),
         *dice,
         PlayWork(
-            "LOLA-PG, IPD, batch 128 x 150",
-            "updates",
-            8 * 50,
-            lambda: _encounter("ipd", ["lola-pg(batch_size=128)"], 8, 50),
-            cpu_target=100 * OPEN_SPIEL.per_cpu_second,
-            peer=OPEN_SPIEL,
+            name="LOLA-PG, IPD, batch 128 x 150",
+            unit="updates",
+            count=8 * 50,
+            make=lambda: _encounter("ipd", ["lola-pg(batch_size=128)"], 8, 50),
+            target=kept(682),
+            peer=peers.OPEN_SPIEL,
         ),
         PlayWork(
-            "LOQA, IPD, batch 2048 x 50",
-            "iterations",
-            2 * 2 * 10,  # two agents are trained side by side
-            lambda: _encounter("ipd(horizon=50)", ["loqa"], 2, 10),
-            cpu_target=1 / 0.1,
-            peer=LOQA_IPD,
+            name="LOQA, IPD, batch 2048 x 50",
+            unit="iterations",
+            count=2 * 2 * 10,
+            make=lambda: _encounter("ipd(horizon=50)", ["loqa"], 2, 10),
+            target=1 / 0.013,
+            peer=peers.LOQA_IPD,
+        ),
+        *loqa_in_coins,
+        PlayWork(
+            name="M-FOS, Coin Game, one trial of 512 x 16 x 16",
+            unit="trials",
+            count=1,
+            make=lambda: _preparation("coin-game(preset=mfos)", "mfos-recurrent", 1),
+            target=1 / 45,
+            flop=2.6e12,
+            runs=1,
         ),
         PlayWork(
-            "LOQA, Coin Game 3x3, batch 512 x 50, buffer of past agents",
-            "iterations",
-            2 * 2,
-            lambda: _encounter("coin-game", ["loqa"], 1, 2),
-            cpu_target=1 / 1.0,
-            peer=LOQA_COIN,
-        ),
-        PlayWork(
-            "M-FOS by PPO, IPD against naive, batch 4096 x 100",
-            "meta-episodes",
-            2,
-            lambda: _preparation("ipd", "mfos", 2),
-            cpu_target=1 / 3,
-            peer=MFOS,
+            name="M-FOS by PPO, IPD against naive, batch 4096 x 100",
+            unit="meta-episodes",
+            count=2,
+            make=lambda: _preparation("ipd", "mfos", 2),
+            target=1 / 2,
+            peer=peers.MFOS_PPO,
         ),
         PlayWork(
             # The official notebooks took 29 steps per second on an accelerator.
-            "MeVa, IPD self-play, batch 128",
-            "training steps",
-            10,
-            lambda: _preparation("ipd", "meva", 10),
+            name="MeVa, IPD self-play, batch 128",
+            unit="training steps",
+            count=10,
+            make=lambda: _preparation("ipd", "meva", 10),
         ),
         PlayWork(
-            "COLA, tandem, batch 8",
-            "training steps",
-            20_000,
-            lambda: _preparation("tandem", "cola", 20_000),
-            peer=COLA_TANDEM,
+            name="COLA, tandem, batch 8",
+            unit="training steps",
+            count=20_000,
+            make=lambda: _preparation("tandem", "cola", 20_000),
         ),
         PlayWork(
-            "COLA, IPD, batch 64",
-            "training steps",
-            2000,
-            lambda: _preparation("ipd", "cola", 2000),
-            peer=COLA_IPD,
+            name="COLA, IPD, batch 64",
+            unit="training steps",
+            count=2000,
+            make=lambda: _preparation("ipd", "cola", 2000),
         ),
     )
 
 
-def timed(work: PlayWork, runs: int) -> dict[str, Any]:
-    """Times one work; the row described above."""
-    found = rates(work.count, *clocked(work.make(), runs), work.peer)
-    row = {"name": work.name, "unit": work.unit, "count": work.count, **found}
-    return judged(row, per_wall_second=work.wall_target, per_cpu_second=work.cpu_target)
+def timed(work: PlayWork, runs: int, *, matrix_rate: float, alike: bool) -> dict[str, Any]:
+    """Times one work.
+
+    Args:
+      work: what.
+      runs: timed calls, unless the work takes fewer.
+      matrix_rate: this machine's, which ``of_peak`` is a part of.
+      alike: whether the machine is of the peers' kind.
+    """
+    row = rates(work.count, *clocked(work.make(), min(runs, work.runs)), work.target)
+    rate = row["per_cpu_second"]
+    return {
+        "name": work.name,
+        "unit": work.unit,
+        "count": work.count,
+        **row,
+        "of_peak": None if work.flop is None else rate * work.flop / matrix_rate,
+        **peers.beside(work.peer, rate, alike),
+    }
 
 
 MEMORY_LEARNER = "lola-dice(network='gru')"
@@ -275,44 +293,3 @@ def memory(
             fitting *= 2
         largest[str(horizon)] = fitting if a + slope * (fitting - low) <= free else 0
     return {"learner": learner, "free": free, "settings": settings, "largest": largest}
-
-
-def to_text(rows: Sequence[dict[str, Any]], plan: dict[str, Any] | None) -> str:
-    """The same as tables for people."""
-    from tabulate import tabulate
-
-    verdict = {True: "met", False: "MISSED", None: ""}
-
-    def rate(x: float | None) -> str:
-        return "" if x is None else f"{x:,.2f}" if x < 1e4 else f"{x / 1e6:.3g} M"
-
-    table = [
-        [
-            r["name"],
-            r["unit"],
-            rate(r["per_wall_second"]),
-            rate(r["target"]["per_wall_second"]),
-            rate(r["per_cpu_second"]),
-            rate(r["target"]["per_cpu_second"]),
-            r["peer"]["name"] if r["peer"] else "",
-            f"{r['times_peer']:,.1f}" if r["peer"] else "",
-            verdict[r["met"]],
-        ]
-        for r in rows
-    ]
-    header = ["work", "unit", "/ s", "target", "/ CPU-s", "target", "peer", "x peer", ""]
-    align = ("left", "left", *("right",) * 4, "left", "right", "left")
-    text = tabulate(table, header, disable_numparse=True, colalign=align)
-    if plan is None:
-        return text
-    lines = [
-        f"horizon {x['horizon']}, batch {x['batch_size']}: {x['bytes'] / 2**30:.2f} GiB"
-        + ("" if x["fits"] else " (does not fit)")
-        for x in plan["settings"]
-    ]
-    fits = ", ".join(f"{batch} at horizon {horizon}" for horizon, batch in plan["largest"].items())
-    return (
-        f"{text}\n\nMemory of one seed of {plan['learner']}, Coin Game, {plan['free'] / 2**30:.1f} GiB free\n"
-        + "\n".join(lines)
-        + f"\nlargest fitting batch: {fits}"
-    )
