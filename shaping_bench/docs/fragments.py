@@ -35,8 +35,8 @@ from shaping_bench.metrics.definitions import METRICS, Metric
 from shaping_bench.publish import references
 from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.spec import registry
-from shaping_bench.speed import peers as other_codes
 from shaping_bench.spec.calls import split_call
+from shaping_bench.speed import peers as other_codes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)
@@ -478,8 +478,12 @@ def suites() -> str:
 
 def peers() -> str:
     """Other people's codes on the work that the speed benchmark times."""
+
+    def rate(x: float) -> str:
+        return f"{x / 1e6:.3g} million" if x >= 1e4 else f"{x:,.4g}" if x >= 1e3 else f"{x:.3g}"
+
     rows = (
-        (cell(f"{p.name} ({p.version})"), cell(p.work), f"{p.per_cpu_second:,.4g} {p.unit}", cell(p.differs))
+        (cell(f"{p.name} ({p.version})"), cell(p.work), f"{rate(p.per_cpu_second)} {p.unit}", cell(p.differs))
         for p in other_codes.PEERS
     )
     about = f"Per CPU-second on {other_codes.MACHINE}; {other_codes.TAKEN}."

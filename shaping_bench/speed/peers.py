@@ -109,7 +109,7 @@ PAX, PAX_WITHOUT_MEMORY = (
     )
     for work, rate, differs in (
         ("with a GRU of 16 units", 0.33e6, ""),
-        ("without memory", 0.42e6, "its network has other layers"),
+        ("without memory", 0.42e6, "its network is not matched with ours"),
     )
 )
 LOQA_COIN, LOQA_COIN_FEWER, LOQA_COIN_PRESENT, LOQA_IPD = (
