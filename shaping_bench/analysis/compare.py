@@ -15,6 +15,9 @@ LEVEL = 0.05
 MANY = 100
 """Runs from which on a quarter of the exchanges has to do for statistics that go by the runs' order."""
 
+MOST = 2**15
+"""Most exchanges of a test."""
+
 FEW = 6
 """Units with which an exchange test can reach that level. Fewer preparations cannot be told apart as
 such, and a test that never rejects says nothing: their seeds are then compared one by one."""
@@ -29,10 +32,15 @@ def best(
     """The best sample, and those that its runs do not tell apart from it.
 
     Every other one is compared with the best by an exchange test of the statistic, seed against
-    seed; the p-values are corrected for their number (Holm). A number that prints the same as the best
-    is marked whatever the test says of the digits that are not shown. Seeds that share
-    preparations are exchanged together if there are at least :data:`FEW` of these; else the comparison
-    is between the preparations that there are.
+    seed. Which one is the best is itself read from the runs: of k that are alike, the luckiest is compared
+    with the unluckiest, and that difference is the largest of all k (k - 1) / 2. So the p-values are
+    corrected (Holm) for all pairs that might have been compared: with a chance of at most
+    :data:`LEVEL`, any of those that are as good as the best is not marked. Comparisons with the best that
+    are made for this end (Hsu's) promise less, that the one true best is marked.
+
+    A number that prints the same as the best is marked whatever the test says of the digits that are not
+    shown. Seeds that share preparations are exchanged together if there are at least :data:`FEW` of these;
+    else the comparison is between the preparations that there are.
 
     Args:
       samples: None where somebody does not take part.
@@ -45,9 +53,12 @@ def best(
     if direction not in ("higher", "lower") or not finite:
         return [False] * len(samples)
     first = (max if direction == "higher" else min)(finite, key=numbers.__getitem__)
-    chances = [p_value(samples[first], x, statistic) if k in finite else math.nan for k, x in enumerate(samples)]
+    pairs = len(finite) * (len(finite) - 1) // 2
+    chances = [
+        p_value(samples[first], x, statistic, pairs) if k in finite else math.nan for k, x in enumerate(samples)
+    ]
     chances[first] = math.nan  # is no comparison
-    apart = stats.holm(chances) <= LEVEL
+    apart = stats.holm(chances, family=pairs) <= LEVEL
     compared = np.isfinite(chances)
     texts = [shown(x) if k in finite else None for k, x in enumerate(numbers)]
     return [
@@ -56,8 +67,12 @@ def best(
     ]
 
 
-def p_value(first: Sample | None, second: Sample | None, statistic: stats.Statistic) -> float:
-    """Of the difference of two samples over the tasks and seeds that both have; NaN without any."""
+def p_value(first: Sample | None, second: Sample | None, statistic: stats.Statistic, tests: int = 1) -> float:
+    """Of the difference of two samples over the tasks and seeds that both have; NaN without any.
+
+    Args:
+      tests: how many it will be corrected for, on which it depends how finely it must be known.
+    """
     if first is None or second is None or first is second:
         return math.nan
     _, rows, other_rows = np.intersect1d(first.seeds, second.seeds, return_indices=True)
@@ -82,5 +97,6 @@ def p_value(first: Sample | None, second: Sample | None, statistic: stats.Statis
         for parts, numbers in zip(paired, (x, y, start + units), strict=True):
             parts.append(numbers[finite])
     quick = statistic is stats.mean or sum(map(len, paired[0])) < MANY
-    reps = stats.EXCHANGES if quick else stats.EXCHANGES // 4
-    return stats.exchange_test(paired[0], paired[1], paired[2], statistic, reps=reps)
+    # The corrected level is a matter of eight exchanges, not of one or two.
+    reps = min(max(stats.EXCHANGES, int(8 * tests / LEVEL)), MOST) if quick else stats.EXCHANGES // 4
+    return stats.exchange_test(paired[0], paired[1], paired[2], statistic, reps=reps, normal_tail=True)

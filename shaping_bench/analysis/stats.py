@@ -13,6 +13,7 @@ never a seat, over which a run's score is a mean already.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -397,6 +398,8 @@ def exchange_test(
     statistic: Statistic = mean,
     reps: int = EXCHANGES,
     seed: int = 0,
+    *,
+    normal_tail: bool = False,
 ) -> float:
     """Two-sided p-value of the difference of a statistic between two learners.
 
@@ -411,6 +414,14 @@ def exchange_test(
       statistic: of strata.
       reps: number of exchanges.
       seed: of the random subsets.
+      normal_tail: whether p-values may be less than what random subsets can count, ``1 / reps``, as a
+        correction for many tests needs: where none of them reaches the difference, its tail is taken as
+        normal with the standard deviation of the exchanged differences. Sums of random signs have no
+        heavier one (Hoeffding 1963).
+
+    >>> scores = [np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]
+    >>> exchange_test(scores, [scores[0] - 1.0], [np.arange(6)])
+    0.03125
     """
     if not first:
         return float("nan")
@@ -430,10 +441,13 @@ def exchange_test(
             differences[k : k + most] = statistic(both, own) - statistic(both, [1 - x for x in own])
     # Signs of rounding: exchanges that change nothing must count as equal.
     reached = np.abs(differences) >= np.abs(differences[0]) - 1e-12 * np.abs(differences).max()
-    return float(reached.mean())
+    chance = float(reached.mean())
+    if normal_tail and reached.sum() == 1 and 2 ** len(labels) > reps:
+        chance = min(chance, math.erfc(abs(differences[0]) / float(np.std(differences)) / math.sqrt(2)))
+    return chance
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def _signs(units: int, reps: int, seed: int) -> NDArray[np.float64]:
     """Which units keep (1) and which exchange (-1) their runs, ``(R, units)``; the first row keeps all."""
     if 2**units <= reps:
@@ -444,17 +458,25 @@ def _signs(units: int, reps: int, seed: int) -> NDArray[np.float64]:
     return signs
 
 
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+def holm(p_values: ArrayLike, family: int | None = None) -> NDArray[np.float64]:
     """P-values adjusted for their number (Holm 1979): at most that share of families has any
     false rejection, however the tests depend on one another. NaN stays and does not count.
 
     Args:
       p_values: ``(m,)``.
+      family: how many tests these are from, where others might have been looked at instead; they
+        count as never rejected. By default there are no others.
+
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    >>> holm([0.01], family=3)
+    array([0.03])
     """
     given = np.asarray(p_values, np.float64)
     order = np.argsort(given)[: np.isfinite(given).sum()]
+    factors = (len(order) if family is None else family) - np.arange(len(order))
     adjusted = np.full(given.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)), 1.0)
+    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * factors), 1.0)
     return adjusted
 
 

@@ -179,7 +179,7 @@ def leaderboard(results: Results, game: str | None = None, kind: str = "encounte
         "bootstrap intervals over training seeds (over preparations where seeds share several); task median: over "
         "tasks of their means; improvement: probability that a run returns more than one of another learner in the "
         "same task; mean rank: by task; bold: the best, and all that their runs in common tasks do not tell apart "
-        f"from it (exchange test, Holm-corrected, level {compare.LEVEL})"
+        f"from it (exchange test, Holm-corrected over all pairs, level {compare.LEVEL})"
     )
     if not field.played.all():
         note += "; learners that met others, or in other games, are compared where they met the same"

@@ -202,7 +202,7 @@ def _bold_note(
         among = ""
     return (
         f"bold: the best of each {line}{among} and all that its runs do not tell apart from it (exchange test, paired "
-        f"by seed, Holm-corrected over the {line}, level {compare.LEVEL}{given}); "
+        f"by seed, Holm-corrected over all pairs of the {line}, level {compare.LEVEL}{given}); "
     )
 
 
