@@ -54,9 +54,7 @@ def best(
         return [False] * len(samples)
     first = (max if direction == "higher" else min)(finite, key=numbers.__getitem__)
     pairs = len(finite) * (len(finite) - 1) // 2
-    chances = [
-        p_value(samples[first], x, statistic, pairs) if k in finite else math.nan for k, x in enumerate(samples)
-    ]
+    chances = [p_value(samples[first], x, statistic, pairs) if k in finite else math.nan for k, x in enumerate(samples)]
     chances[first] = math.nan  # is no comparison
     apart = stats.holm(chances, family=pairs) <= LEVEL
     compared = np.isfinite(chances)

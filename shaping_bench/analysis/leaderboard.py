@@ -32,11 +32,12 @@ class Field:
 
     Attributes:
       learners: labels, in the suite's order.
-      samples: of each, its normalised returns in all its tasks.
+      samples: of each, its normalised returns in all its tasks; those of runs that diverged are the least
+        possible.
       tasks: all of them.
       runs: of each learner, runs per task of ``tasks``; empty where it has none.
       units: what is resampled of them.
-      played: who met whom, ``(L, T)``, even if every run was lost.
+      played: who met whom, ``(L, T)``, even if no run has a value.
     """
 
     learners: tuple[str, ...]
@@ -97,7 +98,7 @@ def field(results: Results, kind: str = "encounter", game: str | None = None) ->
     if kind not in ("encounter", "league"):
         raise unknown("kind", kind, ("encounter", "league"))
     if anchors.METRIC in metric_names(results, kind):
-        frame = entries(results, anchors.METRIC, kind)
+        frame = _lost_are_least(results, entries(results, anchors.METRIC, kind))
         frame = frame[frame["learner"].isin(results.learners or results.labels)]
         frame = frame if game is None else frame[frame["game"] == game]
     else:
@@ -120,6 +121,26 @@ def field(results: Results, kind: str = "encounter", game: str | None = None) ->
         units=tuple(units for _, units in drawn),
         played=np.array([[task in x.tasks for task in tasks] for x in samples]),
     )
+
+
+def _lost_are_least(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Normalised returns with the least possible one for runs that diverged.
+
+    Left out, they would leave an average of those that went well, and a rule would rise by losing
+    the runs in which it does badly. The least possible is that of the game's smallest reward for ever. Where
+    rewards have no bound or none is known, it is as far below the least that anybody got in the game as that
+    is below the most: worse than all that was seen, on the scale of what was seen.
+    """
+    lost = frame["diverged"] & frame["value"].isna()
+    if not lost.any():
+        return frame
+    seen = frame["value"].where(np.isfinite(frame["value"])).groupby(frame["game"]).agg(["min", "max"])
+    least = {}
+    for game in frame["game"].unique():
+        scale = anchors.anchors_in(results)[str(game)]
+        low, high = seen.loc[game]
+        least[game] = 2 * low - high if scale is None or scale.range is None else scale.range[0]
+    return frame.assign(value=frame["value"].where(~lost, frame["game"].map(least)))
 
 
 def pairwise_improvement(field: Field, reps: int = PAIR_RESAMPLES) -> dict[tuple[int, int], Improvement]:

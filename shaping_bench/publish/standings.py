@@ -181,6 +181,11 @@ def leaderboard(results: Results, game: str | None = None, kind: str = "encounte
         "same task; mean rank: by task; bold: the best, and all that their runs in common tasks do not tell apart "
         f"from it (exchange test, Holm-corrected over all pairs, level {compare.LEVEL})"
     )
+    if any(x.diverged for x in field.samples):
+        note += (
+            "; runs that diverged count as the least possible return, and where rewards have no bound as one as far "
+            "below all that was seen as that spreads"
+        )
     if not field.played.all():
         note += "; learners that met others, or in other games, are compared where they met the same"
     return Table(

@@ -583,6 +583,31 @@ def test_leaderboards_of_one_game_and_their_ranks(standings):
     assert (forth.n, entry(improvement, "lola", "lola")) == (2, model.Entry(model.ABSENT))
 
 
+@pytest.mark.parametrize("game", ["ipd", "tandem"])
+def test_nobody_rises_by_diverging(tmp_path, game):
+    """Two learners against two opponents; a is behind b against one of them, and diverges there altogether.
+
+    Rewards of the tandem game have no bound: what is counted lies below all that anybody got."""
+    boards_of = {}
+    for name, worst in (("stays", -2.5), ("diverges", NAN)):
+        path = tmp_path / name
+        write_suite(path, [game], ["naive (a)", "naive (b)"], opponents=["all-d", "tft"])
+        noise = np.linspace(-0.1, 0.1, 8)[:, None]
+        for label, x, opponent in (("a", -1.0, "tft"), ("b", -1.2, "tft"), ("a", worst, "all-d"), ("b", -2.0, "all-d")):
+            returns = np.full((8, 2), x) + noise
+            write_cell(path, game, [f"naive ({label})", opponent], {"return": returns})
+        boards_of[name] = boards.leaderboard(results_.load(path))
+    assert boards_of["stays"].row_labels == boards_of["diverges"].row_labels == ("naive (b)", "naive (a)")
+    for column in ("IQM", "mean", "task median", "improvement"):
+        stays, diverges = (entry(boards_of[x], "naive (a)", column).mean for x in ("stays", "diverges"))
+        assert diverges <= stays, column
+    gaps = [entry(boards_of[x], "naive (a)", "optimality gap").mean for x in ("stays", "diverges")]
+    assert gaps[1] >= gaps[0]
+    assert "runs that diverged count as the least possible return" in boards_of["diverges"].note
+    assert entry(boards_of["diverges"], "naive (a)", "diverged").text == "8"
+    assert "diverged" not in boards_of["stays"].note
+
+
 def test_leaderboards_need_a_scale(standings, loaded):
     for results, arguments, message in (
         (standings, ("ipdd",), "did you mean 'ipd'"),
