@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 Strata = Sequence[NDArray[np.float64]]
@@ -269,6 +270,22 @@ def standard_error(runs: Strata, units: Units) -> float:
         per_unit = np.where(finite, means, 0.0).sum(axis=0)[kept] / finite.sum(axis=0)[kept]
         variance += (len(tasks) / len(runs)) ** 2 * per_unit.var(ddof=1) / kept.sum()
     return float(np.sqrt(variance)) if runs else float("nan")
+
+
+def half_width(spread: ArrayLike, count: ArrayLike, confidence: float = 0.95) -> NDArray[np.float64]:
+    """Half the width of the interval of a mean by Student's t; zero where there is one unit or no spread.
+
+    Args:
+      spread: standard deviation (ddof = 1) over the units, of any shape.
+      count: number of units.
+      confidence: mass of the interval.
+
+    >>> half_width(2.0, 4).round(3), half_width(2.0, 1)
+    (np.float64(3.182), array(0.))
+    """
+    n = np.asarray(count, np.float64)
+    quantile = scipy.special.stdtrit(np.maximum(n - 1, 1), (1 + confidence) / 2)
+    return np.where(n > 1, quantile * np.nan_to_num(spread) / np.sqrt(np.maximum(n, 1)), 0.0)
 
 
 STATISTICS: dict[str, Statistic] = {"mean": mean, "median": median, "iqm": iqm}

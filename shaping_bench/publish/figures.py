@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shaping_bench.analysis import metagame, stats
+from shaping_bench.analysis import curves, metagame, stats
 from shaping_bench.analysis.entries import entries, metric_names
 from shaping_bench.analysis.leaderboard import AGGREGATES
 from shaping_bench.errors import BadInput, unknown
@@ -35,8 +35,6 @@ Array = NDArray[np.float64]
 COLUMN, PAGE = 3.25, 6.75
 """Widths of a column and of a page of two, in inches."""
 FORMATS = ("pdf", "svg", "png")
-CONFIDENCE_95 = 1.96
-"""Half the width of an interval, in standard errors."""
 NAIVE = ("naive", "naive-pg", "ppo")
 """Whom learning curves show a learner against: the first of these rules that it met."""
 DPI = 300
@@ -155,11 +153,11 @@ def _look(results: Results, label: str) -> dict[str, Any]:
 def learning_curves(results: Results, game: str) -> Figure | None:
     """Returns while learning, a panel per learner: in self-play, and both players' against a naive learner.
 
-    Bands are 95 % intervals of the mean over seeds, ``1.96 std / sqrt(n)``, as in the LOLA paper.
+    Bands are 95 % intervals of the mean over seeds (:mod:`shaping_bench.analysis.curves`).
     """
     if "return" not in results.curve_metrics:
         return None
-    alone, bands = results.self_play_bands("return"), results.curve_bands("return")
+    alone, bands = curves.self_play_bands(results, "return"), curves.bands(results, "return")
     alone, bands = alone[alone["game"] == game], bands[bands["game"] == game]
     learners = [x for x in results.learners if (alone["learner"] == x).any()]
     if not learners:
@@ -197,9 +195,8 @@ def _curve(panel: Axes, band: pd.DataFrame, name: str, k: int) -> None:
     """One line with its band; where a pairing has a cell for each order of seats, their mean."""
     if band.empty:
         return
-    points = band.assign(error=CONFIDENCE_95 * band["std"].fillna(0.0) / np.sqrt(band["n"]))
-    points = points.groupby("update", sort=True)[["mean", "error"]].mean()
-    x, mean, error = points.index.to_numpy(float), points["mean"].to_numpy(float), points["error"].to_numpy(float)
+    points = band.groupby("update", sort=True)[["mean", "half"]].mean()
+    x, mean, error = points.index.to_numpy(float), points["mean"].to_numpy(float), points["half"].to_numpy(float)
     panel.fill_between(x, mean - error, mean + error, color=_COLORS[k], alpha=0.2, linewidth=0.0)
     every = max(1, len(x) // _MARKED_POINTS)
     panel.plot(x, mean, color=_COLORS[k], linestyle=_DASHES[k], marker=_MARKERS[k], markevery=every, label=name)

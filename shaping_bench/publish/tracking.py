@@ -24,6 +24,7 @@ from typing import Any
 
 import duckdb
 
+from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput, StoreError, unknown
 from shaping_bench.run.preparation import Preparation
 from shaping_bench.store.results import Results, load
@@ -38,8 +39,7 @@ _AGGREGATE = """
     GROUP BY {key}, player, metric ORDER BY {key}, metric, player
 """
 
-# As stats.iqm: a quarter of the runs, rounded down, is cut off at either end.
-_IQM = ", list_avg(list_slice(list_sort(list(v)), count(v) // 4 + 1, count(v) - count(v) // 4))"
+_VALUES = ", list(v) FILTER (v IS NOT NULL)"
 
 COLUMNS = ("kind", "game", "learner", "opponent", "player", "metric", "mean", "std", "n", "cell")
 """Of the report run's table ``results``: one row per cell, player and metric."""
@@ -160,8 +160,9 @@ class Tracker:
         curves = self._aggregate('"update"', folder / "curves.parquet")
         for update, rows in itertools.groupby(curves, key=lambda row: row[0]):
             run.log(_flat(row[1:] for row in rows), step=int(update))
-        finals = self._aggregate("filename", folder / "finals.parquet", _IQM)
-        final = {f"final/{name}": value for name, value in _flat(row[1:] for row in finals).items()}
+        finals = self._aggregate("filename", folder / "finals.parquet", _VALUES)
+        with_iqm = ((*row[1:-1], float(stats.iqm(stats.strata(row[-1] or [])))) for row in finals)
+        final = {f"final/{name}": value for name, value in _flat(with_iqm).items()}
         run.summary.update({**final, "diverged": cell["diverged"], "seconds": cell["timings"], "costs": cell["costs"]})
         run.finish()
 

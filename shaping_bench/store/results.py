@@ -109,6 +109,16 @@ class Results:
         frame["metric"] = frame["metric"].astype("category")
         return self._with_labels(frame)
 
+    def curve(self, metric: str, hashes: Sequence[str]) -> pd.DataFrame:
+        """One metric's curves in some cells: hash, seed, update, player, value."""
+        return self._query(
+            "SELECT hash, seed, update, player, value FROM rows WHERE metric = $metric AND "
+            "list_contains($hashes, hash) ORDER BY ALL",
+            "curves",
+            metric=metric,
+            hashes=list(hashes),
+        )
+
     @kept
     def curve_bands(self, metric: str) -> pd.DataFrame:
         """Mean and spread over seeds of one metric's curves.

@@ -6,8 +6,9 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+import scipy.stats
 
-from shaping_bench.analysis import metagame
+from shaping_bench.analysis import curves, metagame
 from shaping_bench.analysis.entries import entries
 from shaping_bench.analysis.leaderboard import AGGREGATES
 from shaping_bench.cli import main
@@ -55,7 +56,7 @@ def lines(panel):
 def test_learning_curves(opened):
     figure = figures.learning_curves(opened, "ipd")
     assert [panel.get_title() for panel in figure.axes] == list(LEARNERS)
-    bands = opened.curve_bands("return")
+    bands = curves.bands(opened, "return")
     bands = bands[bands["game"] == "ipd"]
     drawn = lines(figure.axes[1])
     assert set(drawn) == {"self-play", "against naive", "naive against it"}
@@ -68,7 +69,7 @@ def test_learning_curves(opened):
     (band, *_) = figure.axes[1].collections
     own = opened.self_play_bands("return")
     own = own[(own["game"] == "ipd") & (own["learner"] == "lola")]
-    half = 1.96 * own["std"].to_numpy() / np.sqrt(4)
+    half = scipy.stats.t.ppf(0.975, 3) * own["std"].to_numpy() / np.sqrt(4)
     edges = band.get_paths()[0].vertices[:, 1]
     assert edges.max() == pytest.approx((own["mean"] + half).max())
 

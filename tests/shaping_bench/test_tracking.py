@@ -93,7 +93,7 @@ def tracked(tmp_path_factory):
     page.write_text("<html><body>the page</body></html>")
     tracker = Tracker(directory, SUITE, "offline")
     tracker.log_cell("aaaa")
-    tracker.finish(page)
+    tracker.finish(page=page)
     assert tracker.problem is None
     return directory, cells
 

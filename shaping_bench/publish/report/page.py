@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from shaping_bench.analysis import metagame, stats, sweeps
+from shaping_bench.analysis import curves, metagame, stats, sweeps
 from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, entries, metric_names, suite_metrics
 from shaping_bench.claims.files import papers
 from shaping_bench.claims.record import record_about, recorded
@@ -40,8 +39,6 @@ MAX_POINTS = 60
 
 MAX_POLICIES = 100
 """Most seeds whose final policies are drawn in one panel."""
-
-CONFIDENCE = 0.95
 
 SHORT = {"claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "Cells"}
 """Sections' names in the contents, which stay in sight."""
@@ -232,7 +229,7 @@ def _curves(results: Results, game: str) -> str:
     metric = next((x for x in ("return", *results.curve_metrics) if x in results.curve_metrics), None)
     if metric is None:
         return ""
-    bands = results.curve_bands(metric)
+    bands = curves.bands(results, metric)
     bands = bands[bands["game"] == game]
     if bands.empty or bands["update"].nunique() < 2:
         return ""
@@ -249,7 +246,8 @@ def _curves(results: Results, game: str) -> str:
     parts = [
         "<h3>Learning curves</h3>",
         f"<p>{escape(metric[:1].upper() + metric[1:])} against updates: mean over seeds. Light band: one standard "
-        "deviation over seeds. Darker band: 95 % interval of the mean (Student's t).</p>",
+        "deviation over seeds. Darker band: 95 % interval of the mean (Student's t; over preparations where seeds "
+        "share several).</p>",
     ]
     if own:
         parts.append(f'<div class="panels">{"".join(own)}</div>')
@@ -270,12 +268,10 @@ def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits:
             if len(set(labels)) == 1
             else f"{label} ({player_})"
         )
-        kept = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
-        x, mean, std, n = (group[c].to_numpy(float)[kept] for c in ("update", "mean", "std", "n"))
+        points = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
+        x, mean, std, half = (group[c].to_numpy(float)[points] for c in ("update", "mean", "std", "half"))
         std = np.nan_to_num(std)
-        # One seed has neither a spread nor an interval.
-        interval = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2) * std / np.sqrt(n), 0.0)
-        lines.append(Line(name, x, mean, *((std, interval) if std.any() else ())))
+        lines.append(Line(name, x, mean, *((std, half) if std.any() else ())))
     who = meeting(labels)
     return drawing.line_panel(lines, f"{title}: {who}", limits, who)
 
