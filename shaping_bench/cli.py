@@ -510,7 +510,7 @@ def verify(
     from shaping_bench.claims.verify import verify as check_claims
     from shaping_bench.commands import preparation_progress, progress_line
     from shaping_bench.run import devices
-    from shaping_bench.run.preparation import Artifacts
+    from shaping_bench.run.artifacts import Artifacts
 
     chosen = select(claims, paper or ())
     devices.configure()

@@ -17,10 +17,11 @@ from shaping_bench.errors import BadInput
 from shaping_bench.games.base import Game
 from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
+from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import run_encounter
-from shaping_bench.run.preparation import Artifacts, OnPoint, Preparation, needed
-from shaping_bench.spec.identity import source_hash
+from shaping_bench.run.preparation import OnPoint, Preparation, needed
 from shaping_bench.spec.registry import Named
+from shaping_bench.spec.sources import source_hash
 from shaping_bench.spec.suite import Cell, Suite, resolve
 
 MAX_SEEDS_WITH_PARAMS = 1000

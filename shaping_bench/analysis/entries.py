@@ -143,7 +143,7 @@ def units_of(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], n
     for seat in (player, *(i for i in range(len(learners)) if i != player)):
         count = num_prepared(learners[seat])
         if 1 < count < seeds:
-            from shaping_bench.run.encounter import shared_preparations
+            from shaping_bench.run.lanes import shared_preparations
             from shaping_bench.spec import registry
 
             name, hyperparameters = learners[seat]["name"], learners[seat]["hyperparameters"]

@@ -24,6 +24,7 @@ from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
 from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
+from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import (
     EPISODES,
     Outcome,
@@ -33,7 +34,7 @@ from shaping_bench.run.encounter import (
     steps_per_update,
     valued_exactly,
 )
-from shaping_bench.run.preparation import Artifacts, Preparation, Prepared, curve_names, needed
+from shaping_bench.run.preparation import Preparation, Prepared, curve_names, needed
 from shaping_bench.spec import registry
 from shaping_bench.spec.registry import Named
 

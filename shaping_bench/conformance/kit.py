@@ -27,12 +27,14 @@ from jax.flatten_util import ravel_pytree
 from shaping_bench.algorithms.core import Access, AccessError, Learner, Play, PreparedLearner, View, costs
 from shaping_bench.algorithms.core.policy import Tabular
 from shaping_bench.algorithms.core.rollouts import rollout
+from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import check_field
-from shaping_bench.run.encounter import imagined_artifact, run_encounter, started
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.spec import registry
 
 SMALL_GAMES: tuple[tuple[str, dict[str, Any]], ...] = (("tandem", {}), ("ipd", {}))
@@ -900,7 +902,7 @@ def _check_three(cls: type[Learner]) -> list[Finding]:
 
 def _stored(cls: type[Learner], name: str) -> str | None:
     """What goes wrong on the way from an encounter to a stored cell and back."""
-    from shaping_bench.run import runner
+    from shaping_bench.run.measure import measure
     from shaping_bench.store.store import Store, read_parquet
 
     places = SMALL_GAMES if "exact" in cls.views else PLAYGROUNDS
@@ -914,7 +916,7 @@ def _stored(cls: type[Learner], name: str) -> str | None:
     outcome = run_encounter(game, rules, num_seeds=2, num_updates=2, episodes=4, artifacts=artifacts)
     if outcome.diverged.any():
         return "diverged within two updates"
-    finals, curves = runner.measure(game, rules, outcome)
+    finals, curves = measure(game, rules, outcome)
     with tempfile.TemporaryDirectory() as folder:
         Store(folder).write("trial", {}, finals, curves)
         read = read_parquet(Path(folder) / "cells" / "trial" / "finals.parquet")

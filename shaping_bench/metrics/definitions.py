@@ -36,7 +36,8 @@ from shaping_bench.games.matrix.memory_one import (
     zd_fit,
 )
 from shaping_bench.games.matrix.repeated import MemoryOneGame, RepeatedGame, state_names
-from shaping_bench.run.encounter import shareable, shared_preparations
+from shaping_bench.run.encounter import shareable
+from shaping_bench.run.lanes import shared_preparations
 
 Quantities = dict[str, Array]
 

@@ -6,7 +6,6 @@ usual things, the payoffs and that the length of the match is unknown; policies 
 and play as frozen.
 """
 
-import datetime
 import hashlib
 import json
 import time
@@ -20,8 +19,8 @@ from shaping_bench.algorithms import axelrod_strategies
 from shaping_bench.errors import BadInput
 from shaping_bench.games.base import Game
 from shaping_bench.metrics import definitions as metrics
-from shaping_bench.run import devices
-from shaping_bench.run.runner import tidy_curves, tidy_finals
+from shaping_bench.run.measure import tidy_curves, tidy_finals
+from shaping_bench.run.records import cell_record
 from shaping_bench.spec import registry
 from shaping_bench.store.results import Results, load
 from shaping_bench.store.store import SCHEMA, Store
@@ -137,7 +136,7 @@ def play_league(
     for record, game, policies in populations:
         for name in names:
             say(f"{record['game']['label']}: {record['learners'][0]['label']} vs {name}")
-            cell, key = _cell(record, name, turns, matches, seed)
+            key = _hash(record, name, turns, matches, seed)
             if key in store:
                 continue
             clock = time.perf_counter()
@@ -145,9 +144,9 @@ def play_league(
                 game, match_values(game, policies, name, turns=turns, matches=matches, seed=seed)
             )
             lost = ~np.isfinite(policies).all(axis=1)
-            values["diverged"] = np.repeat(lost[:, None].astype(float), 2, axis=1)
-            cell["diverged"] = int(lost.sum())
-            cell["timings"]["run"] = time.perf_counter() - clock
+            # A strategy has no policy that could diverge.
+            values["diverged"] = np.stack([lost, np.zeros_like(lost)], axis=1).astype(float)
+            cell = _cell(record, name, turns, matches, seed, key, int(lost.sum()), time.perf_counter() - clock)
             store.write(key, cell, tidy_finals(values), tidy_curves(np.zeros(0, int), {}))
     return names
 
@@ -170,37 +169,46 @@ def _populations(results: Results, store: Store) -> Any:
             yield record, game, policies
 
 
-def _cell(source: Mapping[str, Any], strategy: str, turns: int, matches: int, seed: int) -> tuple[dict[str, Any], str]:
-    """The record of a match-up but for its outcome, and its hash."""
+def _played(strategy: str, turns: int, matches: int, seed: int) -> dict[str, Any]:
+    return {"strategy": strategy, "turns": turns, "matches": matches, "seed": seed}
+
+
+def _hash(source: Mapping[str, Any], strategy: str, turns: int, matches: int, seed: int) -> str:
+    """Hash of a match-up of the final policies of a stored cell."""
     version = axelrod_strategies.package().__version__
-    played = {"strategy": strategy, "turns": turns, "matches": matches, "seed": seed}
-    identity = {"schema": SCHEMA, "kind": "league", "axelrod": version, "of": source["hash"], **played}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+    identity = {"schema": SCHEMA, "kind": "league", "axelrod": version, "of": source["hash"]}
+    text = json.dumps(identity | _played(strategy, turns, matches, seed), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _cell(
+    source: Mapping[str, Any], strategy: str, turns: int, matches: int, seed: int, key: str, diverged: int, run: float
+) -> dict[str, Any]:
+    """The record of a match-up of the final policies of the cell whose record is ``source``."""
     opponent = {
         "name": "axelrod",
         "label": f"Axelrod: {strategy}",
-        "hyperparameters": played,
+        "hyperparameters": _played(strategy, turns, matches, seed),
+        "entry": None,
+        "swept": {},
         "access": "actions",
         "needs_preparation": False,
         "preparation": None,
     }
-    kept = ("schema", "suite", "game", "seeds", "seed", "record_every", "precision")
-    return {
-        **{name: source.get(name) for name in kept},
-        "hash": key,
-        "kind": "league",
-        "learners": [source["learners"][0], opponent],
-        "steps": 0,
-        "versions": {**devices.versions(), "axelrod": version},
-        "git_commit": devices.git_commit(),
-        "device": devices.describe(),
-        "timings": {"compile": 0.0, "run": 0.0, "metrics": 0.0},
-        "costs": {
+    return cell_record(
+        key=key,
+        kind="league",
+        suite=source.get("suite", ""),
+        game=source["game"],
+        learners=[source["learners"][0], opponent],
+        protocol={name: source.get(name) for name in ("seeds", "seed", "record_every", "precision")} | {"steps": 0},
+        timings={"compile": 0.0, "run": run, "metrics": 0.0},
+        costs={
             "updates": 0,
             "gradient_evaluations": [0, 0],
             "environment_steps": source["seeds"] * matches * turns,
         },
-        "status": "done",
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": f"shaping-bench axelrod DIR '{strategy}' --turns {turns} --matches {matches} --seed {seed}",
-    }, key
+        diverged=diverged,
+        command=f"shaping-bench axelrod DIR '{strategy}' --turns {turns} --matches {matches} --seed {seed}",
+        versions={"axelrod": axelrod_strategies.package().__version__},
+    )

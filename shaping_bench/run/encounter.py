@@ -12,9 +12,7 @@ parameters. Policies that the exact game can value are recorded as they are; oth
 valued by play, in the compiled program, at every recorded point.
 """
 
-import collections
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,33 +21,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
+from shaping_bench.algorithms.core import Learner, costs
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.core.stage import Joint, Stage, plays, started
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
-
-TILE = 2048
-"""Most lanes per tile on a CPU: the working set of one update then stays in a core's cache."""
-
-WIDE_TILE = 2**20
-"""The same on accelerators, which want all lanes at once."""
-
-ENVIRONMENTS = 256
-"""Most environments per tile on a CPU, where a lane plays in several: vectors long enough,
-and matrix products whose weights are one seed's."""
-
-VECTOR = 16
-"""Lanes per vector register, at most: float32 in 512 bits."""
+from shaping_bench.run.lanes import LanedArtifacts, Lanes
+from shaping_bench.run.preparation import imagined_artifact
+from shaping_bench.run.programs import Program, played_values
 
 RECORDS_PER_CALL = 64
 """Recorded points per call of the compiled program; progress is reported in between."""
 
 RECORDS_PER_CALL_OF_PLAY = 4
 """The same where a learner plays: its updates take long enough for people to wonder."""
+
+SHOWN_STEPS = 64
+"""Most steps of an episode that is shown."""
 
 EPISODES = 32
 """Episodes that value policies by play, as LOQA's league plays."""
@@ -143,21 +132,6 @@ def run_encounter(
         )
 
 
-def shared_preparations(rule: Learner, player: int, num_seeds: int, num_prepared: int) -> np.ndarray:
-    """Which preparation serves each seed of an encounter, ``(S,)``: they take turns. Seats whose
-    learner is not prepared jointly go through one another's, so that all pairs meet."""
-    seeds = np.arange(num_seeds)
-    apart = 0 if getattr(rule, "prepared_jointly", True) else player
-    return (seeds + apart * (1 + seeds // num_prepared)) % num_prepared
-
-
-def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
-    """What the learner's preparation yields before its first step: right in shape; None without one."""
-    if not isinstance(rule, PreparedLearner):
-        return None
-    return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
-
-
 def shareable(game: Game, learners: tuple[Learner, ...]) -> tuple[Game, tuple[Learner, ...]]:
     """What a program is made for: cells that differ only in numbers share it, unless a learner asks
     what follows from those of the game."""
@@ -169,25 +143,6 @@ def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
     if "exact" not in game.views:
         return False
     return not plays(learners) or all(rule.policy(game, i).exact for i, rule in enumerate(learners))
-
-
-def played_values(
-    key: Array, game: Game, learners: Sequence[Learner], params: Sequence[Any], episodes: int
-) -> dict[str, Array]:
-    """Values of a joint policy by play, each ``(n_players,)``.
-
-    ``return`` is the mean reward per step, undiscounted; ``discounted_return`` is
-    ``(1 - gamma) sum_t gamma^t r_t``; what the game counts is per step too.
-    """
-    play = rollout(key, game, [rule.policy(game, i) for i, rule in enumerate(learners)], params, episodes)
-
-    def per_step(x: Array) -> Array:
-        return jnp.sum(jnp.mean(x, axis=1), axis=0) / game.num_moves
-
-    weights = (1.0 - game.gamma) * jnp.asarray(game.gamma) ** jnp.arange(play.rewards.shape[0])
-    discounted = jnp.tensordot(weights, jnp.mean(play.rewards, axis=1), axes=1)
-    counts = {name: per_step(x) for name, x in play.info.items()}
-    return {"return": per_step(play.rewards), "discounted_return": discounted, **counts}
 
 
 def shown_episode(game: Game, learners: Sequence[Learner], params: Sequence[Any], seed: int) -> list[dict[str, Any]]:
@@ -238,9 +193,9 @@ def _run(
     shared = [x for x in leaves if not x.ndim]
     laned = [lanes.split(np.repeat(x, num_seeds)) for x in leaves if x.ndim]
     seeds = lanes.split(np.tile(np.arange(num_seeds, dtype=np.uint32), num_points))
-    program = _Program(treedef, is_laned, lanes.mesh, playing, 0 if exactly else episodes)
+    program = Program(treedef, is_laned, lanes.mesh, playing, 0 if exactly else episodes)
     base = np.uint32(seed)
-    prepared = _Artifacts.laid(learners, artifacts, num_points, num_seeds, lanes, dtype)
+    prepared = LanedArtifacts.laid(learners, artifacts, num_points, num_seeds, lanes, dtype)
 
     begin, compile_seconds = program.compiled("begin", (shared, laned, prepared, base, seeds))
     clock = time.perf_counter()
@@ -335,12 +290,12 @@ def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int
     playing = plays(learners)
     lanes = Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
     episodes = 0 if valued_exactly(game, learners) else EPISODES
-    program = _Program(treedef, (False,) * len(leaves), lanes.mesh, playing, episodes)
+    program = Program(treedef, (False,) * len(leaves), lanes.mesh, playing, episodes)
     shared, base = [np.asarray(x, np.float32) for x in leaves], np.uint32(0)
     seeds = lanes.split(np.arange(num_seeds, dtype=np.uint32))
     shapes = jax.eval_shape(lambda: [imagined_artifact(rule, game, i) for i, rule in enumerate(learners)])
     blank = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), shapes)
-    prepared = _Artifacts.laid(learners, blank, 1, num_seeds, lanes, np.dtype(np.float32))
+    prepared = LanedArtifacts.laid(learners, blank, 1, num_seeds, lanes, np.dtype(np.float32))
     carry = jax.eval_shape(program.function("begin"), shared, [], prepared, base, seeds)
     records = (np.zeros(1, np.int32), np.ones(1, bool))
     arguments: tuple[Any, ...] = (shared, [], prepared, base, seeds, np.int32(0), *records, carry)
@@ -372,210 +327,3 @@ def _one_update(game: Game, learners: Sequence[Learner], players: Sequence[int])
     still = {j: (joint.params[j], joint.states[j]) for j in range(len(learners)) if j not in players}
     joint, _, infos = stage.episode(jax.random.key(0), joint, given=still)
     return joint.params, infos
-
-
-class Lanes:
-    """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices."""
-
-    def __init__(self, count: int, width: int = 1) -> None:
-        devices = jax.local_devices()[:count]
-        per_device = -(-count // len(devices))
-        self.count = count
-        # A lane that plays in many environments at once is as wide as they are many.
-        most = TILE if devices[0].platform == "cpu" else WIDE_TILE
-        if width > 1:
-            most = max(1, (ENVIRONMENTS if devices[0].platform == "cpu" else WIDE_TILE) // width)
-        tiles = max(1, -(-per_device // most))
-        # Equal tiles, for the last one's padding is work too; whole vector registers, so that
-        # no lane falls to the scalar code of a remainder, whatever the number of lanes.
-        self.tile = -(-per_device // tiles)
-        if width == 1:
-            self.tile = VECTOR * -(-self.tile // VECTOR)
-        self.tiles = len(devices) * tiles
-        self.mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
-
-    def split(self, x: np.ndarray) -> np.ndarray:
-        """``(N, ...)`` to ``(tiles, tile, ...)``; the padding repeats the last lane."""
-        padding = [(0, self.tiles * self.tile - self.count)] + [(0, 0)] * (x.ndim - 1)
-        return np.pad(x, padding, mode="edge").reshape(self.tiles, self.tile, *x.shape[1:])
-
-    def join(self, x: np.ndarray) -> np.ndarray:
-        return x.reshape(-1, *x.shape[2:])[: self.count]
-
-    def place(self, tree: Any) -> Any:
-        return jax.device_put(tree, NamedSharding(self.mesh, P("lanes")))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Artifacts:
-    """What the players' preparations yielded, each either one for all lanes or one per lane.
-
-    One for all keeps its weights in cache, and makes matrix products of the lanes.
-    """
-
-    common: tuple[Any, ...]
-    laned: tuple[Any, ...]
-
-    @classmethod
-    def laid(
-        cls,
-        learners: Sequence[Learner],
-        artifacts: Sequence[Any],
-        num_points: int,
-        num_seeds: int,
-        lanes: Lanes,
-        dtype: Any,
-    ) -> "_Artifacts":
-        common: list[Any] = []
-        laned: list[Any] = []
-
-        def real(x: Any) -> np.ndarray:
-            x = np.asarray(x)
-            return x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
-
-        for player, (rule, artifact) in enumerate(zip(learners, artifacts, strict=True)):
-            if rule.needs_preparation and artifact is None:
-                raise ValueError(f"player {player + 1}'s learner needs the artifact of its preparation; none was given")
-            leaves = jax.tree.leaves(artifact)
-            count = len(leaves[0]) if leaves else 1
-            if count == 1:
-                common.append(jax.tree.map(lambda x: real(x)[0], artifact))
-                laned.append(None)
-                continue
-            chosen = np.tile(shared_preparations(rule, player, num_seeds, count), num_points)
-            common.append(None)
-            laned.append(jax.tree.map(lambda x, chosen=chosen: lanes.split(real(x)[chosen]), artifact))
-        return cls(tuple(common), tuple(laned))
-
-    def of(self, laned: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Per player, given one lane's own."""
-        return tuple(own if shared is None else shared for shared, own in zip(self.common, laned, strict=True))
-
-
-SHOWN_STEPS = 64
-"""Most steps of an episode that is shown."""
-
-MOST_COMPILED = 48
-"""Compiled programs that a process keeps. Each takes hundreds of memory mappings, of which a
-process may have 65 530: a suite of hundreds of shapes would come to an end of them."""
-
-_COMPILED: collections.OrderedDict[Any, Any] = collections.OrderedDict()
-_KEPT = threading.Lock()
-
-
-class _Program:
-    """The two compiled functions of an encounter shape, kept while they are among the last used."""
-
-    def __init__(self, treedef: Any, is_laned: tuple[bool, ...], mesh: Mesh, playing: bool, episodes: int) -> None:
-        self.treedef, self.is_laned, self.mesh = treedef, is_laned, mesh
-        self.playing, self.episodes = playing, episodes
-
-    def compiled(self, name: str, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], float]:
-        """The compiled function for these shapes, and the seconds spent compiling it."""
-        avals = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
-        flat, structure = jax.tree.flatten(
-            avals, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], str)
-        )
-        key = (name, self.treedef, self.is_laned, self.mesh, self.episodes, structure, tuple(flat))
-        with _KEPT:
-            if key in _COMPILED:
-                _COMPILED.move_to_end(key)
-                return _COMPILED[key], 0.0
-        started = time.perf_counter()
-        compiled = self.function(name).lower(*arguments).compile()
-        devices.check_memory(compiled)
-        with _KEPT:
-            _COMPILED[key] = compiled
-            while len(_COMPILED) > MOST_COMPILED:
-                _COMPILED.popitem(last=False)
-        return compiled, time.perf_counter() - started
-
-    def function(self, name: str) -> Any:
-        """``begin`` or ``advance``, spread over the devices, not yet compiled."""
-        lanes, everywhere = P("lanes"), P()
-        prepared = _Artifacts(common=everywhere, laned=lanes)  # type: ignore[arg-type]
-        if name == "begin":
-            function: Callable[..., Any] = self._begin
-            specs: tuple[Any, ...] = (everywhere, lanes, prepared, everywhere, lanes)
-            donate: tuple[int, ...] = ()
-        else:
-            specs = (everywhere, lanes, prepared, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
-            function, donate = self._advance, (8,)
-        sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=lanes, check_vma=False)
-        return jax.jit(sharded, donate_argnums=donate)
-
-    def _rebuild(self, shared: list[Array], laned: list[Array]) -> tuple[Game, tuple[Learner, ...]]:
-        shared_, laned_ = iter(shared), iter(laned)
-        return jax.tree.unflatten(self.treedef, [next(laned_ if mine else shared_) for mine in self.is_laned])
-
-    def _stage(self, shared: list[Array], laned: list[Array], artifacts: tuple[Any, ...]) -> Stage:
-        game, learners = self._rebuild(shared, laned)
-        return Stage(game, learners, artifacts, self.playing)
-
-    def _begin(self, shared: list[Array], laned: list[Array], prepared: _Artifacts, base: Array, seeds: Array) -> Joint:
-        def one_lane(laned: list[Array], own: tuple[Any, ...], seed: Array) -> Joint:
-            return self._stage(shared, laned, prepared.of(own)).begin(jax.random.fold_in(_lane_key(base, seed), 0))
-
-        return jax.vmap(jax.vmap(one_lane))(laned, prepared.laned, seeds)
-
-    def _advance(
-        self,
-        shared: list[Array],
-        laned: list[Array],
-        prepared: _Artifacts,
-        base: Array,
-        seeds: Array,
-        done: Array,
-        intervals: Array,
-        real: Array,
-        carry: Any,
-    ) -> Any:
-        def one_update(laned: list[Array], own: tuple[Any, ...], seed: Array, t: Array, joint: Joint) -> Any:
-            key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 1), t)
-            joint, _, infos = self._stage(shared, laned, prepared.of(own)).episode(key, joint)
-            return joint, infos
-
-        def one_point(laned: list[Array], seed: Array, t: Array, params: Any) -> Any:
-            """What is recorded of a joint policy: itself, or its values by play."""
-            if not self.episodes:
-                return params, {}
-            game, learners = self._rebuild(shared, laned)
-            key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 2), t)
-            return (), played_values(key, game, learners, params, self.episodes)
-
-        def one_tile(tile: Any) -> Any:
-            laned, own, seeds, joint = tile
-            # Under jit, so that finding the info's shapes and the loop share one trace.
-            update = jax.jit(jax.vmap(one_update, in_axes=(0, 0, 0, None, 0)))
-            shapes = jax.eval_shape(update, laned, own, seeds, done, joint)[1]
-            unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
-
-            valued = jax.vmap(one_point, in_axes=(0, 0, None, 0))
-            skipped = jax.eval_shape(valued, laned, seeds, done, joint.params)
-
-            def until_next_record(carry: Any, record: Any) -> Any:
-                (t, joint), (interval, wanted) = carry, record
-
-                def body(k: Array, loop: Any) -> Any:
-                    return update(laned, own, seeds, t + k, loop[0])
-
-                joint, info = jax.lax.fori_loop(0, interval, body, (joint, unknown))
-                t = t + interval
-                if not self.episodes:
-                    return (t, joint), ((joint.params, {}), info)
-                point = jax.lax.cond(
-                    wanted,
-                    lambda: valued(laned, seeds, t, joint.params),
-                    lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), skipped),
-                )
-                return (t, joint), (point, info)
-
-            (_, joint), records = jax.lax.scan(until_next_record, (done, joint), (intervals, real))
-            return joint, records
-
-        return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
-
-
-def _lane_key(base: Array, seed: Array) -> Array:
-    return jax.random.fold_in(jax.random.key(base), seed)

@@ -12,10 +12,9 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ import pandas as pd
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from shaping_bench.algorithms.core import PreparedLearner, costs
+from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
 from shaping_bench.errors import StoreError
+from shaping_bench.games.base import Game
 from shaping_bench.run import devices
-from shaping_bench.run.encounter import Lanes, imagined_artifact
-from shaping_bench.spec.identity import source_hash
+from shaping_bench.run.lanes import Lanes
 from shaping_bench.spec.registry import Named
-from shaping_bench.store.store import read_parquet, write_parquet
+from shaping_bench.spec.sources import source_hash
 
 SCHEMA = 1
 
@@ -129,189 +128,42 @@ class Prepared:
     curves: pd.DataFrame
 
 
-class Artifacts:
-    """A folder of prepared artifacts.
+class Checkpoint:
+    """A file from which a preparation goes on after its process was killed.
 
     Args:
-      folder: created when something is stored in it.
-      shared: another folder, whose artifacts are taken over instead of preparing again, and which
-        gets a copy of what is prepared here.
-      on_point: told how a running preparation gets on.
-      checkpoint_seconds: least time between checkpoints.
+      path: where it is; it need not be there.
+      seconds: least time between two of them.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        on_point: OnPoint | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        shared: Path | None = None,
+    def __init__(self, path: Path, seconds: float = CHECKPOINT_SECONDS) -> None:
+        self.path, self.seconds = path, seconds
+
+    def save(
+        self, done: int, run_seconds: float, points: Mapping[str, Sequence[np.ndarray]], leaves: Sequence[np.ndarray]
     ) -> None:
-        self.folder, self.shared = folder, shared
-        self.on_point, self.checkpoint_seconds = on_point, checkpoint_seconds
+        """Replaces it by the state after ``done`` steps.
 
-    def __contains__(self, preparation: Preparation) -> bool:
-        return (self.folder / preparation.hash).is_dir()
-
-    def prepared(self, preparation: Preparation) -> Prepared:
-        """The stored artifact, after running the preparation if it is not stored yet.
-
-        Raises:
-          StoreError: it cannot be written.
+        Args:
+          done: steps taken.
+          run_seconds: spent on them.
+          points: per curve its points so far, each ``(P,)``.
+          leaves: of the carry, ``(P, ...)``.
         """
-        self._ensure(preparation)
-        return self._load(preparation)
-
-    def of(self, preparations: Sequence[Preparation | None]) -> tuple[Any, ...]:
-        """Artifacts for the seats of an encounter; None where none is needed."""
-        return tuple(None if p is None else self.prepared(p).artifact for p in preparations)
-
-    def records(self, preparations: Sequence[Preparation | None]) -> list[dict[str, Any] | None]:
-        """What the preparations of an encounter's seats cost, and which artifacts they are."""
-        return [None if p is None else summary(self._record(p)) for p in preparations]
-
-    def _ensure(self, preparation: Preparation) -> None:
-        """Takes the artifact over or prepares it, if it is not stored yet."""
-        if preparation not in self:
-            found = self.shared and self.shared / preparation.hash
-            if found and found.is_dir():
-                self._place(preparation, self.folder, lambda work: _copy(found, work))
-            else:
-                prepared = self._run(preparation)
-                self._place(preparation, self.folder, lambda work: _write(work, prepared))
-                self._checkpoint(preparation).unlink(missing_ok=True)
-                if self.shared:  # a convenience, which must not cost what was prepared
-                    with contextlib.suppress(StoreError):
-                        here = self.folder / preparation.hash
-                        self._place(preparation, self.shared, lambda work: _copy(here, work))
-
-    def _record(self, preparation: Preparation) -> dict[str, Any]:
-        self._ensure(preparation)
-        return json.loads((self.folder / preparation.hash / "artifact.json").read_text())
-
-    # --- storage ----------------------------------------------------------------------------
-
-    def _load(self, preparation: Preparation) -> Prepared:
-        folder = self.folder / preparation.hash
-        rule, game = preparation.learner.value, preparation.game.value
-        structure = jax.tree.structure(jax.eval_shape(lambda: imagined_artifact(rule, game, preparation.seat)))
-        with np.load(folder / "artifact.npz") as file:
-            leaves = [file[str(k)] for k in range(len(file.files))]
-        return Prepared(
-            jax.tree.unflatten(structure, leaves), self._record(preparation), read_parquet(folder / "curves.parquet")
-        )
-
-    def _place(self, preparation: Preparation, folder: Path, fill: Callable[[Path], None]) -> None:
-        """Fills a draft and renames it: an artifact stands there whole or not at all."""
-        work = folder / f".{preparation.hash[:12]}-{uuid.uuid4().hex[:12]}"
+        draft = self.path.with_name(f"{self.path.name}-{uuid.uuid4().hex[:12]}")
         try:
-            work.mkdir(parents=True)
-            fill(work)
-            os.rename(work, folder / preparation.hash)
-        except OSError as error:
-            if not (folder / preparation.hash).is_dir():  # else another process has stored the same meanwhile
-                raise StoreError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-    def _checkpoint(self, preparation: Preparation) -> Path:
-        return self.folder / f".checkpoint-{preparation.hash}.npz"
-
-    # --- computation ------------------------------------------------------------------------
-
-    def _run(self, preparation: Preparation) -> Prepared:
-        with jax.enable_x64(preparation.precision == "float64"):
-            return self._run_at_precision(preparation)
-
-    def _run_at_precision(self, preparation: Preparation) -> Prepared:
-        rule, game = preparation.learner.value, preparation.game.value
-        steps, seat = preparation.steps, preparation.seat
-        lanes = Lanes(preparation.seeds, rule.preparation_width)
-        program = _Program(rule, game, seat, preparation.seed, lanes)
-        seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
-        compile_seconds = run_seconds = 0.0
-
-        def compiled(function: Any, *arguments: Any) -> Any:
-            nonlocal compile_seconds
-            clock = time.perf_counter()
-            out = function.lower(*arguments).compile()
-            devices.check_memory(out)
-            compile_seconds += time.perf_counter() - clock
-            return out
-
-        one_step = _step_costs(preparation)
-        begin = compiled(program.begin, seeds)
-        carry = begin(seeds)
-        structure = jax.tree.structure(carry)
-        points: dict[str, list[np.ndarray]] = {}
-        done, spent = 0, 0.0
-        resumed = self._resumed(preparation)
-        if resumed is not None:
-            done, spent, points, leaves = resumed
-            # One entry per seed, whatever the devices were then and are now.
-            carry = lanes.place(jax.tree.unflatten(structure, [lanes.split(x) for x in leaves]))
-        updates = _points(steps)
-        advance = None
-        clock = saved = time.perf_counter()
-        for last in updates[updates > done]:
-            arguments = (seeds, np.int32(done), np.int32(last - done), carry)
-            if advance is None:
-                advance = compiled(program.advance, *arguments)
-                clock = saved = time.perf_counter()
-            carry, info = advance(*arguments)
-            info = {name: lanes.join(np.asarray(x)) for name, x in jax.device_get(info).items()}
-            for name, x in info.items():
-                points.setdefault(name, []).append(x)
-            done = int(last)
-            run_seconds = spent + time.perf_counter() - clock
-            if self.on_point is not None:
-                self.on_point(preparation, done, {name: float(np.mean(x)) for name, x in info.items()})
-            if done < steps and time.perf_counter() - saved >= self.checkpoint_seconds:
-                leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
-                self._save_checkpoint(preparation, done, run_seconds, points, leaves)
-                saved = time.perf_counter()
-        artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry)))
-        finite = np.ones(preparation.seeds, bool)
-        for leaf in jax.tree.leaves(artifact):
-            finite &= np.isfinite(leaf).reshape(preparation.seeds, -1).all(axis=1)
-        record = {
-            **preparation.identity(),
-            "hash": preparation.hash,
-            "steps": steps,
-            "diverged": np.flatnonzero(~finite).tolist(),
-            "costs": {
-                "gradient_evaluations": one_step.evaluations * steps * preparation.seeds,
-                "environment_steps": one_step.steps * steps * preparation.seeds,
-            },
-            "timings": {"compile": compile_seconds, "run": run_seconds},
-            "versions": devices.versions(),
-            "git_commit": devices.git_commit(),
-            "device": devices.describe(),
-        }
-        return Prepared(artifact, record, _curves(updates, points, seat))
-
-    def _save_checkpoint(
-        self,
-        preparation: Preparation,
-        done: int,
-        seconds: float,
-        points: dict[str, list[np.ndarray]],
-        leaves: Sequence[np.ndarray],
-    ) -> None:
-        path = self._checkpoint(preparation)
-        draft = path.with_name(f"{path.name}-{uuid.uuid4().hex[:12]}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             curves = {f"curve:{name}": np.stack(x) for name, x in points.items()}
-            _save(draft, leaves, done=np.int64(done), seconds=np.float64(seconds), **curves)
-            os.replace(draft, path)
+            save_leaves(draft, leaves, done=np.int64(done), seconds=np.float64(run_seconds), **curves)
+            os.replace(draft, self.path)
         except OSError as error:
-            raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from None
+            raise StoreError(f"cannot write to {str(self.path.parent)!r}: {error.strerror or error}") from None
         finally:
             draft.unlink(missing_ok=True)
 
-    def _resumed(self, preparation: Preparation) -> tuple[int, float, dict[str, list[np.ndarray]], list[Any]] | None:
-        with contextlib.suppress(FileNotFoundError), np.load(self._checkpoint(preparation)) as file:
+    def load(self) -> tuple[int, float, dict[str, list[np.ndarray]], list[np.ndarray]] | None:
+        """What :meth:`save` was given; None without one."""
+        with contextlib.suppress(FileNotFoundError), np.load(self.path) as file:
             curves = {name: list(file[name]) for name in file.files if name.startswith("curve:")}
             count = sum(name.isdigit() for name in file.files)
             return (
@@ -322,16 +174,94 @@ class Artifacts:
             )
         return None
 
-
-def _write(work: Path, prepared: Prepared) -> None:
-    _save(work / "artifact.npz", jax.tree.leaves(prepared.artifact))
-    (work / "artifact.json").write_text(json.dumps(prepared.record, indent=1) + "\n")
-    write_parquet(prepared.curves, work / "curves.parquet")
+    def drop(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
-def _copy(source: Path, work: Path) -> None:
-    for file in source.iterdir():
-        shutil.copyfile(file, work / file.name)
+def prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None = None) -> Prepared:
+    """Runs a preparation, from its checkpoint if there is one.
+
+    Raises:
+      BadInput: it would not fit into memory; says how much it needs.
+      StoreError: the checkpoint cannot be written.
+    """
+    with jax.enable_x64(preparation.precision == "float64"):
+        return _prepare(preparation, checkpoint, on_point)
+
+
+def _prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None) -> Prepared:
+    rule, game = preparation.learner.value, preparation.game.value
+    steps, seat = preparation.steps, preparation.seat
+    lanes = Lanes(preparation.seeds, rule.preparation_width)
+    program = _Program(rule, game, seat, preparation.seed, lanes)
+    seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
+    compile_seconds = run_seconds = 0.0
+
+    def compiled(function: Any, *arguments: Any) -> Any:
+        nonlocal compile_seconds
+        clock = time.perf_counter()
+        out = function.lower(*arguments).compile()
+        devices.check_memory(out)
+        compile_seconds += time.perf_counter() - clock
+        return out
+
+    one_step = _step_costs(preparation)
+    begin = compiled(program.begin, seeds)
+    carry = begin(seeds)
+    structure = jax.tree.structure(carry)
+    points: dict[str, list[np.ndarray]] = {}
+    done, spent = 0, 0.0
+    resumed = checkpoint.load()
+    if resumed is not None:
+        done, spent, points, leaves = resumed
+        # One entry per seed, whatever the devices were then and are now.
+        carry = lanes.place(jax.tree.unflatten(structure, [lanes.split(x) for x in leaves]))
+    updates = _points(steps)
+    advance = None
+    clock = saved = time.perf_counter()
+    for last in updates[updates > done]:
+        arguments = (seeds, np.int32(done), np.int32(last - done), carry)
+        if advance is None:
+            advance = compiled(program.advance, *arguments)
+            clock = saved = time.perf_counter()
+        carry, info = advance(*arguments)
+        info = {name: lanes.join(np.asarray(x)) for name, x in jax.device_get(info).items()}
+        for name, x in info.items():
+            points.setdefault(name, []).append(x)
+        done = int(last)
+        run_seconds = spent + time.perf_counter() - clock
+        if on_point is not None:
+            on_point(preparation, done, {name: float(np.mean(x)) for name, x in info.items()})
+        if done < steps and time.perf_counter() - saved >= checkpoint.seconds:
+            leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
+            checkpoint.save(done, run_seconds, points, leaves)
+            saved = time.perf_counter()
+    artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry)))
+    finite = np.ones(preparation.seeds, bool)
+    for leaf in jax.tree.leaves(artifact):
+        finite &= np.isfinite(leaf).reshape(preparation.seeds, -1).all(axis=1)
+    record = {
+        **preparation.identity(),
+        "hash": preparation.hash,
+        "steps": steps,
+        "diverged": np.flatnonzero(~finite).tolist(),
+        "costs": {
+            "gradient_evaluations": one_step.evaluations * steps * preparation.seeds,
+            "environment_steps": one_step.steps * steps * preparation.seeds,
+        },
+        "timings": {"compile": compile_seconds, "run": run_seconds},
+        "versions": devices.versions(),
+        "git_commit": devices.git_commit(),
+        "device": devices.describe(),
+    }
+    return Prepared(artifact, record, _curves(updates, points, seat))
+
+
+def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
+    """What the learner's preparation yields before its first step: right in shape; None without one."""
+    if not isinstance(rule, PreparedLearner):
+        return None
+    return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
 
 
 def first_steps(preparation: Preparation, steps: int) -> Callable[[], Any]:
@@ -344,24 +274,13 @@ def first_steps(preparation: Preparation, steps: int) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(program.advance(seeds, np.int32(0), np.int32(steps), program.begin(seeds)))
 
 
-def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """What a cell's record says of a preparation it used."""
-    return {
-        "artifact": record["hash"],
-        "seeds": record["seeds"][0],
-        "steps": record["steps"],
-        "diverged": len(record["diverged"]),
-        **record["costs"],
-        "seconds": record["timings"]["run"],
-    }
-
-
 def _points(steps: int) -> np.ndarray:
     """Steps after which the curves have a point: equally far apart, and the last."""
     return np.unique(np.append(np.arange(0, steps, -(-steps // POINTS))[1:], steps))
 
 
-def _save(path: Path, leaves: Sequence[Any], **more: Any) -> None:
+def save_leaves(path: Path, leaves: Sequence[Any], **more: Any) -> None:
+    """Writes the leaves of a tree in order, and more arrays by name, through to the disk."""
     with open(path, "wb") as file:
         np.savez(file, allow_pickle=False, **{str(k): np.asarray(x) for k, x in enumerate(leaves)}, **more)
         file.flush()

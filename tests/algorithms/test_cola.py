@@ -17,8 +17,9 @@ from shaping_bench.algorithms.cola import COLA, responses, violation
 from shaping_bench.algorithms.core import Access, View
 from shaping_bench.games import make
 from shaping_bench.metrics.definitions import consistency, consistency_cosine, update_cosine
+from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import run_encounter
-from shaping_bench.run.preparation import Artifacts, Preparation
+from shaping_bench.run.preparation import Preparation
 from shaping_bench.spec.registry import make_game, make_learner
 
 BETAS = (0.05, 0.1, 0.5, 1.0, 3.0)

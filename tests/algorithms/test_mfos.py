@@ -15,8 +15,9 @@ from shaping_bench.algorithms.m_maml import MMAML
 from shaping_bench.algorithms.mfos import MFOS, Episode, MetaGame, mlp
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.games import make
+from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import run_encounter
-from shaping_bench.run.preparation import Artifacts, Preparation
+from shaping_bench.run.preparation import Preparation
 from shaping_bench.spec.registry import make_game, make_learner
 
 IPD = make("ipd")

@@ -10,7 +10,8 @@ import pytest
 from shaping_bench.algorithms.core import costs
 from shaping_bench.algorithms.core.rollouts import observations, rollout
 from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent, Trial, trial_returns
-from shaping_bench.run.encounter import imagined_artifact, run_encounter
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
 GAME = make_game("coin-game(preset=mfos,episodes=1,horizon=4)").value

@@ -12,7 +12,7 @@ from shaping_bench.algorithms.lola import LOLA, LookAhead
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.sos import SOS
 from shaping_bench.games import make
-from shaping_bench.run import encounter
+from shaping_bench.run import encounter, lanes, programs
 from shaping_bench.run.encounter import costs_per_update, recorded_updates, run_encounter
 
 IPD, TANDEM = make("ipd"), make("tandem")
@@ -46,7 +46,7 @@ def test_a_seed_does_not_depend_on_how_many_there_are_nor_on_tiles(monkeypatch):
     few = run_encounter(IPD, [LOLA(), LOLA()], num_seeds=5, num_updates=20)
     many = run_encounter(IPD, [LOLA(), LOLA()], num_seeds=300, num_updates=20)
     np.testing.assert_array_equal(final(few), final(many)[:5])
-    monkeypatch.setattr(encounter, "TILE", 32)
+    monkeypatch.setattr(lanes, "TILE", 32)
     tiled = run_encounter(IPD, [LOLA(), LOLA()], num_seeds=300, num_updates=20)
     np.testing.assert_array_equal(final(tiled), final(many))
 
@@ -90,11 +90,11 @@ def test_encounters_that_differ_only_in_numbers_share_one_program():
         return run_encounter(game, [LookAhead(lr=lr), Naive(lr=lr)], num_seeds=6, num_updates=7)
 
     run(IPD, 1.0)
-    before = len(encounter._COMPILED)
+    before = len(programs._COMPILED)
     for game in (make("chicken"), make("imp"), make("ipd", gamma=0.5)):
         outcome = run(game, 0.3)
         assert outcome.compile_seconds == 0.0
-    assert len(encounter._COMPILED) == before
+    assert len(programs._COMPILED) == before
 
 
 def test_both_precisions_start_from_the_same_points():
@@ -166,19 +166,19 @@ def test_pricing_a_rule_does_not_count_what_other_threads_trace():
 
 def test_seeds_are_spread_over_all_devices():
     outcome = run_encounter(IPD, [Naive(), Naive()], num_seeds=64, num_updates=2)
-    lanes = encounter.Lanes(64)
-    assert lanes.mesh.size == len(jax.local_devices())
+    spread = lanes.Lanes(64)
+    assert spread.mesh.size == len(jax.local_devices())
     assert final(outcome).shape == (64, 10)
 
 
 def test_old_programs_make_room_for_new_ones(monkeypatch):
-    monkeypatch.setattr(encounter, "MOST_COMPILED", 2)
+    monkeypatch.setattr(programs, "MOST_COMPILED", 2)
     game = make("tandem")
 
     def run(rule):
         return run_encounter(game, [rule, rule], num_seeds=1, num_updates=1)
 
     first, _, again = (run(rule) for rule in (Naive(), LOLA(), Naive()))
-    assert len(encounter._COMPILED) == 2  # what begins and what advances the last
+    assert len(programs._COMPILED) == 2  # what begins and what advances the last
     assert again.compile_seconds > 0
     np.testing.assert_array_equal(again.params[0], first.params[0])

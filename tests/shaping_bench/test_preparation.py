@@ -18,8 +18,10 @@ from shaping_bench.games.matrix.repeated import RepeatedGame
 from shaping_bench.publish.tables import table_command
 from shaping_bench.run import devices
 from shaping_bench.run import preparation as phase
-from shaping_bench.run.encounter import run_encounter, shared_preparations
-from shaping_bench.run.preparation import Artifacts, needed
+from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.lanes import shared_preparations
+from shaping_bench.run.preparation import needed
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec.registry import make_game, make_learner
 from shaping_bench.spec.suite import expand, validate
@@ -184,7 +186,7 @@ def test_a_suite_prepares_once_and_charges_everybody_who_was_prepared(tmp_path, 
         own = sum(record["costs"]["gradient_evaluations"])
         prepared = any(x["preparation"] for x in record["learners"])
         assert of_cells[record["hash"]] == own + prepared * cost  # in self-play one artifact is paid once
-    text = table_command(tmp_path / "results", ["return"], "md", "learner", "opponent")
+    text = table_command(tmp_path / "results", ["return"])
     assert "prepared before:" in text
     assert f"{cost:.1e} gradient evaluations" in text
 

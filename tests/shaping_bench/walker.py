@@ -55,7 +55,7 @@ def preparation(seeds: int = 2, **hyperparameters: Any) -> Any:
 
 if __name__ == "__main__":  # prepares slowly enough to be killed, saying every step
     from shaping_bench.run import devices
-    from shaping_bench.run.preparation import Artifacts
+    from shaping_bench.run.artifacts import Artifacts
 
     devices.configure()
 

@@ -10,8 +10,8 @@ from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.algorithms.mfos import MFOS
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.games import make
-from shaping_bench.spec import identity
-from shaping_bench.spec.identity import source_hash
+from shaping_bench.spec import sources
+from shaping_bench.spec.sources import source_hash
 
 SHARED = '''
 """Shared."""
@@ -38,8 +38,9 @@ def package(tmp_path, monkeypatch):
 
     def write(name, text):
         (folder / name).write_text(text)
-        identity._read.cache_clear()
-        identity._hash.cache_clear()
+        sources._file.cache_clear()
+        sources._read.cache_clear()
+        sources._hash.cache_clear()
 
     write("__init__.py", "")
     write("shared.py", SHARED)
@@ -73,7 +74,7 @@ def test_the_rule_itself_counts(package):
 
 
 def modules_of(*owners):
-    return set(identity._closure({base.__module__ for x in owners for y in identity._classes(x) for base in y.__mro__}))
+    return set(sources._closure({base.__module__ for x in owners for y in sources._classes(x) for base in y.__mro__}))
 
 
 def test_what_preparations_rest_on_is_in_their_hash():
@@ -87,4 +88,5 @@ def test_the_game_and_the_co_players_are_in_the_hash():
     ipd, coin = make("ipd"), make("coin-game")
     assert type(ipd).__module__ in modules_of(Naive(), ipd)
     assert len({source_hash(Naive(), ipd), source_hash(Naive(), coin), source_hash(LOLA(), ipd)}) == 3
+    assert type(coin).__module__ not in modules_of(Naive(), ipd)  # a list of names brings no code
     assert source_hash((Naive(), LOLA())) == source_hash(LOLA(), Naive())

@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,20 @@ def _closure(roots: Iterable[str]) -> dict[str, str]:
         if name in found or path is None:
             continue
         found[name], imported = _read(path, name)
-        waiting += [x for x in imported if any(x == p or x.startswith(f"{p}.") for p in packages)]
+        for base, names in imported:
+            if any(base == package or base.startswith(f"{package}.") for package in packages):
+                waiting += _modules(base, names)
     return found
 
 
+def _modules(base: str, names: Sequence[str]) -> list[str]:
+    """The modules that ``from base import names`` brings: those of the names that are modules of the
+    package, and the package's own where others are."""
+    modules = {name: f"{base}.{name}" for name in names if _file(f"{base}.{name}") is not None}
+    return [*modules.values(), *([] if names and len(modules) == len(names) else [base])]
+
+
+@functools.lru_cache(maxsize=4096)
 def _file(name: str) -> Path | None:
     module = sys.modules.get(name)
     path = inspect.getsourcefile(module) if module is not None and hasattr(module, "__file__") else None
@@ -86,22 +96,31 @@ def _file(name: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(path: Path, name: str) -> tuple[str, tuple[str, ...]]:
-    """A module's code without docstrings and comments, and the names of what it may import."""
+def _read(path: Path, name: str) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """A module's code without docstrings and comments; and of what it imports the modules, each with
+    the names taken from it."""
     tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    imported: dict[str, None] = {}
-    for node in ast.walk(tree):
+    imported: dict[tuple[str, tuple[str, ...]], None] = {}
+    for node in _nodes(tree):
         if isinstance(node, ast.Import):
-            imported |= dict.fromkeys(alias.name for alias in node.names)
+            imported |= {(alias.name, ()): None for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else ""
-            base = base or str(node.module)
-            # A name may be a module of that package; if it is none, there is no such file.
-            imported |= dict.fromkeys((base, *(f"{base}.{alias.name}" for alias in node.names)))
+            base = importlib.util.resolve_name("." * node.level, package) if node.level else ""
+            base = f"{base}.{node.module}" if base and node.module else base or str(node.module)
+            imported[base, tuple(alias.name for alias in node.names)] = None
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_docstrings(node)
     return ast.unparse(tree), tuple(imported)
+
+
+def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, but for what only type checkers see."""
+    yield node
+    unseen = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    for child in ast.iter_child_nodes(node):
+        if not (unseen and isinstance(child, ast.Import | ast.ImportFrom)):
+            yield from _nodes(child)
 
 
 def _drop_docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:

@@ -1,0 +1,73 @@
+"""What an encounter's outcome says, as tidy frames of metrics; see the store's contract."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+
+from shaping_bench.algorithms.core import Learner
+from shaping_bench.games.base import Game
+from shaping_bench.metrics import definitions as metrics
+from shaping_bench.run.encounter import Outcome
+
+
+def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Final metrics and curves of an encounter as tidy frames (see the store's contract)."""
+    if outcome.params:
+        finals = metrics.evaluate(game, outcome.final)
+        over_time = metrics.evaluate(game, outcome.params, names=metrics.CURVE_METRICS)
+    else:
+        over_time = metrics.from_play(game, outcome.played)
+        finals = {name: x[-1] for name, x in over_time.items()}
+    if "return" in over_time:
+        finals |= metrics.convergence(outcome.updates, over_time["return"], metrics.reward_range(game) or 1.0)
+    measured = frozenset({*over_time, *finals})
+    for name in sorted({name for info in outcome.infos for name in info}):
+        missing = np.full(outcome.diverged.shape, np.nan)
+        over_time[_reported(name, measured)] = np.stack(
+            [
+                np.stack([info[name][r] if name in info else missing for info in outcome.infos], -1)
+                for r in range(len(outcome.updates))
+            ]
+        )
+    diverged = outcome.diverged
+    finals = {name: np.where(diverged[:, None], np.nan, x) for name, x in finals.items()}
+    finals["diverged"] = np.broadcast_to(diverged[:, None], (len(diverged), game.n_players)).astype(float)
+    return tidy_finals(finals), tidy_curves(outcome.updates, over_time)
+
+
+def tidy_finals(values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """``name -> (S, n_players)`` to columns seed, player (from 1), metric, value."""
+    frames = []
+    for name, x in values.items():
+        seeds, players = np.indices(x.shape)
+        frames.append(
+            pd.DataFrame({"seed": seeds.ravel(), "player": players.ravel() + 1, "metric": name, "value": x.ravel()})
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """``name -> (R, S, n_players)`` to columns seed, update, player, metric, value."""
+    frames = []
+    for name, x in values.items():
+        points, seeds, players = np.indices(x.shape)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "seed": seeds.ravel(),
+                    "update": np.asarray(updates)[points.ravel()],
+                    "player": players.ravel() + 1,
+                    "metric": name,
+                    "value": x.ravel().astype(np.float64),
+                }
+            )
+        )
+    columns = ["seed", "update", "player", "metric", "value"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _reported(name: str, measured: Collection[str]) -> str:
+    """What a learner's report of its updates is called in curves: a number of its own making must not
+    take the place of a metric."""
+    return f"reported_{name}" if name in metrics.METRICS or name in measured else name
