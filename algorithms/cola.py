@@ -106,11 +106,13 @@ class COLA(ShapingLearner, PreparedLearner):
         "ipd": {"clamped": True},
     }
 
-    lr: Any = field(None, "own step size; none: the assumed one, which is self-consistent", low=0.0)
+    lr: Any = field(
+        None, "own step size; none: the assumed one, which is self-consistent", low=0.0, step=True, small=1.0
+    )
     num_steps: int = field(80_000, "steps of preparation", low=1, static=True)
-    batch_size: int = field(64, "joint parameters drawn per step of preparation", low=1, static=True)
+    batch_size: int = field(64, "joint parameters drawn per step of preparation", low=1, static=True, small=16)
     region: float = field(7.0, "parameters are drawn uniformly from [-region, region]", low=0.0, exclusive=True)
-    hidden: int = field(16, "units per hidden layer", low=1, static=True)
+    hidden: int = field(16, "units per hidden layer", low=1, static=True, small=8)
     layers: int = field(3, "hidden layers", low=1, static=True)
     activation: str = field("tanh", "of the hidden layers", choices=("tanh", "relu"), static=True)
     linear_last: bool = field(False, "the last hidden layer has no activation", static=True)

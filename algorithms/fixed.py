@@ -179,7 +179,7 @@ class Frozen(Learner):
     source = "the rule it plays for"
 
     rule: Learner = field(doc="whose policy is played")
-    batch_size: int = field(32, "episodes it plays at once", static=True)
+    batch_size: int = field(32, "episodes it plays at once", static=True, small=16)
 
     def policy(self, game: Game, player: int) -> Policy:
         return self.rule.policy(game, player)

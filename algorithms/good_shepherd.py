@@ -33,10 +33,10 @@ class GoodShepherd(PreparedLearner):
 
     against: str = field("naive", "who is met in preparation", choices=("naive", "lola"), static=True)
     opponent_lr: float = field(1.0, "step of the opponent met in preparation, and the one its LOLA assumes", low=0.0)
-    meta_steps: int = field(100, "updates of the opponent", low=1, static=True)
+    meta_steps: int = field(100, "updates of the opponent", low=1, static=True, small=3)
     generations: int = field(500, "of the evolution strategy", low=1, static=True)
-    population: int = field(64, "candidates per generation; even", low=2, static=True)
-    opponents: int = field(64, "games per candidate", low=1, static=True)
+    population: int = field(64, "candidates per generation; even", low=2, static=True, small=4)
+    opponents: int = field(64, "games per candidate", low=1, static=True, small=2)
     es_sigma: float = field(0.3, "deviation of the candidates at first, in logits", low=0.0, static=True)
     es_lr: float = field(0.1, "step of Adam at first", low=0.0, static=True)
 

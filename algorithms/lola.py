@@ -73,7 +73,7 @@ class LOLAExact(ShapingLearner):
 
     source = "Willi et al., ICML 2022 (exact LOLA); Foerster et al., ICML 2018, section 4"
 
-    lookahead_steps: int = field(1, "number of imagined steps of the opponents", low=0, static=True)
+    lookahead_steps: int = field(1, "number of imagined steps of the opponents", low=0, static=True, small=1)
 
     def direction(self, view: View) -> Tree:
         def anticipated_value(own: Tree) -> jax.Array:

@@ -33,7 +33,7 @@ from shaping_bench.algorithms.parts.estimators import (
     score_function,
 )
 from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
-from shaping_bench.algorithms.parts.policies import NETWORKS, Critic
+from shaping_bench.algorithms.parts.policies import Critic, network_field
 from shaping_bench.games.base import Game
 
 
@@ -73,10 +73,10 @@ class LOLADiCE(NetworkLearner):
     access: ClassVar[Access] = Access.SIMULATOR
     source = "Foerster et al., ICML 2018, section 4; Farquhar et al., NeurIPS 2019 (Loaded DiCE)"
 
-    lr: float = field(0.2, "own step size, on unnormalised values", low=0.0)
+    lr: float = field(0.2, "own step size, on unnormalised values", low=0.0, step=True)
     lookahead_lr: float = field(0.3, "step the opponents are assumed to take, on unnormalised values", low=0.0)
-    lookahead_steps: int = field(1, "number of imagined steps of the opponents", low=0, static=True)
-    batch_size: int = field(64, "episodes per imagined step, and for the own step", low=2, static=True)
+    lookahead_steps: int = field(1, "number of imagined steps of the opponents", low=0, static=True, small=1)
+    batch_size: int = field(64, "episodes per imagined step, and for the own step", low=2, static=True, small=16)
     loaded: bool = field(True, "Loaded DiCE, whose baseline works for every order; otherwise DiCE", static=True)
     baseline: str = field(
         "leave-one-out",
@@ -84,14 +84,14 @@ class LOLADiCE(NetworkLearner):
         choices=("critic", "leave-one-out", "none"),
         static=True,
     )
-    critic_lr: float = field(1.0, "step size of the critics, on half the mean squared error", low=0.0)
+    critic_lr: float = field(1.0, "step size of the critics, on half the mean squared error", low=0.0, step=True)
     lam: float = field(1.0, "Loaded DiCE with a critic: weight of longer returns; below 1 is a bias", low=0.0, high=1.0)
     magic_box: bool = field(
         True, "without it objectives are plain surrogates, whose cross derivatives vanish", static=True
     )
     optimiser: str = field("sgd", "what turns gradients into own steps", choices=("sgd", "adam"), static=True)
-    network: str = field("auto", "policy and critics; auto: a table where one does", choices=NETWORKS, static=True)
-    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
+    network: str = network_field("policy and critics; auto: a table where one does")
+    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True, small=8)
 
     @property
     def width(self) -> int:
@@ -240,7 +240,7 @@ class LOLADiCEOM(Modelling, LOLADiCE):
     source = "Foerster et al., ICML 2018, section 4; official code (opponent model)"
 
     # As the first public version of the code: five epochs of four minibatches.
-    model_steps: int = field(20, "steps of the models at each later update", low=0, static=True)
+    model_steps: int = field(20, "steps of the models at each later update", low=0, static=True, small=2)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Any]:
         own_key, model_key = jax.random.split(key)

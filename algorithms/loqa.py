@@ -245,9 +245,9 @@ class LOQA(Learner):
         "coin-game": {"lr": 0.001, "batch_size": 512, "entropy": 0.1, "max_grad_norm": 1.0, "exploration": 0.0},
     }
 
-    lr: float = field(0.001, "step size of the policy (Adam)", low=0.0)
-    critic_lr: float = field(0.01, "step size of the action values (Adam)", low=0.0)
-    batch_size: int = field(512, "episodes per update", low=1, static=True)
+    lr: float = field(0.001, "step size of the policy (Adam)", low=0.0, step=True)
+    critic_lr: float = field(0.01, "step size of the action values (Adam)", low=0.0, step=True)
+    batch_size: int = field(512, "episodes per update", low=1, static=True, small=16)
     entropy: float = field(0.1, "weight of the policy's entropy", low=0.0)
     max_grad_norm: float = field(1.0, "longest gradient of the policy, longer ones are cut; 0: any", low=0.0)
     shaping: float = field(1.0, "weight w of the opponent's answer; 0: plain actor-critic", low=0.0)
@@ -264,7 +264,9 @@ class LOQA(Learner):
         choices=("paper", "official"),
         static=True,
     )
-    buffer_size: int = field(256, "past opponents kept, the oldest lost first; 0: the present one", low=0, static=True)
+    buffer_size: int = field(
+        256, "past opponents kept, the oldest lost first; 0: the present one", low=0, static=True, small=2
+    )
     buffer_every: int = field(10, "updates between additions to the buffer", low=1, static=True)
     opponents_per_batch: int = field(
         16,
@@ -273,7 +275,9 @@ class LOQA(Learner):
         low=0,
         static=True,
     )
-    hidden: int = field(128, "units of each layer of a recurrent policy; its critic has half", low=2, static=True)
+    hidden: int = field(
+        128, "units of each layer of a recurrent policy; its critic has half", low=2, static=True, small=8
+    )
 
     @property
     def episodes_per_update(self) -> int:

@@ -33,15 +33,17 @@ class MMAML(PreparedLearner):
 
     source = "Lu et al., ICML 2022, official code; Cooijmans et al. 2023, arXiv 2307.08863, official code"
 
-    lr: float = field(1.0, "own step in play, on unnormalised values", low=0.0)
+    lr: float = field(1.0, "own step in play, on unnormalised values", low=0.0, step=True)
     learned_step: bool = field(False, "play with the learned step instead", static=True)
     initial: tuple[float, ...] = field(
         (), "initial logits that somebody else has learned; empty: learn them", static=True
     )
-    meta_steps: int = field(100, "updates that the preparation looks ahead", low=1, static=True)
-    outer_steps: int = field(1000, "steps of Adam", low=1, static=True)
+    meta_steps: int = field(100, "updates that the preparation looks ahead", low=1, static=True, small=3)
+    outer_steps: int = field(1000, "steps of Adam", low=1, static=True, small=4)
     meta_lr: float = field(0.01, "step of Adam", low=0.0)
-    batch_size: int = field(256, "opponents per step of Adam; M-FOS's number is not recorded", low=1, static=True)
+    batch_size: int = field(
+        256, "opponents per step of Adam; M-FOS's number is not recorded", low=1, static=True, small=16
+    )
     opponent_lr: float = field(1.0, "step of the naive learners met in preparation", low=0.0)
     initial_step: float | None = field(None, "alpha at first; none: uniform in [0, 1]")
 

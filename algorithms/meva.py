@@ -294,13 +294,13 @@ class MeVa(PreparedLearner, GradientLearner):
         static=True,
     )
     flip: float = field(1 / 16, "share of signs flipped", low=0.0, high=1.0)
-    hidden: int = field(128, "units per layer", low=1, static=True)
+    hidden: int = field(128, "units per layer", low=1, static=True, small=8)
     quantiles: int = field(64, "quantiles of a meta-value; 1 is a mean", low=1, static=True)
     residual_blocks: int = field(0, "residual blocks per player, and of the pair", low=0, static=True)
-    outer_steps: int = field(1001, "sets of random policies learned from", low=1, static=True)
-    inner_steps: int = field(100, "updates from each of them", low=1, static=True)
+    outer_steps: int = field(1001, "sets of random policies learned from", low=1, static=True, small=4)
+    inner_steps: int = field(100, "updates from each of them", low=1, static=True, small=2)
     stride: int = field(10, "updates per step of Adam", low=1, static=True)
-    batch_size: int = field(128, "joint policies at once", low=1, static=True)
+    batch_size: int = field(128, "joint policies at once", low=1, static=True, small=16)
     td_lambda: float = field(0.9, "lambda of the returns", low=0.0, high=1.0)
     target_rate: float = field(
         0.99, "what stays of the target network per step; 0: no target network", low=0.0, high=1.0

@@ -389,12 +389,12 @@ class MFOS(PreparedLearner):
     optimiser: str = field("ppo", "of the meta-policy", choices=("ppo", "ga", "es"), static=True)
     opponent_lr: float = field(1.0, "step of the opponent met in preparation, and the one its LOLA assumes", low=0.0)
     opponent_init: tuple[float, ...] = field((), "its initial logits; empty: the game's random ones", static=True)
-    meta_steps: int = field(100, "updates of the opponent in a meta-episode", low=1, static=True)
+    meta_steps: int = field(100, "updates of the opponent in a meta-episode", low=1, static=True, small=3)
     episodes: int | None = field(
         None, "meta-episodes (ppo) or generations of the preparation; none: as published", low=1, static=True
     )
-    hidden: int = field(256, "tanh units of actor and critic", low=1, static=True)
-    batch_size: int = field(4096, "ppo: meta-games played at once", low=2, static=True)
+    hidden: int = field(256, "tanh units of actor and critic", low=1, static=True, small=8)
+    batch_size: int = field(4096, "ppo: meta-games played at once", low=2, static=True, small=16)
     meta_lr: float | None = field(None, "ppo: step of Adam; none: 0.002, in self-play 0.0002", low=0.0)
     meta_gamma: float = field(0.99, "ppo: discount of the meta-game", low=0.0, high=1.0)
     epochs: int = field(4, "ppo: steps of Adam per meta-episode", low=1, static=True)
@@ -402,8 +402,8 @@ class MFOS(PreparedLearner):
     entropy_bonus: float = field(0.01, "ppo: weight of the meta-policy's entropy, in nats", low=0.0)
     value_coefficient: float = field(0.5, "ppo: weight of the critic's squared error", low=0.0)
     tracing: float = field(0.0015, "self: fall of the probability to meet naive learners", low=0.0, static=True)
-    population: int = field(2048, "ga, es: candidates per generation; even", low=2, static=True)
-    opponents: int = field(128, "ga, es: games per candidate", low=1, static=True)
+    population: int = field(2048, "ga, es: candidates per generation; even", low=2, static=True, small=4)
+    opponents: int = field(128, "ga, es: games per candidate", low=1, static=True, small=2)
     test_size: int = field(
         2048, "ga: games that decide between the best candidate and the incumbent", low=1, static=True
     )

@@ -142,7 +142,7 @@ class MFOSRecurrent(PreparedLearner):
     source = "Lu et al., ICML 2022, arXiv 2205.01447, Coin Game; settings of the official code"
 
     against: str = field("ppo", "who is met in preparation", choices=("ppo", "self"), static=True)
-    batch_size: int = field(512, "games of a batch, which teach the opponent together", low=1, static=True)
+    batch_size: int = field(512, "games of a batch, which teach the opponent together", low=1, static=True, small=16)
     trials: int = field(1000, "trials of the preparation", low=1, static=True)
     episodes: int = field(16, "episodes of a trial, after each of which the opponent learns", low=1, static=True)
     meta_lr: float = field(2e-4, "step size of Adam in the preparation", low=0.0)
@@ -152,7 +152,7 @@ class MFOSRecurrent(PreparedLearner):
     value_coefficient: float = field(0.5, "weight of the critic's squared error", low=0.0)
     tracing: float = field(0.005, "against self: what the share of naive opponents falls by per trial", low=0.0)
     corrected: bool = field(False, "the unbiased estimator of Meulemans et al. instead of the official", static=True)
-    hidden: int = field(16, "units of each branch", low=1, static=True)
+    hidden: int = field(16, "units of each branch", low=1, static=True, small=8)
 
     @property
     def prepared_jointly(self) -> bool:  # type: ignore[override]

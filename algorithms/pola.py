@@ -26,7 +26,7 @@ from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rol
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import discounted_returns, gae, loaded_dice
-from shaping_bench.algorithms.parts.policies import NETWORKS, Critic
+from shaping_bench.algorithms.parts.policies import Critic, network_field
 from shaping_bench.games.base import Game
 
 
@@ -134,18 +134,20 @@ class POLA(NetworkLearner):
         },
     }
 
-    lr: float = field(0.1, "step size of the outer optimiser", low=0.0)
+    lr: float = field(0.1, "step size of the outer optimiser", low=0.0, step=True)
     lookahead_lr: float = field(0.2, "step size of the opponent's imagined gradient steps", low=0.0)
-    critic_lr: float = field(0.01, "step size of the critics: Adam's, and of plain gradient while imagining", low=0.0)
-    outer_steps: int = field(20, "own steps per update", low=1, static=True)
-    lookahead_steps: int = field(2, "imagined steps of the opponent per own step", low=1, static=True)
+    critic_lr: float = field(
+        0.01, "step size of the critics: Adam's, and of plain gradient while imagining", low=0.0, step=True
+    )
+    outer_steps: int = field(20, "own steps per update", low=1, static=True, small=4)
+    lookahead_steps: int = field(2, "imagined steps of the opponent per own step", low=1, static=True, small=1)
     kl_outer: float = field(10.0, "weight of the own divergence from the policy before the update", low=0.0)
     kl_inner: float = field(1.0, "weight of the opponent's divergence from its true policy", low=0.0)
-    batch_size: int = field(128, "episodes per rollout", low=1, static=True)
+    batch_size: int = field(128, "episodes per rollout", low=1, static=True, small=16)
     lam: float = field(1.0, "lambda of the generalised advantages", low=0.0, high=1.0)
     optimiser: str = field("adam", "outer optimiser, begun anew at each update", choices=("sgd", "adam"), static=True)
-    network: str = field("auto", "policy and critics; auto: a table where one does", choices=NETWORKS, static=True)
-    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
+    network: str = network_field("policy and critics; auto: a table where one does")
+    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True, small=8)
 
     def check_game(self, game: Game, player: int) -> None:
         if game.n_players != 2:
@@ -269,7 +271,7 @@ class POLAOM(POLA):
         "coin-game": {**POLA.published["coin-game"], "lookahead_steps": 6, "kl_inner": 15.0, "model_lr": 0.003},
     }
 
-    model_lr: float = field(0.1, "step size of Adam on the model", low=0.0)
+    model_lr: float = field(0.1, "step size of Adam on the model", low=0.0, step=True)
     model_batches: int = field(20, "batches of real play per update that the model is fitted to", low=1, static=True)
 
     @property

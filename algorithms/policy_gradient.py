@@ -14,7 +14,7 @@ from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytre
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import ActorCriticState, NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import discounted_returns, score_function
-from shaping_bench.algorithms.parts.policies import NETWORKS
+from shaping_bench.algorithms.parts.policies import network_field
 from shaping_bench.games.base import Game
 
 
@@ -27,12 +27,12 @@ class NaivePG(NetworkLearner):
     source = "Foerster et al., AAMAS 2018, eq. 4.5; official code (critic)"
     published: ClassVar = {"coin-game": {"lr": 0.005, "critic_lr": 0.1}}
 
-    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0)
-    critic_lr: float = field(1.0, "step size of the critic, on half the mean squared error", low=0.0)
-    batch_size: int = field(4000, "episodes per update", low=2, static=True)
+    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0, step=True)
+    critic_lr: float = field(1.0, "step size of the critic, on half the mean squared error", low=0.0, step=True)
+    batch_size: int = field(4000, "episodes per update", low=2, static=True, small=16)
     optimiser: str = field("sgd", "what turns gradients into steps", choices=("sgd", "adam"), static=True)
-    network: str = field("auto", "policy and critic; auto: a table where one does", choices=NETWORKS, static=True)
-    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
+    network: str = network_field("policy and critic; auto: a table where one does")
+    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True, small=8)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, ActorCriticState]:
         actor_key, critic_key = jax.random.split(key)

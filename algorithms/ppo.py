@@ -20,7 +20,7 @@ from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import gae
-from shaping_bench.algorithms.parts.policies import NETWORKS, NetworkPolicy, acting_head, net
+from shaping_bench.algorithms.parts.policies import NetworkPolicy, acting_head, net, network_field
 from shaping_bench.algorithms.parts.proximal import clipped_error, clipped_surrogate
 from shaping_bench.games.base import Game
 
@@ -72,19 +72,19 @@ class PPO(NetworkLearner):
         "coin-game": {"lr": 0.005, "minibatches": 8, "entropy_bonus": 0.1},
     }
 
-    lr: float = field(0.005, "step size of Adam, policy and critic", low=0.0)
+    lr: float = field(0.005, "step size of Adam, policy and critic", low=0.0, step=True)
     clip: float = field(0.2, "most that a probability ratio, or a value, may move for gain", low=0.0)
     lam: float = field(0.95, "lambda of the generalised advantages", low=0.0, high=1.0)
     entropy_bonus: float = field(0.01, "weight of the policy's entropy, in nats", low=0.0)
     value_coefficient: float = field(0.5, "weight of the critic's squared error", low=0.0)
     max_grad_norm: float = field(0.5, "longer gradients are cut to this norm", low=0.0)
-    batch_size: int = field(128, "episodes per update", low=1, static=True)
+    batch_size: int = field(128, "episodes per update", low=1, static=True, small=16)
     epochs: int = field(2, "passes over the batch", low=1, static=True)
     minibatches: int = field(4, "parts of the batch, each one step of Adam; divides it", low=1, static=True)
     normalise: bool = field(True, "advantages to mean 0 and deviation 1 in each minibatch", static=True)
     separate: bool = field(False, "a network of its own for the critic, instead of one with two heads", static=True)
-    network: str = field("auto", "policy and critic; auto: a table where one does", choices=NETWORKS, static=True)
-    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True)
+    network: str = network_field("policy and critic; auto: a table where one does")
+    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True, small=8)
 
     def check_game(self, game: Game, player: int) -> None:
         super().check_game(game, player)

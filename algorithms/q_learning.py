@@ -117,7 +117,7 @@ class OnlineLearner(Learner):
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     online: ClassVar[bool] = True
 
-    lr: float = field(0.01, "step size of the values at first", low=0.0, exclusive=True)
+    lr: float = field(0.01, "step size of the values at first", low=0.0, exclusive=True, step=True)
     lr_decay: float = field(1e-4, "added to 1/lr at every step", low=0.0)
 
     def check_game(self, game: Game, player: int) -> None:
@@ -341,7 +341,7 @@ class PHC(HillClimber):
 
     source = SOURCE
 
-    policy_lr: float = field(5e-5, "step of the policy at first, in probability", low=0.0, exclusive=True)
+    policy_lr: float = field(5e-5, "step of the policy at first, in probability", low=0.0, exclusive=True, step=True)
     policy_lr_decay: float = field(1.0, "added to 1/policy_lr at every step", low=0.0)
 
     def start(self, key: Array, game: Game, player: int) -> PHCState:
@@ -382,7 +382,9 @@ class WoLFPHC(HillClimber):
 
     source = SOURCE
 
-    policy_lr: float = field(0.01, "step of the policy at first while winning, in probability", low=0.0, exclusive=True)
+    policy_lr: float = field(
+        0.01, "step of the policy at first while winning, in probability", low=0.0, exclusive=True, step=True
+    )
     policy_lr_decay: float = field(5e-5, "added to 1/policy_lr at every step", low=0.0)
     losing: float = field(2.0, "how many times longer the step is while losing", low=1.0)
 

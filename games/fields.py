@@ -25,6 +25,8 @@ def field(
     static: bool = False,
     learner: bool = False,
     added: bool = False,
+    step: bool = False,
+    small: Any = None,
 ) -> Any:
     """A dataclass field that knows its meaning and its range.
 
@@ -38,9 +40,12 @@ def field(
         ``choices``; static, too.
       added: True if results were stored before there was the field: at its default it is then no part
         of what identifies them.
+      step: True if it is a step size of the updates: with zero in all of them, policies stay where they are.
+      small: what trials of the rule set it to, which are about the rule and not about its size; or a
+        function from the game of the trial to that.
     """
     metadata: dict[str, Any] = dict(doc=doc, low=low, high=high, exclusive=exclusive, choices=choices)
-    metadata |= dict(static=static, learner=learner, added=added)
+    metadata |= dict(static=static, learner=learner, added=added, step=step, small=small)
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -160,7 +160,7 @@ class PreparedLearner(Learner):
 class GradientLearner(Learner):
     """A learner that steps along a direction: ``theta_i <- theta_i + lr * d_i``."""
 
-    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0)
+    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0, step=True)
 
     def direction(self, view: View) -> Tree | tuple[Tree, Info]:
         """Update direction ``d_i`` at the joint policy (optionally with an info)."""

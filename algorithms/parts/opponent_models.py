@@ -34,9 +34,9 @@ class Modelling(Learner):
 
     access: ClassVar[Access] = Access.ACTIONS
 
-    model_lr: float = field(0.02, "step size of the models, on the log-likelihood of an episode", low=0.0)
+    model_lr: float = field(0.02, "step size of the models, on the log-likelihood of an episode", low=0.0, step=True)
     first_model_steps: int = field(50, "steps of the models at the first update", low=0, static=True)
-    model_steps: int = field(1, "steps of the models at each later update", low=0, static=True)
+    model_steps: int = field(1, "steps of the models at each later update", low=0, static=True, small=2)
 
     def models_at_first(self, key: Array, game: Game, player: int) -> Models:
         """Models as ignorant as a fresh player."""

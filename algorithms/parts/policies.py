@@ -13,6 +13,7 @@ from shaping_bench.algorithms.core.policy import Policy, Tabular, select
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.games.base import Game
+from shaping_bench.games.fields import field
 from shaping_bench.games.spaces import Space
 
 
@@ -203,6 +204,12 @@ NETWORKS = ("auto", "tabular", "mlp", "gru", "conv-mlp", "conv-gru", "conv-lstm"
 (M-FOS's naive learner). ``mlp``: two tanh layers. ``gru``: dense + GRU (POLA). ``conv-gru``: two circular 3x3
 convolutions of 16 filters + GRU (M-FOS). ``conv-lstm``: two 3x3 convolutions of 20 filters +
 LSTM (LOLA; without its batch normalisation)."""
+
+
+def network_field(doc: str) -> Any:
+    """The hyperparameter that names a network; trials, which are about the rule, take a small one."""
+    return field("auto", doc, choices=NETWORKS, static=True, small=lambda game: "auto" if game.memory_one else "mlp")
+
 
 _WIDTHS = {"mlp": 64, "gru": 64, "conv-mlp": 8, "conv-gru": 16, "conv-lstm": 32}
 
