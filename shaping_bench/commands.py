@@ -18,7 +18,7 @@ from shaping_bench.games.base import Game
 from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
-from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.encounter import check_size, run_encounter
 from shaping_bench.run.preparation import OnPoint, Preparation, needed
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
@@ -190,6 +190,7 @@ def encounter_result(
 ) -> dict[str, Any]:
     """One encounter as the object that ``encounter --json`` prints."""
     rules = [x.value for x in learners]
+    check_size(game.value, rules, seeds)  # before hours of preparing for what cannot be
     needs = needed(game, learners, seeds=preparations, seed=seed, precision=precision)
     with progress_line() if any(needs) else contextlib.nullcontext(_ignored) as say:
         prepared = Artifacts(artifacts or devices.artifacts_folder(), preparation_progress(say))

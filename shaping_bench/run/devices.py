@@ -12,6 +12,8 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,15 +183,85 @@ def needed_memory_bytes(compiled: Any) -> int:
     return int(size) * (count if jax.local_devices()[0].platform == "cpu" else 1)
 
 
-def check_memory(compiled: Any) -> None:
-    """Refuses a program that cannot fit, before it runs.
+class _Admission:
+    """Lets programs run side by side as far as memory reaches: who comes when there is no room for
+    one more waits until others have ended."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.running: list[int] = []
+        self.free: int | None = None
+
+    @contextlib.contextmanager
+    def admitted(self, needed: int) -> Iterator[None]:
+        with self.changed:
+            # What is free is asked while nothing runs; later it would show what they have taken so far.
+            while self.running and self.free is not None and sum(self.running) + needed > self.free:
+                self.changed.wait()
+            if not self.running:
+                self.free = free_memory_bytes()
+                refuse(needed, self.free)
+            self.running.append(needed)
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.running.remove(needed)
+                self.changed.notify_all()
+
+
+_ADMISSION = _Admission()
+
+
+class Compiled:
+    """A compiled program that runs when it fits beside those that run already, in whatever thread.
+
+    Args:
+      function: what ``jax.stages.Lowered.compile`` yields.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.memory = function, needed_memory_bytes(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs it to the end.
+
+        Raises:
+          BadInput: it needs more memory than there is.
+        """
+        with _ADMISSION.admitted(self.memory):
+            return jax.block_until_ready(self.function(*arguments))
+
+
+def refuse(needed: int, free: int | None) -> None:
+    """Refuses what cannot fit, before it runs.
 
     Raises:
-      BadInput: it needs more memory than there is.
+      BadInput: more bytes are needed than are free.
     """
-    needed, free = needed_memory_bytes(compiled), free_memory_bytes()
     if free is not None and needed > free:
         raise BadInput(
             f"the encounter needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
             "allowed: what fits, with fewer seeds, a smaller batch_size or a shorter horizon"
         )
+
+
+MANY = 2**22
+"""Seeds whose mere numbers are worth a thought: below, what is laid out before a program is compiled,
+and so weighed, is small."""
+
+
+def check_size(count: int, shapes: Callable[[], Any], copies: int = 1) -> None:
+    """Refuses more seeds than there is memory for, before anything of their number is laid out.
+
+    Args:
+      count: seeds times settings.
+      shapes: traced, the arrays of one of them.
+      copies: how many are held of each at least.
+
+    Raises:
+      BadInput: they need more memory than there is.
+    """
+    if count > MANY:
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(shapes)) if hasattr(x, "dtype"))
+        refuse(count * size * copies, free_memory_bytes())

@@ -138,6 +138,26 @@ def shareable(game: Game, learners: tuple[Learner, ...]) -> tuple[Game, tuple[Le
     return (game if any(rule.reads_facts for rule in learners) else game.unpinned()), learners
 
 
+def check_size(game: Game, learners: Sequence[Learner], count: int, num_records: int = 2) -> None:
+    """Refuses more seeds than there is memory for, before anything of their number is laid out.
+
+    Args:
+      game, learners: who plays what.
+      count: seeds times settings.
+      num_records: recorded points.
+
+    Raises:
+      BadInput: they need more memory than there is.
+    """
+
+    def held() -> Any:
+        artifacts = [imagined_artifact(rule, game, i) for i, rule in enumerate(learners)]
+        joint = Stage(game, tuple(learners), artifacts).begin(jax.random.key(0))
+        return joint.params, joint.states
+
+    devices.check_size(count, held, num_records if valued_exactly(game, learners) else 1)
+
+
 def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
     """Whether the exact game can value all policies."""
     if "exact" not in game.views:
@@ -186,6 +206,7 @@ def _run(
     if any(x.ndim > 1 or (x.ndim and x.shape[0] != num_points) for x in leaves):
         raise ValueError("swept fields must be 1-d arrays of one common length")
     swept = any(x.ndim for x in leaves)
+    check_size(game, learners, num_points * num_seeds, len(recorded_updates(num_updates, record_every)))
     playing = plays(learners)
     exactly = valued_exactly(game, learners)
     lanes = Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)

@@ -192,6 +192,7 @@ def prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint 
 def _prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None) -> Prepared:
     rule, game = preparation.learner.value, preparation.game.value
     steps, seat = preparation.steps, preparation.seat
+    devices.check_size(preparation.seeds, lambda: rule.prepare_init(jax.random.key(0), game, seat))
     lanes = Lanes(preparation.seeds, rule.preparation_width)
     program = _Program(rule, game, seat, preparation.seed, lanes)
     seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
@@ -200,8 +201,7 @@ def _prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint
     def compiled(function: Any, *arguments: Any) -> Any:
         nonlocal compile_seconds
         clock = time.perf_counter()
-        out = function.lower(*arguments).compile()
-        devices.check_memory(out)
+        out = devices.Compiled(function.lower(*arguments).compile())
         compile_seconds += time.perf_counter() - clock
         return out
 

@@ -37,7 +37,7 @@ class Program:
         self.treedef, self.is_laned, self.mesh = treedef, is_laned, mesh
         self.playing, self.episodes = playing, episodes
 
-    def compiled(self, name: str, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], float]:
+    def compiled(self, name: str, arguments: tuple[Any, ...]) -> tuple[devices.Compiled, float]:
         """The compiled function for these shapes, and the seconds spent compiling it."""
         avals = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
         flat, structure = jax.tree.flatten(
@@ -52,8 +52,7 @@ class Program:
                 _COMPILED.move_to_end(key)
                 return _COMPILED[key], 0.0
         started = time.perf_counter()
-        compiled = self.function(name).lower(*arguments).compile()
-        devices.check_memory(compiled)
+        compiled = devices.Compiled(self.function(name).lower(*arguments).compile())
         with _KEPT:
             _COMPILED[key] = compiled
             while len(_COMPILED) > MOST_COMPILED:

@@ -31,6 +31,12 @@ BAD = {
     "unknown choice": (["encounter", "ipd", "hola(expansion=padé)"], "hola.expansion is 'padé'", "'taylor'"),
     "unreadable call": (["encounter", "ipd", "lola(lr=)"], "learner is 'lola(lr=)'", "key=value"),
     "twice given": (["encounter", "ipd", "lola(lr=1,lr=2)"], "learner is", "once"),
+    "more seeds than fit": (["encounter", "ipd", "lola", "--seeds", "99999999999"], "GiB of memory", "fewer seeds"),
+    "more preparations than fit": (
+        ["encounter", "ipd", "cola", "--preparations", "99999999999"],
+        "GiB of memory",
+        "fewer seeds",
+    ),
     "learner without its view": (["encounter", "tandem", "tft", "naive"], "learner 'tft' in seat 1", "memory-one"),
     "infeasible extortion": (["encounter", "ipd", "zd-extort(phi=3)"], "zd-extort(phi=3.0)", "[0, 1]"),
     "wrong number of learners": (["encounter", "ipd", "lola", "lola", "lola"], "3 given", "allowed: 1 or 2"),

@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+
 import shaping_bench
+from shaping_bench.errors import BadInput
 from shaping_bench.run import devices
 
 ROOT = Path(shaping_bench.__file__).parent.parent
@@ -68,3 +72,29 @@ def test_a_record_names_versions_commit_and_device():
     assert commit is None or len(commit.removesuffix("-dirty")) == 40
     assert set(devices.describe()) == {"platform", "kind", "count"}
     assert devices.peak_memory_bytes() > 10 * 2**20  # no process with JAX in it is smaller
+
+
+def test_programs_run_side_by_side_as_far_as_memory_reaches(monkeypatch):
+    monkeypatch.setattr(devices, "free_memory_bytes", lambda: 100)
+    admission, at_once, most = devices._Admission(), [], []
+    begun = threading.Barrier(2)
+
+    def run(needed, meets):
+        with admission.admitted(needed):
+            at_once.append(needed)
+            most.append(sum(at_once))
+            if meets:
+                begun.wait(timeout=10)  # two of 40 do run at once
+            at_once.remove(needed)
+
+    for needed, meets in (40, True), (70, False):
+        threads = [threading.Thread(target=run, args=(needed, meets)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+    assert max(most) == 80
+    with pytest.raises(BadInput, match="needs about"), admission.admitted(101):
+        pass
+    assert admission.running == []
