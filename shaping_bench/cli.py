@@ -134,7 +134,7 @@ def run(
     devices.configure()
     from shaping_bench.commands import run_and_report
 
-    return run_and_report(resolved, directory, wandb)
+    return run_and_report(resolved, directory, wandb, engine)
 
 
 @app.command

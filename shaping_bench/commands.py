@@ -37,8 +37,9 @@ def _stderr() -> Console:
 # --- run ----------------------------------------------------------------------------------
 
 
-def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
+def run_and_report(suite: Suite, directory: Path, wandb: str, engine: str = "local") -> int:
     """Runs a suite into a directory, tracks it, prints its tables and names its page."""
+    from shaping_bench.engines import ENGINES
     from shaping_bench.publish.report import write_report
     from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
@@ -91,7 +92,7 @@ def run_and_report(suite: Suite, directory: Path, wandb: str) -> int:
                 said = time.perf_counter()
                 console.print(f"step {done}/{preparation.steps}  {text}", highlight=False, markup=False)
 
-        failures = run_suite(suite, store, on_cell, on_preparation)
+        failures = run_suite(suite, store, on_cell, on_preparation, ENGINES[engine]())
         progress.update(task, description=suite.file.name)
     for failure in failures:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)

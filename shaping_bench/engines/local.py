@@ -31,15 +31,13 @@ class Local:
             }
             try:
                 while running:
-                    done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                    # In the order of the jobs where several are done, as sequential work would be.
-                    for future in [x for x in running if x in done]:
-                        job = running.pop(future)
-                        yield job, _outcome(future)
-                        del future  # and with it the result
-                        for following in itertools.islice(waiting, 1):
-                            running[pool.submit(function, following)] = following
-                    done = set()
+                    concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                    future = next(x for x in running if x.done())  # the first of the jobs, where several are
+                    job, outcome = running.pop(future), [_outcome(future)]
+                    del future
+                    yield job, outcome.pop()  # nothing here holds it then
+                    for following in itertools.islice(waiting, 1):
+                        running[pool.submit(function, following)] = following
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
