@@ -21,7 +21,7 @@ from jax import Array
 
 from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.policy import Policy
-from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout
+from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
 from shaping_bench.algorithms.parts.estimators import (
@@ -30,9 +30,11 @@ from shaping_bench.algorithms.parts.estimators import (
     gae,
     leave_one_out,
     loaded_dice,
+    played,
     score_function,
+    step_mean,
 )
-from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
+from shaping_bench.algorithms.parts.opponent_models import Modelling, Models
 from shaping_bench.algorithms.parts.policies import Critic, network_field
 from shaping_bench.games.base import Game
 
@@ -49,20 +51,6 @@ class DiCEState(NamedTuple):
     critics: tuple[Tree, ...]
     optimiser: Tree
     critic_optimisers: tuple[Tree, ...]
-
-
-class Seen(NamedTuple):
-    """A batch of episodes as objectives need it, one entry per player.
-
-    Attributes:
-      observations: the end included, each ``(T + 1, B, ...)``.
-      actions: each ``(T, B)``.
-      rewards: each ``(T, B)``.
-    """
-
-    observations: tuple[Array, ...]
-    actions: tuple[Array, ...]
-    rewards: tuple[Array, ...]
 
 
 @pytree_dataclass
@@ -108,12 +96,10 @@ class LOLADiCE(NetworkLearner):
         )
 
     def update(self, key: Array, state: Any, view: View) -> tuple[Tree, Any, Info]:
-        play = view.play(self.batch_size)
-        rewards = tuple(play.rewards(j) for j in range(view.n_players))
         # What was really played is a sample of the first imagined step's play.
-        seen = _seen(play, rewards)
-        gradient, info = self.direction(key, view.policies, view.params, state.critics, view, first=seen)
-        params, state = self._stepped(gradient, state, seen, view)
+        play = view.play(self.batch_size)
+        gradient, info = self.direction(key, view.policies, view.params, state.critics, view, first=play)
+        params, state = self._stepped(gradient, state, play, view)
         return params, state, info
 
     def direction(
@@ -123,7 +109,7 @@ class LOLADiCE(NetworkLearner):
         params: Sequence[Tree],
         critics: Sequence[Tree],
         view: View,
-        first: Seen | None = None,
+        first: Play | None = None,
     ) -> tuple[Tree, Info]:
         """``grad_i J_i(theta_i, y_k(theta_i))``, like the own parameters.
 
@@ -138,21 +124,27 @@ class LOLADiCE(NetworkLearner):
         i = view.player
         others = [j for j in view.others if jax.tree.leaves(params[j])]
 
-        def play(m: int, params: Sequence[Tree]) -> Seen:
+        def play(m: int, params: Sequence[Tree]) -> Play:
             if m == 0 and first is not None:
                 return first
-            trajectory = rollout(jax.random.fold_in(key, m), view.game, policies, params, self.batch_size)
-            return _imagined(trajectory, view.game)
+            return view.imagine(jax.random.fold_in(key, m), policies, params, self.batch_size)
 
-        @jax.checkpoint
-        def imagined_step(params: tuple[Tree, ...], seen: Seen) -> tuple[Tree, ...]:
-            steps = {
-                j: jax.grad(lambda y, j=j: self.objective(policies, _with(params, j, y), critics, seen, j, view))(
-                    params[j]
+        def imagined_step(params: tuple[Tree, ...], play: Play) -> tuple[Tree, ...]:
+            # Rematerialised: a step keeps what was played, but not what was computed on it.
+            @jax.checkpoint
+            def moved(params: tuple[Tree, ...], trajectory: Trajectory) -> tuple[Tree, ...]:
+                seen = play.of(trajectory)
+                steps = {
+                    j: jax.grad(lambda y, j=j: self.objective(policies, _with(params, j, y), critics, seen, j, view))(
+                        params[j]
+                    )
+                    for j in others
+                }
+                return tuple(
+                    trees.add(x, steps[j], self.lookahead_lr) if j in steps else x for j, x in enumerate(params)
                 )
-                for j in others
-            }
-            return tuple(trees.add(x, steps[j], self.lookahead_lr) if j in steps else x for j, x in enumerate(params))
+
+            return moved(params, play.trajectory)
 
         def anticipated_value(own: Tree) -> Array:
             imagined = _with(params, i, own)
@@ -168,7 +160,7 @@ class LOLADiCE(NetworkLearner):
         policies: Sequence[Policy],
         params: Sequence[Tree],
         critics: Sequence[Tree],
-        seen: Seen,
+        play: Play,
         player: int,
         view: View,
     ) -> Array:
@@ -177,46 +169,48 @@ class LOLADiCE(NetworkLearner):
         Args:
           policies, params: everybody's.
           critics: everybody's, or nothing.
-          seen: play of these policies.
+          play: by these policies.
           player: whose value is meant.
           view: anybody's.
         """
-        gamma, rewards = view.game.gamma, seen.rewards[player]
+        gamma, rewards, alive = view.game.gamma, play.rewards(player), play.alive
         log_probs = [
-            policy.unroll(theta, seen.observations[j][:-1]).log_prob(seen.actions[j])
+            play.log_probs(policy, theta, j)
             for j, (policy, theta) in enumerate(zip(policies, params, strict=True))
             # A fixed strategy's have no derivative.
             if jax.tree.leaves(theta)
         ]
         joint = jnp.sum(jnp.stack(log_probs, axis=-1), axis=-1, keepdims=True)
-        returns = discounted_returns(rewards, gamma)
+        returns = discounted_returns(rewards, gamma, alive=alive)
         values, bootstrap = jnp.zeros_like(rewards), jnp.zeros_like(rewards[0])
         if self.baseline == "leave-one-out":
-            values = leave_one_out(returns)
+            values = leave_one_out(returns, alive)
         elif self.baseline == "critic":
-            everywhere = self.critic(view.game, player).unroll(critics[player], seen.observations[player])
+            everywhere = self.critic(view.game, player).unroll(critics[player], play.observations(player))
             values, bootstrap = everywhere[:-1], everywhere[-1]
-            returns = discounted_returns(rewards, gamma, bootstrap)
+            returns = discounted_returns(rewards, gamma, bootstrap, alive)
         if not self.magic_box:
-            return jnp.mean(score_function(joint[..., 0], returns, gamma, values))
+            return jnp.mean(score_function(joint[..., 0], returns, gamma, values, alive))
         if not self.loaded:
-            return jnp.mean(dice_objective(joint, rewards, gamma, None if self.baseline == "none" else values))
-        critical = self.baseline == "critic"
-        advantages = gae(rewards, values, bootstrap, gamma, self.lam) if critical else returns - values
+            return jnp.mean(dice_objective(joint, rewards, gamma, None if self.baseline == "none" else values, alive))
+        if self.baseline == "critic":
+            advantages = gae(rewards, values, bootstrap, gamma, self.lam, alive)
+        else:
+            advantages = played(returns - values, alive)
         return jnp.mean(loaded_dice(joint, advantages, gamma))
 
-    def _stepped(self, gradient: Tree, state: DiCEState, seen: Seen, view: View) -> tuple[Tree, DiCEState]:
+    def _stepped(self, gradient: Tree, state: DiCEState, play: Play, view: View) -> tuple[Tree, DiCEState]:
         """Takes the own step and fits the critics to what was really played."""
         step, own = optimiser(self.optimiser, self.lr).update(gradient, state.optimiser)
         params = optax.apply_updates(view.own, step)
         critics, memories = [], []
         for j, values in enumerate(state.critics):
-            value_function = self.critic(view.game, j)
-            predicted = value_function.unroll(values, seen.observations[j])
-            targets = discounted_returns(seen.rewards[j], view.game.gamma, predicted[-1])
+            value_function, seen = self.critic(view.game, j), play.observations(j, end=False)
+            last = value_function.unroll(values, play.observations(j))[-1]
+            targets = discounted_returns(play.rewards(j), view.game.gamma, last, play.alive)
 
-            def error(values: Tree, j: int = j, f: Critic = value_function, targets: Array = targets) -> Array:
-                return -0.5 * jnp.mean(jnp.square(targets - f.unroll(values, seen.observations[j][:-1])))
+            def error(values: Tree, f: Critic = value_function, seen: Tree = seen, targets: Array = targets) -> Array:
+                return -0.5 * step_mean(jnp.square(targets - f.unroll(values, seen)), play.alive)
 
             down, memory = optimiser("sgd", self.critic_lr).update(jax.grad(error)(values), state.critic_optimisers[j])
             critics.append(optax.apply_updates(values, down))
@@ -254,25 +248,10 @@ class LOLADiCEOM(Modelling, LOLADiCE):
         params = list(models.params)
         params.insert(view.player, view.own)
         gradient, info = self.direction(key, policies, params, state.dice.critics, view)
-        rewards = public_rewards(play, view)
-        seen = _seen(play, [rewards[..., j] for j in range(view.n_players)])
-        own, dice = self._stepped(gradient, state.dice, seen, view)
+        # Critics of others learn from what the rules pay them; without critics nobody's rewards are asked.
+        own, dice = self._stepped(gradient, state.dice, play.by_the_rules() if state.dice.critics else play, view)
         return own, ModellingState(dice, models), {**info, **fit}
 
 
 def _with(params: Sequence[Tree], player: int, own: Tree) -> tuple[Tree, ...]:
     return tuple(own if j == player else theta for j, theta in enumerate(params))
-
-
-def _seen(play: Play, rewards: Sequence[Array]) -> Seen:
-    players = range(len(rewards))
-    return Seen(tuple(play.observations(j) for j in players), tuple(play.actions(j) for j in players), tuple(rewards))
-
-
-def _imagined(trajectory: Trajectory, game: Game) -> Seen:
-    players = range(game.n_players)
-    return Seen(
-        tuple(observations(game, trajectory, j) for j in players),
-        tuple(trajectory.actions[..., j] for j in players),
-        tuple(trajectory.rewards[..., j] for j in players),
-    )

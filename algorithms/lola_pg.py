@@ -25,7 +25,7 @@ from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import ActorCriticState
 from shaping_bench.algorithms.parts.estimators import cross_product, leave_one_out, lola_pg_surrogate, score_function
-from shaping_bench.algorithms.parts.opponent_models import Modelling, Models, public_rewards
+from shaping_bench.algorithms.parts.opponent_models import Modelling, Models
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.games.base import Game
 
@@ -38,12 +38,10 @@ class Opponent(NamedTuple):
     Attributes:
       policy: what acts.
       params: its parameters, or a model of them.
-      rewards: its rewards, ``(T, B)``.
     """
 
     policy: Policy
     params: Tree
-    rewards: Array
 
     @property
     def learns(self) -> bool:
@@ -76,7 +74,7 @@ class LOLAPG(NaivePG):
     def update(self, key: Array, state: Any, view: View) -> tuple[Tree, Any, Info]:
         del key
         play = view.play(self.batch_size)
-        opponents = {j: Opponent(view.policies[j], view.params[j], play.rewards(j)) for j in view.others}
+        opponents = {j: Opponent(view.policies[j], view.params[j]) for j in view.others}
         return self._shaping_step(opponents, state, play, view)
 
     def _shaping_step(
@@ -90,7 +88,6 @@ class LOLAPG(NaivePG):
     def shaping_term(self, opponents: Mapping[int, Opponent], play: Play, state: ActorCriticState, view: View) -> Tree:
         """``sum_j (grad_i grad_j V_j) grad_j V_i``, like the own parameters."""
         returns, baselines = self._returns(play, state, view)
-        mine = Moves.of(view.player, view.policy, play)
         half = self.batch_size // 2
         first, second, everything = slice(None, half), slice(half, None), slice(None)
         pairs = [(first, second), (second, first)] if self.split_batch else [(everything, everything)]
@@ -99,74 +96,49 @@ class LOLAPG(NaivePG):
         for j, opponent in opponents.items():
             if not opponent.learns:
                 continue
-            theirs = Moves.of(j, opponent.policy, play)
             for here, there in pairs:
-                worth = worth_of_step(theirs.at(there), opponent.params, (returns - baselines)[:, there], view)
-                term = shaping_product(
-                    mine.at(here), theirs.at(here), view.own, opponent.params, opponent.rewards[:, here], worth, view
-                )
+                worth = worth_of_step(j, opponent, play.episodes(there), (returns - baselines)[:, there])
+                term = shaping_product(j, opponent, play.episodes(here), view, worth)
                 total = trees.add(total, term, 1.0 / len(pairs))
         return total
 
 
-class Moves(NamedTuple):
-    """What a player did where: observations ``(T, B, ...)`` and actions ``(T, B)`` of its policy."""
-
-    policy: Policy
-    observations: Array
-    actions: Array
-
-    @classmethod
-    def of(cls, player: int, policy: Policy, play: Play) -> "Moves":
-        return cls(policy, play.observations(player)[:-1], play.actions(player))
-
-    def at(self, episodes: slice) -> "Moves":
-        """The same in some of the episodes."""
-        return self._replace(observations=self.observations[:, episodes], actions=self.actions[:, episodes])
-
-    def log_probs(self, params: Tree) -> Array:
-        """``(T, B)``, of the actions taken."""
-        return self.policy.unroll(params, self.observations).log_prob(self.actions)
-
-
-def worth_of_step(moves: Moves, params: Tree, advantages: Array, view: View) -> Tree:
+def worth_of_step(j: int, opponent: Opponent, play: Play, advantages: Array) -> Tree:
     """``grad_j V_i``: what a step of the opponent j is worth to the player.
 
     Args:
-      moves: of the opponent.
-      params: its parameters, or a model of them.
+      j, opponent: who.
+      play: by both.
       advantages: the player's own, ``(T, B)``.
-      view: the player's.
     """
 
     def value(theta: Tree) -> Array:
-        return jnp.mean(score_function(moves.log_probs(theta), advantages, view.game.gamma))
+        log_probs = play.log_probs(opponent.policy, theta, j)
+        return jnp.mean(score_function(log_probs, advantages, play.game.gamma, alive=play.alive))
 
-    return jax.grad(value)(params)
+    return jax.grad(value)(opponent.params)
 
 
-def shaping_product(
-    mine: Moves, theirs: Moves, own: Tree, other: Tree, rewards: Array, worth: Tree, view: View
-) -> Tree:
+def shaping_product(j: int, opponent: Opponent, play: Play, view: View, worth: Tree) -> Tree:
     """``(grad_i grad_j V_j) worth`` by eq. 4.6, like the own parameters.
 
     The baseline, here the mean over the other episodes, must not depend on the episode: a
     value of the state, the outcome of earlier moves of both, would be a bias.
 
     Args:
-      mine, theirs: moves of both.
-      own, other: parameters of both.
-      rewards: of the opponent, ``(T, B)``.
-      worth: like ``other``.
+      j, opponent: who.
+      play: by both.
       view: the player's.
+      worth: like the opponent's parameters.
     """
-    baselines = leave_one_out(rewards)
+    rewards = play.rewards(j)
+    baselines = leave_one_out(rewards, play.alive)
 
     def surrogate(own: Tree, other: Tree) -> Array:
-        scores = mine.log_probs(own), theirs.log_probs(other)
-        return jnp.mean(lola_pg_surrogate(*scores, rewards, view.game.gamma, baselines))
+        scores = play.log_probs(view.policy, own), play.log_probs(opponent.policy, other, j)
+        return jnp.mean(lola_pg_surrogate(*scores, rewards, play.game.gamma, baselines, play.alive))
 
-    return cross_product(surrogate, own, other, worth)
+    return cross_product(surrogate, view.own, opponent.params, worth)
 
 
 class ModellingState(NamedTuple):
@@ -197,13 +169,11 @@ class LOLAOM(Modelling, LOLAPG):
     def update(self, key: Array, state: Any, view: View) -> tuple[Tree, Any, Info]:
         del key
         play = view.play(self.batch_size)
-        rewards = public_rewards(play, view)
         models, fit = self.fit_models(state.models, play, view)
         opponents = {
-            j: Opponent(self.policy(view.game, j), params, rewards[..., j])
-            for j, params in zip(view.others, models.params, strict=True)
+            j: Opponent(self.policy(view.game, j), params) for j, params in zip(view.others, models.params, strict=True)
         }
-        params, actor_critic, info = self._shaping_step(opponents, state.actor_critic, play, view)
+        params, actor_critic, info = self._shaping_step(opponents, state.actor_critic, play.by_the_rules(), view)
         return params, ModellingState(actor_critic, models), {**info, **fit}
 
 

@@ -393,7 +393,7 @@ class LOQA(Learner):
         own = Agent(view.own, state.q)
         seats = {me: (view.own, self.behaviour(game, me), 0), you: (against.policy, behaviour, draws)}
         params, policies, groups = zip(*(seats[i] for i in range(2)), strict=True)
-        play = rollouts.rollout(play_key, game, policies, params, self.batch_size, groups=groups)
+        play = view.imagine(play_key, policies, params, self.batch_size, groups=groups).trajectory
         lesson = self.lesson(game, me, you, play, policy, against, draws, state.target)
 
         objective = functools.partial(self.objective, game, me, lesson)

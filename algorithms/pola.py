@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from shaping_bench.algorithms.core import Access, Info, View, costs, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core import Access, Info, Play, View, costs, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.policy import Policy
-from shaping_bench.algorithms.core.rollouts import Trajectory, observations, rollout
+from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
-from shaping_bench.algorithms.parts.estimators import discounted_returns, gae, loaded_dice
+from shaping_bench.algorithms.parts.estimators import discounted_returns, gae, loaded_dice, played, step_mean
 from shaping_bench.algorithms.parts.policies import Critic, network_field
 from shaping_bench.games.base import Game
 
@@ -46,27 +46,29 @@ class Imagination:
     """The game as POLA plays it in its head: who acts, who judges, from where.
 
     Attributes:
-      game: two players.
+      view: of the player; two players.
       policies, critics: one of each per player.
       references: joint parameters at the start of the update, the centres of both divergences.
       lam: lambda of the generalised advantages.
     """
 
     def __init__(
-        self, game: Game, policies: tuple[Policy, ...], critics: tuple[Critic, ...], references: Tree, lam: Any
+        self, view: View, policies: tuple[Policy, ...], critics: tuple[Critic, ...], references: Tree, lam: Any
     ) -> None:
-        self.game, self.policies, self.critics, self.lam = game, policies, critics, lam
+        self.view, self.policies, self.critics, self.lam = view, policies, critics, lam
         self.references = lax.stop_gradient(tuple(references))
 
-    def play(self, key: Array, params: tuple[Tree, ...], batch_size: int) -> Trajectory:
+    def play(self, key: Array, params: tuple[Tree, ...], batch_size: int) -> Play:
         """Fresh episodes; no gradient passes through them."""
-        return rollout(key, self.game, self.policies, params, batch_size)
+        return self.view.imagine(key, self.policies, params, batch_size)
 
-    def acting(self, player: int, params: Tree, seen: Tree) -> Any:
+    def acting(self, player: int, params: Tree, play: Play) -> Any:
         """Distributions ``(T, B)``; none for a script, which has no parameters to learn or to differentiate."""
-        return self.policies[player].unroll(params, seen) if jax.tree.leaves(params) else None
+        if not jax.tree.leaves(params):
+            return None
+        return self.policies[player].unroll(params, play.observations(player, end=False))
 
-    def objective(self, player: int, params: tuple[Tree, ...], values: Tree, play: Trajectory, beta: Any) -> Any:
+    def objective(self, player: int, params: tuple[Tree, ...], values: Tree, play: Play, beta: Any) -> Any:
         """What a player ascends: its value, less the divergence from its reference and its critic's error.
 
         Args:
@@ -80,22 +82,20 @@ class Imagination:
           The objective, whose derivatives in ``params`` are those of the value at every order
           (its own number is not: loaded DiCE is zero), and ``(divergence, critic error)``.
         """
-        game = self.game
-        seen = [observations(game, play, i) for i in range(2)]
-        acting = [self.acting(i, params[i], seen[i][:-1]) for i in range(2)]
-        log_probs = [x.log_prob(play.actions[..., i]) for i, x in enumerate(acting) if x is not None]
-        rewards = play.rewards[..., player]
+        gamma, rewards, alive = play.game.gamma, play.rewards(player), play.alive
+        acting = [self.acting(i, params[i], play) for i in range(2)]
+        log_probs = [x.log_prob(play.actions(i)) for i, x in enumerate(acting) if x is not None]
 
-        baselines = self.critics[player].unroll(values, seen[player])
-        advantages = gae(rewards, baselines[:-1], baselines[-1], game.gamma, self.lam)
-        targets = lax.stop_gradient(discounted_returns(rewards, game.gamma, baselines[-1]))
-        error = jnp.mean(jnp.sum(jnp.square(targets - baselines[:-1]), axis=0))
-        value = jnp.mean(loaded_dice(jnp.stack(log_probs, axis=-1), advantages, game.gamma))
+        baselines = self.critics[player].unroll(values, play.observations(player))
+        advantages = gae(rewards, baselines[:-1], baselines[-1], gamma, self.lam, alive)
+        targets = lax.stop_gradient(discounted_returns(rewards, gamma, baselines[-1], alive))
+        error = jnp.mean(jnp.sum(played(jnp.square(targets - baselines[:-1]), alive), axis=0))
+        value = jnp.mean(loaded_dice(jnp.stack(log_probs, axis=-1), advantages, gamma))
 
         own, kl = acting[player], jnp.zeros(())
         if own is not None:
-            reference = self.acting(player, self.references[player], seen[player][:-1])
-            kl = jnp.mean(lax.stop_gradient(reference).kl(own))
+            reference = self.acting(player, self.references[player], play)
+            kl = step_mean(lax.stop_gradient(reference).kl(own), alive)
         return value - beta * kl - error, (kl, error)
 
 
@@ -174,7 +174,7 @@ class POLA(NetworkLearner):
         """Solves the outer problem at the given joint policy."""
         game, me = view.game, view.player
         critics = tuple(self.critic(game, i) for i in range(2))
-        imagined = Imagination(game, policies, critics, references, self.lam)
+        imagined = Imagination(view, policies, critics, references, self.lam)
         actor_rule, critic_rule = optimiser(self.optimiser, self.lr), optimiser("adam", self.critic_lr)
 
         def step(carry: Any, key: Array) -> Any:
@@ -213,13 +213,16 @@ class POLA(NetworkLearner):
         def joint(x: Tree, y: Tree) -> tuple[Tree, ...]:
             return (x, y) if me == 0 else (y, x)
 
-        # Rematerialised, so that an outer step keeps what was played but not what was computed on it.
-        @jax.checkpoint
-        def opponent_slopes(x: Tree, y: Tree, values: Tree, play: Trajectory) -> Any:
-            def theirs(y: Tree, values: Tree) -> Any:
-                return imagined.objective(1 - me, joint(x, y), values, play, self.kl_inner)
+        def opponent_slopes(x: Tree, y: Tree, values: Tree, play: Play) -> Any:
+            # Rematerialised, so that an outer step keeps what was played but not what was computed on it.
+            @jax.checkpoint
+            def slopes(x: Tree, y: Tree, values: Tree, trajectory: Trajectory) -> Any:
+                def theirs(y: Tree, values: Tree) -> Any:
+                    return imagined.objective(1 - me, joint(x, y), values, play.of(trajectory), self.kl_inner)
 
-            return jax.grad(theirs, argnums=(0, 1), has_aux=True)(y, values)
+                return jax.grad(theirs, argnums=(0, 1), has_aux=True)(y, values)
+
+            return slopes(x, y, values, play.trajectory)
 
         def outer(x: Tree, own: Tree) -> Any:
             def ahead(carry: Any, key: Array) -> Any:
@@ -299,23 +302,24 @@ class POLAOM(POLA):
 
     def _fitted(self, model: Tree, view: View) -> tuple[Tree, Array]:
         """The model after this update's fit, and the last cross-entropy per action, in nats."""
-        other = 1 - view.player
-        play = view.play(self.batch_size * self.model_batches)
+        other, size = 1 - view.player, self.batch_size
+        play = view.play(size * self.model_batches)
         policy, rule = self.policy(view.game, other), optax.adam(self.model_lr)
 
         def parted(x: Array) -> Array:
-            return jnp.moveaxis(x.reshape(x.shape[0], self.model_batches, self.batch_size, *x.shape[2:]), 1, 0)
+            return jnp.moveaxis(x.reshape(x.shape[0], self.model_batches, size, *x.shape[2:]), 1, 0)
 
-        def step(carry: Any, batch: tuple[Array, Array]) -> Any:
+        def step(carry: Any, batch: tuple[Tree, Tree, Array | None]) -> Any:
             model, memory = carry
+            seen, actions, alive = batch
 
             def surprise(model: Tree) -> Array:
-                return -jnp.mean(policy.unroll(model, batch[0]).log_prob(batch[1]))
+                return -step_mean(policy.unroll(model, seen).log_prob(actions), alive)
 
             loss, slope = jax.value_and_grad(surprise)(model)
             change, memory = rule.update(slope, memory)
             return (optax.apply_updates(model, change), memory), loss
 
-        seen, actions = play.observations(other)[:-1], play.actions(other)
-        (model, _), losses = lax.scan(step, (model, rule.init(model)), (parted(seen), parted(actions)))
+        batches = jax.tree.map(parted, (play.observations(other, end=False), play.actions(other), play.alive))
+        (model, _), losses = lax.scan(step, (model, rule.init(model)), batches)
         return model, losses[-1]

@@ -13,7 +13,7 @@ from jax import Array
 from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytree_dataclass
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import ActorCriticState, NetworkLearner, optimiser
-from shaping_bench.algorithms.parts.estimators import discounted_returns, score_function
+from shaping_bench.algorithms.parts.estimators import discounted_returns, score_function, step_mean
 from shaping_bench.algorithms.parts.policies import network_field
 from shaping_bench.games.base import Game
 
@@ -53,18 +53,17 @@ class NaivePG(NetworkLearner):
     def policy_gradient(self, play: Play, state: ActorCriticState, view: View) -> Tree:
         """Gradient of the own value, like the own parameters."""
         returns, baselines = self._returns(play, state, view)
-        seen, actions = play.observations()[:-1], play.actions()
 
         def objective(theta: Tree) -> Array:
-            log_probs = view.policy.unroll(theta, seen).log_prob(actions)
-            return jnp.mean(score_function(log_probs, returns, view.game.gamma, baselines))
+            log_probs = play.log_probs(view.policy, theta)
+            return jnp.mean(score_function(log_probs, returns, view.game.gamma, baselines, play.alive))
 
         return jax.grad(objective)(view.own)
 
     def _returns(self, play: Play, state: ActorCriticState, view: View) -> tuple[Array, Array]:
         """Discounted returns, bootstrapped at the end, and the critic's values, both ``(T, B)``."""
         values = self.critic(view.game, view.player).unroll(state.critic, play.observations())
-        return discounted_returns(play.rewards(), view.game.gamma, values[-1]), values[:-1]
+        return discounted_returns(play.rewards(), view.game.gamma, values[-1], play.alive), values[:-1]
 
     def _stepped(
         self, gradient: Tree, state: ActorCriticState, play: Play, view: View
@@ -74,8 +73,8 @@ class NaivePG(NetworkLearner):
         targets, _ = self._returns(play, state, view)
 
         def error(params: Tree) -> Array:
-            values = value_function.unroll(params, play.observations()[:-1])
-            return 0.5 * jnp.mean(jnp.square(targets - values))
+            values = value_function.unroll(params, play.observations(end=False))
+            return 0.5 * step_mean(jnp.square(targets - values), play.alive)
 
         loss, slope = jax.value_and_grad(error)(state.critic)
         step, own = optimiser(self.optimiser, self.lr).update(gradient, state.optimiser)

@@ -19,7 +19,7 @@ from shaping_bench.algorithms.core import Access, Info, View, field, pytree_data
 from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import NetworkLearner, optimiser
-from shaping_bench.algorithms.parts.estimators import gae
+from shaping_bench.algorithms.parts.estimators import gae, step_deviation, step_mean
 from shaping_bench.algorithms.parts.policies import NetworkPolicy, acting_head, net, network_field
 from shaping_bench.algorithms.parts.proximal import clipped_error, clipped_surrogate
 from shaping_bench.games.base import Game
@@ -42,19 +42,21 @@ class Batch(NamedTuple):
 
     Attributes:
       observations: before each step.
-      actions: taken there, integers.
+      actions: taken there.
       log_probs: of these actions under the policy that played.
       values: of the critic before the update.
       advantages: generalised, of the actions.
       targets: of the critic, ``advantages + values``.
+      alive: whether each step is played, ``(T + 1, B)``; None if all are.
     """
 
-    observations: Array
-    actions: Array
+    observations: Tree
+    actions: Tree
     log_probs: Array
     values: Array
     advantages: Array
     targets: Array
+    alive: Array | None
 
 
 @pytree_dataclass
@@ -126,23 +128,28 @@ class PPO(NetworkLearner):
     def batch(self, view: View, weights: tuple[Tree, Tree]) -> Batch:
         """One batch of play with what the current policy and critic say of it."""
         play = view.play(self.batch_size)
-        observations, actions = play.observations(), play.actions()
-        policy, values = self._judged(view, weights, observations)
-        advantages = gae(play.rewards(), values[:-1], values[-1], view.game.gamma, self.lam)
-        targets = advantages + values[:-1]
-        log_probs = policy.at(slice(-1)).log_prob(actions)
-        return Batch(observations[:-1], actions, log_probs, values[:-1], advantages, targets)
+        policy, values = self._judged(view, weights, play.observations())
+        advantages = gae(play.rewards(), values[:-1], values[-1], view.game.gamma, self.lam, play.alive)
+        return Batch(
+            observations=play.observations(end=False),
+            actions=play.actions(),
+            log_probs=policy.at(slice(-1)).log_prob(play.actions()),
+            values=values[:-1],
+            advantages=advantages,
+            targets=advantages + values[:-1],
+            alive=play.alive,
+        )
 
     def objective(self, weights: tuple[Tree, Tree], view: View, batch: Batch) -> tuple[Array, Info]:
         """What is ascended, on one minibatch."""
         policy, values = self._judged(view, weights, batch.observations)
-        advantages = batch.advantages
+        advantages, alive = batch.advantages, batch.alive
         if self.normalise:
-            advantages = (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
+            advantages = (advantages - step_mean(advantages, alive)) / (step_deviation(advantages, alive) + 1e-8)
         log_ratios = policy.log_prob(batch.actions) - batch.log_probs
-        gain = jnp.mean(clipped_surrogate(log_ratios, advantages, self.clip))
-        spread = jnp.mean(policy.entropy())
-        error = jnp.mean(clipped_error(values, batch.values, batch.targets, self.clip))
+        gain = step_mean(clipped_surrogate(log_ratios, advantages, self.clip), alive)
+        spread = step_mean(policy.entropy(), alive)
+        error = step_mean(clipped_error(values, batch.values, batch.targets, self.clip), alive)
         total = gain + self.entropy_bonus * spread - self.value_coefficient * error
         return total, {"entropy": spread, "critic_loss": error}
 

@@ -19,10 +19,11 @@ another; learners that ask for equally many see the same ones.
 from shaping_bench.algorithms.core import trees
 from shaping_bench.algorithms.core.access import Access, AccessError
 from shaping_bench.algorithms.core.learner import Direction, GradientLearner, Info, Learner, PreparedLearner, with_info
+from shaping_bench.algorithms.core.memory import Memory
 from shaping_bench.algorithms.core.play import Play
 from shaping_bench.algorithms.core.stage import Joint, Stage
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.core.view import Memory, View
+from shaping_bench.algorithms.core.view import View
 from shaping_bench.games.fields import field, pytree_dataclass
 
 __all__ = [

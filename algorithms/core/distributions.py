@@ -196,6 +196,11 @@ def num_words(space: Space) -> int:
     return 1 if isinstance(space, Discrete) else space.size
 
 
+def finite(space: Space) -> bool:
+    """Whether it is a choice, or a product of choices."""
+    return all(finite(part) for part in space.parts) if isinstance(space, Product) else isinstance(space, Discrete)
+
+
 def num_outputs(space: Space) -> int:
     """Numbers that a network says of a distribution: logits; mean and deviation of each number of a box."""
     if isinstance(space, Product):

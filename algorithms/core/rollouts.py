@@ -4,6 +4,7 @@ Everything is time-major: axis 0 is time, axis 1 the batch of environments, and 
 come next where there are several. An episode is the game's horizon and starts at ``reset``.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,31 +13,38 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import costs
+from shaping_bench.algorithms.core.distributions import finite, num_words
 from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.games.base import Game
+from shaping_bench.games.spaces import Discrete
 
 
 class Trajectory(NamedTuple):
     """A batch of episodes of length T.
 
     A state is smaller than what is seen of it, so states are kept and observations are made
-    from them where they are needed.
+    from them where they are needed. What comes after the end of an episode is a form without
+    content: rewards and counts are 0 there.
 
     Attributes:
       states: of the environment, before each step and at the end, every leaf ``(T + 1, B, ...)``.
-      actions: integers, ``(T, B, n_players)``.
+      actions: integers, ``(T, B, n_players)``; where not all seats choose from finitely many, a tuple
+        with the actions of every seat, ``(T, B, ...)``.
       rewards: earned by the actions at the same time, ``(T, B, n_players)``.
       info: what the game counts, each ``(T, B, n_players)``.
+      alive: whether each step is played, and whether the episode goes on after the last,
+        ``(T + 1, B)``; None in games whose episodes do not end early.
     """
 
     states: Tree
-    actions: Array
+    actions: Tree
     rewards: Array
     info: Mapping[str, Array]
+    alive: Array | None = None
 
 
-def observations(game: Game, trajectory: Trajectory, player: int) -> Array:
+def observations(game: Game, trajectory: Trajectory, player: int) -> Tree:
     """What a player saw: ``(T + 1, B, *observation_shape)``, the end included."""
     return jax.vmap(jax.vmap(lambda state: game.observe(state, player)))(trajectory.states)
 
@@ -101,40 +109,50 @@ def rollout_on(
     costs.charge(steps=batch_size * length)
     params = lax.stop_gradient(tuple(params))
     reset_key, action_key, step_key = jax.random.split(key, 3)
-    # Players come first inside the loop: a vector over environments is then contiguous.
+    # Players come first inside the loop: a vector over environments is then contiguous. Observations
+    # that are trees come as a tuple of one per seat.
+    seats = 0 if isinstance(jax.eval_shape(game.reset, reset_key)[0], tuple) else 1
     if states is None:
-        seen, states = jax.vmap(game.reset, out_axes=(1, 0))(jax.random.split(reset_key, batch_size))
+        seen, states = jax.vmap(game.reset, out_axes=(seats, 0))(jax.random.split(reset_key, batch_size))
     else:
-        seen = jax.vmap(game.observe, out_axes=1)(states)
+        seen = jax.vmap(game.observe, out_axes=seats)(states)
     given = (None,) * n if carries is None else carries
     starts = tuple(
         spread(policy.start(), batch_size) if carry is None else carry
         for policy, carry in zip(policies, given, strict=True)
     )
-    words = jax.random.bits(action_key, (length, batch_size), jnp.uint32)
+    dice = Dice.of(game)
+    words = dice.draw(action_key, length, batch_size)
+    alive = jnp.ones((batch_size,), bool) if game.ends_early else None
 
     def step(loop: Any, now: Any) -> Any:
-        seen, states, carries = loop
-        word, key = now
+        seen, states, carries, alive = loop
+        words, key = now
         actions, moved = [], []
         for i, policy in enumerate(policies):
             carry, said = _acting(policy, sizes[i])(params[i], carries[i], seen[i], states)
-            actions.append(said.sample(word_of(word, i)))
+            actions.append(said.sample(dice.words(words, i)))
             moved.append(carry)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
         # every number that depends on it.
-        joint = lax.optimization_barrier(jnp.stack(actions))
+        joint = lax.optimization_barrier(jnp.stack(actions) if dice.choices else tuple(actions))
         keys = jax.random.split(key, batch_size)
-        step_all = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(1, 0, 1, 0, 1))
-        seen, after, rewards, _, info = lax.optimization_barrier(step_all(keys, states, joint))
-        return (seen, after, tuple(moved)), (states, joint, rewards, info)
+        step_all = jax.vmap(game.step, in_axes=(0, 0, 1 if dice.choices else 0), out_axes=(seats, 0, 1, 0, 1))
+        then, after, rewards, done, info = lax.optimization_barrier(step_all(keys, states, joint))
+        goes_on = None
+        if alive is not None:
+            rewards, info = jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), (rewards, info))
+            goes_on = alive & ~done
+        return (then, after, tuple(moved), goes_on), (states, joint, rewards, info, alive)
 
-    loop = (seen, states, starts)
-    (_, last, ends), (before, actions, rewards, info) = lax.scan(
-        step, loop, (words, jax.random.split(step_key, length))
-    )
-    states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
-    return Trajectory(states, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (actions, rewards, info))), ends
+    loop = (seen, states, starts, alive)
+    inputs = (words, jax.random.split(step_key, length))
+    (_, last, ends, goes_on), (before, actions, rewards, info, alive) = lax.scan(step, loop, inputs)
+    states, alive = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), (before, alive), (last, goes_on))
+    rewards, info = jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (rewards, info))
+    if dice.choices:
+        actions = jnp.moveaxis(actions, 1, -1)
+    return Trajectory(states, actions, rewards, info, alive), ends
 
 
 def spread(start: Tree, batch_size: int) -> Tree:
@@ -156,16 +174,60 @@ def _acting(policy: Policy, groups: int) -> Any:
     return grouped
 
 
-def word_of(word: Array, player: int) -> Array:
-    """A player's random word of a step, from the one word drawn for all.
+@dataclasses.dataclass(frozen=True)
+class Dice:
+    """How the random words of a step are shared out among the seats.
 
-    The first player's is the word itself, the others' are scrambled from it (the finaliser of
-    MurmurHash3): each is uniform, and any two are independent down to about 16 bits. Drawing
-    one word each would cost more than all else in a step of a matrix game.
+    Drawing a word for each of two choices would cost more than all else in a step of a matrix game:
+    they share one of 32 bits, and every two further choices another. A number has a word of its own.
+
+    Attributes:
+      counts: per seat the choices or numbers that its action consists of.
+      choices: whether all seats choose from finitely many.
+      shared: whether two choices share a word: wherever there are no numbers.
     """
-    if player == 0:
+
+    counts: tuple[int, ...]
+    choices: bool
+    shared: bool
+
+    @classmethod
+    def of(cls, game: Game) -> "Dice":
+        spaces = [game.action_space(i) for i in range(game.n_players)]
+        return cls(
+            counts=tuple(num_words(space) for space in spaces),
+            choices=all(isinstance(space, Discrete) for space in spaces),
+            shared=all(finite(space) for space in spaces),
+        )
+
+    def draw(self, key: Array, length: int, batch_size: int) -> Array:
+        """Words of all steps: ``(T, B)``, or ``(T, W, B)`` if one is not enough."""
+        total = sum(self.counts)
+        width = (total + 1) // 2 if self.shared else total
+        shape = (length, batch_size) if width == 1 else (length, width, batch_size)
+        return jax.random.bits(key, shape, jnp.uint32)
+
+    def words(self, drawn: Array, player: int) -> Array:
+        """A player's, ``(B,)`` if it needs one, else ``(B, its count)``, from those of the step."""
+        words = drawn if drawn.ndim > 1 else drawn[None]
+        first = sum(self.counts[:player])
+        own = [
+            word_of(words[k // 2], k % 2) if self.shared else words[k]
+            for k in range(first, first + self.counts[player])
+        ]
+        return own[0] if len(own) == 1 else jnp.stack(own, axis=-1)
+
+
+def word_of(word: Array, k: int) -> Array:
+    """The first or second (k is 0 or 1) of two words made of one: itself, and what the finaliser of
+    MurmurHash3 makes of it.
+
+    Each is uniform, and the two are independent down to about 16 bits of each. A third would not be:
+    the joint law of five choices out of nine, all from one word, is off by 0.4 % per outcome.
+    """
+    if k == 0:
         return word
-    x = word + jnp.uint32((0x9E3779B9 * player) % 2**32)
+    x = word + jnp.uint32((0x9E3779B9 * k) % 2**32)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
@@ -174,12 +236,6 @@ def word_of(word: Array, player: int) -> Array:
 def taken(said: Any, actions: Tree) -> Array:
     """Log-probabilities of the actions taken, ``(...)``, under what a policy said."""
     return said.log_prob(actions)
-
-
-def log_probs(game: Game, policy: Policy, params: Tree, trajectory: Trajectory, player: int) -> Array:
-    """Log-probabilities of a player's actions, ``(T, B)``, differentiable in its parameters."""
-    seen = observations(game, trajectory, player)[:-1]
-    return policy.unroll(params, seen).log_prob(trajectory.actions[..., player])
 
 
 def live(
@@ -208,8 +264,10 @@ def live(
     # One word per action, drawn ahead: a key derived at every step costs more than all else in it.
     words = jax.random.bits(action_key, (length, n), jnp.uint32)
 
+    alive = jnp.ones((), bool) if game.ends_early else None
+
     def step(loop: Any, now: Any) -> Any:
-        seen, state, carries, minds = loop
+        seen, state, carries, minds, alive = loop
         draws, key = now
         actions, moved = [], []
         for i, rule in enumerate(learners):
@@ -224,16 +282,26 @@ def live(
         joint = jnp.stack(actions)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
         # every number that depends on it, several times the work of the step itself.
-        then, after, rewards, _, info = lax.optimization_barrier(game.step(key, state, lax.optimization_barrier(joint)))
-        minds = tuple(
+        then, after, rewards, done, info = lax.optimization_barrier(
+            game.step(key, state, lax.optimization_barrier(joint))
+        )
+        learnt = tuple(
             rule.react(game, minds[i], seen[i], rewards[i], then[i]) if rule.online else minds[i]
             for i, rule in enumerate(learners)
         )
-        return (then, after, tuple(moved), minds), (state, joint, rewards, info)
+        goes_on = None
+        if alive is not None:
+            learnt, rewards, info = jax.tree.map(
+                lambda new, old: jnp.where(alive, new, old),
+                (learnt, rewards, info),
+                (minds, *jax.tree.map(jnp.zeros_like, (rewards, info))),
+            )
+            goes_on = alive & ~done
+        return (then, after, tuple(moved), learnt, goes_on), (state, joint, rewards, info, alive)
 
-    loop = (seen, state, tuple(policy.start() for policy in policies), tuple(states))
+    loop = (seen, state, tuple(policy.start() for policy in policies), tuple(states), alive)
     inputs = (words, jax.random.split(step_key, length))
-    (_, last, _, minds), (before, actions, rewards, info) = lax.scan(step, loop, inputs)
-    stacked = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), before, last)
-    trajectory = Trajectory(stacked, actions, rewards, info)
+    (_, last, _, minds, goes_on), (before, actions, rewards, info, alive) = lax.scan(step, loop, inputs)
+    stacked, alive = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), (before, alive), (last, goes_on))
+    trajectory = Trajectory(stacked, actions, rewards, info, alive)
     return jax.tree.map(lambda x: x[:, None], trajectory), minds

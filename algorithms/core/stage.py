@@ -19,9 +19,10 @@ from jax import Array
 
 from shaping_bench.algorithms.core import costs, rollouts
 from shaping_bench.algorithms.core.learner import Info, Learner, PreparedLearner
+from shaping_bench.algorithms.core.memory import Memory
 from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.core.view import Memory, View
+from shaping_bench.algorithms.core.view import View
 from shaping_bench.games.base import Game
 
 

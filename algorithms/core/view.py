@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import Array
-from jax.extend.core import get_opaque_trace_state
 
 from shaping_bench.algorithms.core import costs, rollouts, trees
-from shaping_bench.algorithms.core.access import Access, AccessError
+from shaping_bench.algorithms.core.access import Access, require
+from shaping_bench.algorithms.core.memory import Memory
 from shaping_bench.algorithms.core.play import Play
 from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.rollouts import Trajectory
@@ -17,28 +17,6 @@ from shaping_bench.games.base import Game
 
 if TYPE_CHECKING:
     from shaping_bench.algorithms.core.learner import Learner
-
-
-class Memory:
-    """What views have derived at joint policies, so that what two learners need is traced and
-    compiled once. It belongs to one trace."""
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[Any, ...], tuple[list[Any], list[tuple[Any, Tree]]]] = {}
-
-    def recall(self, point: Tree, what: tuple[Any, ...], derive: Callable[[], Tree]) -> Tree:
-        """What ``derive`` yields at that joint policy: the very same arrays, seen from whatever seat."""
-        leaves = jax.tree.leaves(point)
-        # The entry holds on to the leaves, so that their ids remain theirs.
-        _, known = self._entries.setdefault((what, *map(id, leaves)), (leaves, []))
-        # A tracer must not leave the transformation it belongs to: only what was derived under
-        # the very same ones is used again.
-        transformations = get_opaque_trace_state(convention="nnx")
-        for then, result in known:
-            if then == transformations:
-                return result
-        known.append((transformations, derive()))
-        return known[-1][1]
 
 
 class View:
@@ -86,11 +64,10 @@ class View:
         return self._memory.recall(self._params, what, derive)
 
     def _require(self, level: Access, what: str) -> None:
-        if self._access < level:
-            raise AccessError(
-                f"player {self.player + 1} asked for {what}, which needs access '{level}', "
-                f"but its learner declares access '{self._access}'"
-            )
+        require(self._access, level, self.player, what)
+
+    def _look(self, trajectory: Trajectory) -> Play:
+        return Play(self._game, trajectory, self.player, access=self._access, memory=self._memory)
 
     # Always visible.
 
@@ -120,13 +97,13 @@ class View:
           ValueError: more than the learner declares in ``episodes_per_update``.
         """
         if self._episodes is not None:
-            return Play(self, self._episodes(batch_size))
+            return self._look(self._episodes(batch_size))
 
         def derive() -> Trajectory:
             key = jax.random.fold_in(self._playing_key(), batch_size)
             return rollouts.rollout(key, self._game, self._policies(), self._played, batch_size)
 
-        return Play(self, self._memory.recall(self._played, ("play", batch_size), derive))
+        return self._look(self._memory.recall(self._played, ("play", batch_size), derive))
 
     def live(self) -> tuple[Play, Tree]:
         """One episode in which online learners learn as they play: the play, and the own new state."""
@@ -135,11 +112,31 @@ class View:
             return rollouts.live(self._playing_key(), self._game, self._learners, self._played, self._states)
 
         trajectory, states = self._memory.recall(self._played, ("live",), derive)
-        return Play(self, trajectory), states[self.player]
+        return self._look(trajectory), states[self.player]
 
     def _playing_key(self) -> Array:
         assert self._key is not None, "this view has no key to play with"
         return self._key
+
+    def imagine(
+        self,
+        key: Array,
+        policies: Sequence[Policy],
+        params: Sequence[Tree],
+        batch_size: int,
+        *,
+        groups: Sequence[int] | None = None,
+    ) -> Play:
+        """Episodes played in one's head, by the rules of the game: whoever thinks them up knows all of them.
+
+        Args:
+          key: randomness.
+          policies, params: who plays, one per seat; what is not known of others is one's own guess.
+          batch_size: number of episodes.
+          groups: see ``rollouts.rollout``.
+        """
+        trajectory = rollouts.rollout(key, self._game, policies, params, batch_size, groups=groups)
+        return Play(self._game, trajectory, self.player)
 
     @property
     def policy(self) -> Policy:

@@ -4,6 +4,10 @@ Arrays are time-major: axis 0 is time ``T``, what follows is batch, usually ``[T
 the players come last where there are several, ``[T, B, n_players]``. A column of the batch
 is one episode from its start. ``gamma`` and ``lam`` may be traced.
 
+Where episodes may end early, ``alive``, ``[T + 1, B]``, says of each step whether it is played, and
+of the end whether the episode goes on after it (``play.alive``); rewards after an end are 0. What is
+estimated is then the same however long the batch is padded. Without it all steps count.
+
 Objectives return one number per episode, ``[B]``: take the mean over the batch, then
 differentiate. Everything ascends. With the score of player i, ``c_i,t = sum_{l<=t} log pi_i,l``:
 
@@ -53,11 +57,33 @@ def _running_sum(x: Array) -> Array:
     return lax.scan(add, jnp.zeros_like(x[0]), x)[1]
 
 
+# --- steps that count ---------------------------------------------------------------------
+
+
+def played(x: Array, alive: Array | None) -> Array:
+    """``x`` ``[T, ...]`` with 0 where no step is played."""
+    return x if alive is None else jnp.where(alive[:-1], x, jnp.zeros_like(x))
+
+
+def step_mean(x: Array, alive: Array | None) -> Array:
+    """Mean of ``x`` ``[T, B]`` over all steps that are played."""
+    if alive is None:
+        return jnp.mean(x)
+    return jnp.sum(played(x, alive)) / jnp.maximum(jnp.sum(alive[:-1]), 1)
+
+
+def step_deviation(x: Array, alive: Array | None) -> Array:
+    """Standard deviation of ``x`` ``[T, B]`` over all steps that are played."""
+    if alive is None:
+        return jnp.std(x)
+    return jnp.sqrt(step_mean(jnp.square(x - step_mean(x, alive)), alive))
+
+
 # --- returns and advantages ---------------------------------------------------------------
 
 
 def lambda_returns(
-    rewards: Array, values: Array, bootstrap: Array, gamma: Any, lam: Any, dones: Array | None = None
+    rewards: Array, values: Array, bootstrap: Array, gamma: Any, lam: Any, alive: Array | None = None
 ) -> Array:
     """``G_t = r_t + gamma ((1 - lam) V_{t+1} + lam G_{t+1})`` with ``G_T = V_T``.
 
@@ -70,16 +96,15 @@ def lambda_returns(
       bootstrap: value of the state after the last step, ``[...]``.
       gamma: discount.
       lam: weight of the longer returns, in [0, 1].
-      dones: true where a step ended its episode, ``[T, ...]``: nothing after it counts, the
-        bootstrap included.
+      alive: ``[T + 1, ...]``: nothing after the end of an episode counts, the bootstrap included.
 
     Returns:
       ``[T, ...]``.
     """
     _check_shapes(rewards=rewards, values=values)
     _check_shapes(bootstrap=bootstrap, one_step_of_values=values[0])
-    goes_on = jnp.ones_like(rewards) if dones is None else 1.0 - jnp.asarray(dones, rewards.dtype)
-    _check_shapes(rewards=rewards, dones=goes_on)
+    goes_on = jnp.ones_like(rewards) if alive is None else jnp.asarray(alive[1:], rewards.dtype)
+    _check_shapes(rewards=rewards, alive_after=goes_on)
     next_values = jnp.concatenate([values[1:], bootstrap[None]])
 
     def backwards(later: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -90,23 +115,23 @@ def lambda_returns(
     return lax.scan(backwards, bootstrap, (rewards, next_values, goes_on), reverse=True)[1]
 
 
-def discounted_returns(rewards: Array, gamma: Any, bootstrap: Array | None = None, dones: Array | None = None) -> Array:
+def discounted_returns(rewards: Array, gamma: Any, bootstrap: Array | None = None, alive: Array | None = None) -> Array:
     """``R_t = sum_{l>=t} gamma^{l-t} r_l``, plus ``gamma^{T-t}`` times the bootstrap.
 
     Args:
       rewards: ``[T, ...]``.
       gamma: discount.
       bootstrap: value of the state after the last step, ``[...]``; nothing by default.
-      dones: true where a step ended its episode, ``[T, ...]``.
+      alive: ``[T + 1, ...]``; nothing comes after an end.
 
     Returns:
       ``[T, ...]``.
     """
     last = jnp.zeros_like(rewards[0]) if bootstrap is None else bootstrap
-    return lambda_returns(rewards, jnp.zeros_like(rewards), last, gamma, 1.0, dones)
+    return lambda_returns(rewards, jnp.zeros_like(rewards), last, gamma, 1.0, alive)
 
 
-def gae(rewards: Array, values: Array, bootstrap: Array, gamma: Any, lam: Any, dones: Array | None = None) -> Array:
+def gae(rewards: Array, values: Array, bootstrap: Array, gamma: Any, lam: Any, alive: Array | None = None) -> Array:
     """Generalised advantages ``A_t = sum_{l>=t} (gamma lam)^{l-t} (r_l + gamma V_{l+1} - V_l)``.
 
     The values are held constant: a gradient through them is not part of the policy gradient.
@@ -114,11 +139,11 @@ def gae(rewards: Array, values: Array, bootstrap: Array, gamma: Any, lam: Any, d
     Args and shapes as in ``lambda_returns``, of which this is the excess over the values.
     """
     values, bootstrap = lax.stop_gradient((values, bootstrap))
-    return lambda_returns(rewards, values, bootstrap, gamma, lam, dones) - values
+    return played(lambda_returns(rewards, values, bootstrap, gamma, lam, alive) - values, alive)
 
 
-def leave_one_out(x: Array) -> Array:
-    """Mean over the other episodes: ``[T, B] -> [T, B]``.
+def leave_one_out(x: Array, alive: Array | None = None) -> Array:
+    """Mean over the other episodes that are still played: ``[T, B] -> [T, B]``; 0 where there is none.
 
     As a baseline it keeps every estimator unbiased, an episode's own sample being no part
     of it; the plain mean over the batch would shrink gradients by ``(B - 1) / B``.
@@ -129,13 +154,19 @@ def leave_one_out(x: Array) -> Array:
     batch_size = x.shape[1]
     if batch_size < 2:
         raise ValueError(f"a leave-one-out baseline needs at least 2 episodes, the batch has {batch_size}")
-    return (jnp.sum(x, axis=1, keepdims=True) - x) / (batch_size - 1)
+    if alive is None:
+        return (jnp.sum(x, axis=1, keepdims=True) - x) / (batch_size - 1)
+    mine, counted = played(x, alive), alive[:-1].astype(x.dtype)
+    others = jnp.sum(counted, axis=1, keepdims=True) - counted
+    return (jnp.sum(mine, axis=1, keepdims=True) - mine) / jnp.maximum(others, 1.0)
 
 
 # --- objectives ---------------------------------------------------------------------------
 
 
-def score_function(log_probs: Array, returns: Array, gamma: Any, baselines: Array | None = None) -> Array:
+def score_function(
+    log_probs: Array, returns: Array, gamma: Any, baselines: Array | None = None, alive: Array | None = None
+) -> Array:
     """Policy-gradient surrogate ``sum_t gamma^t (R_t - b_t) log pi_t`` (LOLA paper, eq. 4.5).
 
     Only its first derivative means anything: the cross derivative of a plain surrogate, even
@@ -147,17 +178,23 @@ def score_function(log_probs: Array, returns: Array, gamma: Any, baselines: Arra
       gamma: discount. Its powers belong to the gradient of the discounted value.
       baselines: ``[T, B]``, independent of the action at t and of what follows: values of
         the states, or ``leave_one_out(returns)``.
+      alive: ``[T + 1, B]``; steps that are not played have no gradient.
 
     Returns:
       ``[B]``.
     """
-    advantages = returns if baselines is None else returns - baselines
+    advantages = played(returns if baselines is None else returns - baselines, alive)
     _check_shapes(log_probs=log_probs, returns=returns, advantages=advantages)
     return _discounted_sum(lax.stop_gradient(advantages) * log_probs, gamma)
 
 
 def lola_pg_surrogate(
-    own_log_probs: Array, other_log_probs: Array, rewards: Array, gamma: Any, baselines: Array | None = None
+    own_log_probs: Array,
+    other_log_probs: Array,
+    rewards: Array,
+    gamma: Any,
+    baselines: Array | None = None,
+    alive: Array | None = None,
 ) -> Array:
     """Surrogate of the cross derivative ``grad_i grad_j V`` (LOLA paper, eq. 4.6).
 
@@ -171,11 +208,12 @@ def lola_pg_surrogate(
       gamma: discount.
       baselines: of the single reward, ``[T, B]``; independent of the episode altogether (a
         state is the outcome of earlier scores): a constant, or ``leave_one_out(rewards)``.
+      alive: ``[T + 1, B]``; what is not played has no part in it.
 
     Returns:
       ``[B]``.
     """
-    centred = rewards if baselines is None else rewards - baselines
+    centred = played(rewards if baselines is None else rewards - baselines, alive)
     _check_shapes(own_log_probs=own_log_probs, other_log_probs=other_log_probs, rewards=rewards, centred=centred)
     scores = _running_sum(own_log_probs) * _running_sum(other_log_probs)
     return _discounted_sum(lax.stop_gradient(centred) * scores, gamma)
@@ -186,7 +224,9 @@ def magic_box(x: Array) -> Array:
     return jnp.exp(x - lax.stop_gradient(x))
 
 
-def dice_objective(log_probs: Array, rewards: Array, gamma: Any, baselines: Array | None = None) -> Array:
+def dice_objective(
+    log_probs: Array, rewards: Array, gamma: Any, baselines: Array | None = None, alive: Array | None = None
+) -> Array:
     """DiCE: ``sum_t gamma^t r_t box(sum_{l<=t} sum_i log pi_i,l)``; derivatives of every order.
 
     With baselines, ``sum_t gamma^t b_t (1 - box(sum_i log pi_i,t))`` is added. It is zero,
@@ -200,6 +240,7 @@ def dice_objective(log_probs: Array, rewards: Array, gamma: Any, baselines: Arra
       gamma: discount.
       baselines: of the return ``R_t``, ``[T, B]``, independent of the actions at t and of
         what follows; held constant.
+      alive: ``[T + 1, B]``; what is not played has no part in it.
 
     Returns:
       ``[B]``, the discounted returns.
@@ -209,7 +250,7 @@ def dice_objective(log_probs: Array, rewards: Array, gamma: Any, baselines: Arra
     objective = lax.stop_gradient(rewards) * magic_box(_running_sum(joint))
     if baselines is not None:
         _check_shapes(rewards=rewards, baselines=baselines)
-        objective += lax.stop_gradient(baselines) * (1.0 - magic_box(joint))
+        objective += lax.stop_gradient(played(baselines, alive)) * (1.0 - magic_box(joint))
     return _discounted_sum(objective, gamma)
 
 
@@ -217,7 +258,8 @@ def loaded_dice(log_probs: Array, advantages: Array, gamma: Any) -> Array:
     """Loaded DiCE: ``sum_t gamma^t A_t (box(c_t) - box(c_{t-1}))``, ``c_t`` as in DiCE.
 
     With GAE's ``lam=1`` the expectations of its derivatives of every order are those of the
-    value, whatever the critic; with smaller ``lam`` bias buys variance, at every order.
+    value, whatever the critic; with smaller ``lam`` bias buys variance, at every order. Advantages
+    of steps that are not played are 0, as ``gae`` has them.
 
     Args:
       log_probs: of the actions of all players, ``[T, B, n_players]``.

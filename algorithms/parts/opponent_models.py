@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from shaping_bench.algorithms.core import Access, Info, Learner, Play, View, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.estimators import played
 from shaping_bench.games.base import Game
 
 
@@ -53,22 +54,15 @@ class Modelling(Learner):
 
         def fitted(params: Tree, j: int) -> tuple[Tree, Array]:
             policy = self.policy(view.game, j)
-            seen, actions = play.observations(j)[:-1], play.actions(j)
 
             def log_likelihood(params: Tree) -> Array:
                 """Of an episode; a mean over the batch."""
-                return jnp.mean(jnp.sum(policy.unroll(params, seen).log_prob(actions), axis=0))
+                return jnp.mean(jnp.sum(played(play.log_probs(policy, params, j), play.alive), axis=0))
 
             ascend = jax.grad(log_likelihood)
             params = lax.fori_loop(0, steps, lambda _, x: trees.add(x, ascend(x), self.model_lr), params)
-            return params, log_likelihood(params) / actions.shape[0]
+            return params, log_likelihood(params) / play.rewards().shape[0]
 
         pairs = [fitted(params, j) for params, j in zip(models.params, view.others, strict=True)]
         fit = jnp.mean(jnp.stack([x for _, x in pairs]))
         return Models(tuple(params for params, _ in pairs), models.updates + 1), {"model_log_likelihood": fit}
-
-
-def public_rewards(play: Play, view: View) -> Array:
-    """Everybody's rewards as the rules of the game pay them, ``(T, B, n_players)``."""
-    actions = jnp.stack([play.actions(j) for j in range(view.n_players)], axis=-1)
-    return view.game.paid(play.observations(0)[:-1], actions)

@@ -349,11 +349,11 @@ class _Veiled(View):
             self._key = jax.random.fold_in(true._key, hidden.astype(jnp.uint32))
 
     def play(self, batch_size: int) -> Play:
-        return Play(self, self.__veiled(self.__true.play(batch_size)._trajectory))
+        return self._look(self.__veiled(self.__true.play(batch_size)._trajectory))
 
     def live(self) -> tuple[Play, Any]:
         play, state = self.__true.live()
-        return Play(self, self.__veiled(play._trajectory)), state
+        return self._look(self.__veiled(play._trajectory)), state
 
     def __veiled(self, trajectory: Any) -> Any:
         if self._access >= Access.REWARDS:

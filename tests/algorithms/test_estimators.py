@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shaping_bench.algorithms.core import Access, View, rollouts
+from shaping_bench.algorithms.core import Access, Play, View, rollouts
 from shaping_bench.algorithms.core.policy import Tabular
 from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.parts import estimators
@@ -43,7 +43,7 @@ def truncated_value(game, params, player, steps):
 def log_probs_of(game, params, trajectory):
     """Log-probabilities of everybody's actions, ``[T, B, n_players]``."""
     tables = [Tabular(size) for size in game.sizes]
-    each = [rollouts.log_probs(game, tables[i], theta, trajectory, i) for i, theta in enumerate(params)]
+    each = [Play(game, trajectory, i).log_probs(tables[i], theta) for i, theta in enumerate(params)]
     return jnp.stack(each, axis=-1)
 
 
@@ -561,13 +561,14 @@ lambda_returns, gae, discounted_returns = map(
 def test_lambda_returns_are_the_mixture_of_n_step_returns(seed, gamma, lam, end_rate):
     rng = np.random.default_rng(seed)
     rewards, values, bootstrap = rng.normal(size=(7, 3)), rng.normal(size=(7, 3)), rng.normal(size=3)
-    dones = rng.random((7, 3)) < end_rate
-    arguments = (jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(bootstrap), gamma, lam, jnp.asarray(dones))
+    alive = np.cumprod(rng.random((8, 3)) >= end_rate, axis=0).astype(bool)
+    rewards = np.where(alive[:-1], rewards, 0.0)
+    arguments = (jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(bootstrap), gamma, lam, jnp.asarray(alive))
     expected = np.stack(
-        [by_definition(rewards[:, b], values[:, b], bootstrap[b], gamma, lam, dones[:, b]) for b in range(3)], axis=1
+        [by_definition(rewards[:, b], values[:, b], bootstrap[b], gamma, lam, ~alive[1:, b]) for b in range(3)], axis=1
     )
     exactly(lambda_returns(*arguments), expected)
-    exactly(gae(*arguments), expected - values)
+    exactly(gae(*arguments), np.where(alive[:-1], expected - values, 0.0))
 
 
 @pytest.mark.usefixtures("float64")
@@ -577,20 +578,20 @@ def test_the_ends_of_lambda(seed, gamma):
     """1 gives discounted returns, 0 one-step targets; an end cuts the future off."""
     rng = np.random.default_rng(seed)
     rewards, values, bootstrap = (jnp.asarray(rng.normal(size=shape)) for shape in ((6, 2), (6, 2), (2,)))
-    never = jnp.zeros((6, 2), bool)
+    always = jnp.ones((7, 2), bool)
 
-    def targets(lam, dones=never):
-        return lambda_returns(rewards, values, bootstrap, gamma, lam, dones)
+    def targets(lam, rewards=rewards, alive=always):
+        return lambda_returns(rewards, values, bootstrap, gamma, lam, alive)
 
     returns = discounted_returns(rewards, gamma, bootstrap)
     exactly(targets(1.0), returns)
     exactly(targets(0.0), rewards + gamma * jnp.concatenate([values[1:], bootstrap[None]]))
     exactly(returns[0], sum(gamma**t * rewards[t] for t in range(6)) + gamma**6 * bootstrap)
-    # Two episodes one after the other are two episodes.
-    dones = never.at[3].set(True)
-    cut = targets(0.7, dones)
+    exactly(targets(0.7), lambda_returns(rewards, values, bootstrap, gamma, 0.7))
+    # An episode that ends is a shorter one, whose end is worth nothing.
+    cut = targets(0.7, rewards.at[4:].set(0.0), always.at[4:].set(False))
     exactly(cut[:4], lambda_returns(rewards[:4], values[:4], jnp.zeros(2), gamma, 0.7))
-    exactly(cut[4:], targets(0.7)[4:])
+    exactly(cut[4:], jnp.zeros((2, 2)))
 
 
 @pytest.mark.usefixtures("float64")
@@ -648,7 +649,7 @@ def test_discount_and_lambda_may_be_traced_and_swept():
         (lambda x: estimators.loaded_dice(x[..., None], x[:1], 0.9), r"advantages is \(1, 2\)"),
         (lambda x: estimators.lola_pg_surrogate(x, x[:, :1], x, 0.9), r"other_log_probs is \(4, 1\)"),
         (lambda x: estimators.lambda_returns(x, x, x, 0.9, 0.9), r"bootstrap is \(4, 2\)"),
-        (lambda x: estimators.gae(x, x, x[0], 0.9, 0.9, x[:, 0]), r"dones is \(4,\)"),
+        (lambda x: estimators.gae(x, x, x[0], 0.9, 0.9, x[:, 0]), r"alive_after is \(3,\)"),
     ],
 )
 def test_shapes_that_would_broadcast_are_refused(call, message):

@@ -8,7 +8,7 @@ import pytest
 from shaping_bench.algorithms.core import Access, AccessError, View, pytree_dataclass
 from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG, ModellingState, Opponent
-from shaping_bench.algorithms.parts.opponent_models import Models, public_rewards
+from shaping_bench.algorithms.parts.opponent_models import Models
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.games import make
 from shaping_bench.run.encounter import costs_per_update, run_encounter
@@ -88,7 +88,7 @@ def test_who_has_no_parameters_is_not_shaped():
     def term(key):
         view = sampled.view_of(rule, key, 0)
         play, (_, state) = view.play(4), rule.init(jax.random.key(1), sampled.ipd(), 0)
-        fixed = {1: Opponent(view.policies[1], (), play.rewards(1))}
+        fixed = {1: Opponent(view.policies[1], ())}
         return rule.shaping_term(fixed, play, state, view)
 
     assert not np.any(term(jax.random.key(0)))
@@ -193,7 +193,7 @@ def test_public_rules_pay_what_was_paid(game):
         params = tuple(rule.init(jax.random.key(i), game, i)[0] for i in range(game.n_players))
         view = View(game, params, 0, Access.REWARDS, learners=(rule,) * game.n_players, key=jax.random.key(3))
         play = view.play(8)
-        return public_rewards(play, view), play.trajectory.rewards
+        return play.by_the_rules().trajectory.rewards, play.trajectory.rewards
 
     public, paid = rewards()
     assert np.ptp(paid) > 0

@@ -25,10 +25,9 @@ CRITICS = (jnp.array([0.3, -0.2, 0.1, 0.4, 0.0]), jnp.array([-0.1, 0.2, 0.5, 0.0
 RULE = POLA(batch_size=64, outer_steps=1, lookahead_steps=1, lookahead_lr=0.7, kl_inner=0.0, kl_outer=0.0)
 
 
-def imagination(rule: POLA, game: RepeatedGame = CONTRIBUTION, references: tuple[Array, ...] = THETA) -> Imagination:
-    seats = range(2)
-    policies, critics = (tuple(make(game, i) for i in seats) for make in (rule.policy, rule.critic))
-    return Imagination(game, policies, critics, references, rule.lam)
+def imagination(rule: POLA) -> Imagination:
+    policies, critics = (tuple(make(CONTRIBUTION, i) for i in range(2)) for make in (rule.policy, rule.critic))
+    return Imagination(view(rule), policies, critics, THETA, rule.lam)
 
 
 def view(rule: POLA, params: tuple[Array, ...] = THETA, player: int = 0, access: Access = Access.SIMULATOR) -> View:
@@ -119,11 +118,11 @@ def test_the_objective_of_the_critic_is_the_squared_error_of_the_bootstrapped_re
     world = imagination(RULE)
     play = world.play(jax.random.key(1), THETA, 16)
     _, (kl, error) = world.objective(0, THETA, CRITICS[0], play, 0.0)
-    values = np.asarray(CRITICS[0])[np.asarray(observations(CONTRIBUTION, play, 0))]
+    values = np.asarray(CRITICS[0])[np.asarray(play.observations(0))]
     returns = values[-1]
     total = 0.0
     for t in reversed(range(CONTRIBUTION.horizon)):
-        returns = np.asarray(play.rewards[t, :, 0]) + 0.9 * returns
+        returns = np.asarray(play.rewards(0)[t]) + 0.9 * returns
         total = total + (returns - values[t]) ** 2
     np.testing.assert_allclose(error, total.mean(), rtol=1e-5)
     np.testing.assert_allclose(kl, 0.0, atol=1e-6)

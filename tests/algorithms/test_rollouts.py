@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shaping_bench.algorithms.core import Access, AccessError, Memory, View, costs
+from shaping_bench.algorithms.core import Access, AccessError, Memory, Play, View, costs
 from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.core.policy import Tabular
-from shaping_bench.algorithms.core.rollouts import log_probs, observations, rollout, taken, word_of
+from shaping_bench.algorithms.core.rollouts import observations, rollout, taken, word_of
 from shaping_bench.algorithms.fixed import GTFT, AllC
 from shaping_bench.algorithms.parts.policies import Scripted, actor
 from shaping_bench.games import make
@@ -91,7 +91,7 @@ def test_log_probabilities_and_entropy():
     np.testing.assert_allclose(taken(policy, jnp.array([2, 0])), jnp.log(jnp.array([p[0, 2], p[1, 0]])), rtol=1e-6)
     np.testing.assert_allclose(policy.entropy(), -jnp.sum(p * jnp.log(p), -1), rtol=1e-6)
     play = rollout(jax.random.key(0), IPD, TABLES, THETA, 3)
-    got = log_probs(IPD, TABLES[1], THETA[1], play, 1)
+    got = Play(IPD, play, 1).log_probs(TABLES[1], THETA[1])
     cooperates = jax.nn.sigmoid(THETA[1])[observations(IPD, play, 1)[:-1]]
     expected = jnp.log(jnp.where(play.actions[..., 1] == 0, cooperates, 1.0 - cooperates))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -113,7 +113,7 @@ def test_recurrent_policies_carry_their_own_memory_per_environment():
     params = policy.init(jax.random.key(0))
     play = rollout(jax.random.key(1), COIN, (policy, policy), (params, params), 4, num_steps=8)
     # Actions are those that the unrolled policy gives probability; check by their likelihood.
-    likelihood = jnp.exp(log_probs(COIN, policy, params, play, 0))
+    likelihood = jnp.exp(Play(COIN, play, 0).log_probs(policy, params))
     assert likelihood.shape == (8, 4)
     assert (np.asarray(likelihood) > 0).all()
     assert play.rewards.shape == (8, 4, 2)
