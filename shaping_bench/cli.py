@@ -148,6 +148,8 @@ def encounter(
     seed: Whole = 0,
     init: Path | None = None,
     precision: Literal["float32", "float64"] = "float32",
+    record_every: Whole | None = None,
+    episodes: Whole | None = None,
     preparations: Whole = 1,
     artifacts: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
@@ -174,6 +176,10 @@ def encounter(
         JSON file with initial policy parameters, one list of numbers per player, for every seed.
     precision:
         Floating point of the updates (metrics are always float64).
+    record_every:
+        Updates between recorded points; the start and the end by default.
+    episodes:
+        Episodes that value policies by play, where the game has no exact values; 32 by default.
     preparations:
         Seeds from which learners that prepare are prepared; the encounter's seeds share them.
     artifacts:
@@ -190,12 +196,17 @@ def encounter(
     from shaping_bench.publish.tracking import log_encounter
     from shaping_bench.run import devices
     from shaping_bench.spec import registry
+    from shaping_bench.spec.protocol import EPISODES, Protocol
 
-    _positive("--seeds", seeds)
-    _positive("--steps", steps, 0)
-    _positive("--preparations", preparations)
-    if not 0 <= seed < 2**32:
-        raise BadInput(f"--seed is {seed}; allowed: a whole number from 0 to {2**32 - 1}")
+    protocol = Protocol.from_options(
+        seeds=seeds,
+        seed=seed,
+        steps=steps,
+        record_every=record_every,
+        precision=precision,
+        episodes=EPISODES if episodes is None else episodes,
+        preparations=preparations,
+    )
     named = registry.make_game(game)
     learners = [with_settings(learner, set_ or (), named.name)]
     learners += [registry.make_learner(text, game=named.name) for text in more]
@@ -204,17 +215,7 @@ def encounter(
     registry.check_encounter(named, learners)
     start = read_init(init, named.value) if init else None
     devices.configure()
-    result = encounter_result(
-        named,
-        learners,
-        seeds=seeds,
-        steps=steps,
-        seed=seed,
-        init=start,
-        precision=precision,
-        preparations=preparations,
-        artifacts=artifacts,
-    )
+    result = encounter_result(named, learners, protocol, init=start, artifacts=artifacts)
     log_encounter({**result, "hyperparameters": [x.hyperparameters for x in learners]}, wandb)
     if json:
         _print_json(result)

@@ -20,6 +20,7 @@ from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import check_size, run_encounter
 from shaping_bench.run.preparation import OnPoint, Preparation, needed
+from shaping_bench.spec.protocol import Protocol
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
 from shaping_bench.spec.suite import Cell, Suite, resolve
@@ -180,31 +181,29 @@ def read_init(path: Path, game: Game) -> list[np.ndarray]:
 def encounter_result(
     game: Named,
     learners: Sequence[Named],
+    protocol: Protocol,
     *,
-    seeds: int,
-    steps: int,
-    seed: int,
-    init: Sequence[np.ndarray] | None,
-    precision: str,
-    preparations: int = 1,
+    init: Sequence[np.ndarray] | None = None,
     artifacts: Path | None = None,
 ) -> dict[str, Any]:
     """One encounter as the object that ``encounter --json`` prints."""
     rules = [x.value for x in learners]
-    check_size(game.value, rules, seeds)  # before hours of preparing for what cannot be
-    needs = needed(game, learners, seeds=preparations, seed=seed, precision=precision)
+    check_size(game.value, rules, protocol.seeds)  # before hours of preparing for what cannot be
+    needs = needed(game, learners, seeds=protocol.preparations, seed=protocol.seed, precision=protocol.precision)
     with progress_line() if any(needs) else contextlib.nullcontext(_ignored) as say:
         prepared = Artifacts(artifacts or devices.artifacts_folder(), preparation_progress(say))
-        given, records = prepared.of(needs), prepared.records(needs)
+        trees, records = prepared.of(needs), prepared.records(needs)
     outcome = run_encounter(
         game.value,
         rules,
-        num_seeds=seeds,
-        num_updates=steps,
-        seed=seed,
+        num_seeds=protocol.seeds,
+        num_updates=protocol.steps,
+        seed=protocol.seed,
+        record_every=protocol.record_every,
         init=init,
-        precision=precision,
-        artifacts=given,
+        precision=protocol.precision,
+        episodes=protocol.episodes,
+        artifacts=trees,
     )
     if outcome.params:
         values = metrics.evaluate(game.value, outcome.final)
@@ -215,18 +214,15 @@ def encounter_result(
     result: dict[str, Any] = {
         "game": game.text,
         "learners": [x.text for x in learners],
-        "seeds": seeds,
-        "steps": steps,
-        "seed": seed,
-        "precision": precision,
+        **{name: getattr(protocol, name) for name in ("seeds", "steps", "seed", "precision")},
         "metrics": {name: [_aggregate(x[:, i]) for i in range(x.shape[1])] for name, x in values.items()},
         "diverged": int(outcome.diverged.sum()),
         "seconds": {"compile": outcome.compile_seconds, "run": outcome.run_seconds},
     }
     if any(needs):
         result["preparations"] = records
-    if outcome.params and seeds <= MAX_SEEDS_WITH_PARAMS:
-        result["params"] = [[_numbers(x[s]) for x in outcome.final] for s in range(seeds)]
+    if outcome.params and protocol.seeds <= MAX_SEEDS_WITH_PARAMS:
+        result["params"] = [[_numbers(x[s]) for x in outcome.final] for s in range(protocol.seeds)]
     return result
 
 

@@ -18,15 +18,23 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from shaping_bench.errors import BadInput, unknown
-from shaping_bench.run.encounter import EPISODES, recorded_updates
-from shaping_bench.spec.suite import configs_folder, read_yaml
+from shaping_bench.run.encounter import recorded_updates
+from shaping_bench.spec.configs import Strict, allowed, configs_folder, read_yaml
+from shaping_bench.spec.protocol import (
+    EPISODES,
+    Changes,
+    Episodes,
+    Precision,
+    Preparations,
+    Protocol,
+    RecordEvery,
+    Seed,
+    Seeds,
+    Steps,
+)
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Grid(_Strict):
+class Grid(Strict):
     """One start per point of a square grid over the joint parameters of two scalar players."""
 
     low: float
@@ -34,14 +42,14 @@ class Grid(_Strict):
     num: int = pydantic.Field(ge=2)
 
 
-class Uniform(_Strict):
+class Uniform(Strict):
     """Starts drawn uniformly, every parameter from one interval."""
 
     low: float
     high: float
 
 
-class Init(_Strict):
+class Init(Strict):
     """Starts other than the game's own; a normal one is written as the game's ``init_std``."""
 
     grid: Grid | None = None
@@ -54,39 +62,38 @@ class Init(_Strict):
         return self
 
 
-class Budget(_Strict):
+class Budget(Changes):
     """What the published budget changes of a protocol."""
 
     game: str | None = None
     learners: list[str] | None = pydantic.Field(None, min_length=1)
-    steps: int | None = pydantic.Field(None, ge=0)
-    seeds: int | None = pydantic.Field(None, ge=1)
-    record_every: int | None = pydantic.Field(None, ge=1)
-    episodes: int | None = pydantic.Field(None, ge=1)
-    preparations: int | None = pydantic.Field(None, ge=1)
 
 
-class Protocol(_Strict):
-    """One encounter. ``learners`` has one entry for self-play; ``episodes`` are those that value
-    policies by play; ``preparations`` are the seeds from which learners that prepare are
-    prepared, shared by the encounter's seeds."""
+class ClaimProtocol(Strict):
+    """One encounter: a protocol, and who plays. ``learners`` has one entry for self-play; ``seeds`` are
+    those of the grid where ``init`` is one."""
 
     game: str
     learners: list[str] = pydantic.Field(min_length=1)
-    steps: int = pydantic.Field(ge=0)
-    seeds: int | None = pydantic.Field(None, ge=1)
-    seed: int = pydantic.Field(0, ge=0, lt=2**32)
-    record_every: int | None = pydantic.Field(None, ge=1)
-    precision: Literal["float32", "float64"] = "float32"
-    episodes: int = pydantic.Field(EPISODES, ge=1)
-    preparations: int = pydantic.Field(1, ge=1)
+    steps: Steps
+    seeds: Seeds | None = None
+    seed: Seed = 0
+    record_every: RecordEvery | None = None
+    precision: Precision = "float32"
+    episodes: Episodes = EPISODES
+    preparations: Preparations = 1
     init: Init | None = None
     full: Budget | None = None
 
-    def at_full_budget(self) -> "Protocol":
+    def at_full_budget(self) -> "ClaimProtocol":
         """The published budget, where this one is smaller."""
         changes = self.full.model_dump(exclude_none=True) if self.full else {}
-        return Protocol(**{**self.model_dump(), **changes, "full": None})
+        return ClaimProtocol(**{**self.model_dump(), **changes, "full": None})
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the encounter is run."""
+        return Protocol.of(self, seeds=self.num_seeds)
 
     @property
     def text(self) -> str:
@@ -94,7 +101,7 @@ class Protocol(_Strict):
         return f"{self.num_seeds} seeds x {self.steps} updates of {' vs '.join(self.learners)} in {self.game}"
 
     @pydantic.model_validator(mode="after")
-    def _counted(self) -> "Protocol":
+    def _counted(self) -> "ClaimProtocol":
         if (self.seeds is None) != (self.init is not None and self.init.grid is not None):
             raise ValueError("seeds, unless the starts are a grid")
         return self
@@ -108,7 +115,7 @@ class Protocol(_Strict):
         return self.init.grid.num**2
 
 
-class Quantity(_Strict):
+class Quantity(Strict):
     """One published number.
 
     Per seed the metric is taken ``at`` a number of updates done (default: all; a pair is the
@@ -167,13 +174,13 @@ class Quantity(_Strict):
         return f"{scaled}{self.metric}{met}{who}{when}{how}"
 
 
-class Claim(_Strict):
+class Claim(Strict):
     """A published result: where it stands, the protocol, and its numbers."""
 
     id: str = pydantic.Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     statement: str
     source: str
-    protocol: Protocol
+    protocol: ClaimProtocol
     quantities: list[Quantity] = pydantic.Field(min_length=1)
 
     @pydantic.model_validator(mode="after")
@@ -195,19 +202,19 @@ class Claim(_Strict):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class ClaimFile(_Strict):
+class ClaimFile(Strict):
     """The claims of one paper; ``references`` are its keys in ``configs/references.bib``, ``anchors``
     holds YAML anchors that the claims share."""
 
     paper: str
-    references: list[str] = []
+    references: list[str] = pydantic.Field(default=[])
     anchors: Any = None
     claims: list[Claim] = pydantic.Field(min_length=1)
 
 
-_MODELS: Mapping[str, type[_Strict]] = {
+_MODELS: Mapping[str, type[Strict]] = {
     "claims": Claim,
-    "protocol": Protocol,
+    "protocol": ClaimProtocol,
     "full": Budget,
     "init": Init,
     "grid": Grid,
@@ -299,5 +306,4 @@ def _complaint(file: str, problem: Mapping[str, Any]) -> BadInput:
         where = ".".join([file, *steps[:-1]])
         return unknown(f"key of {where}", steps[-1], (owners[-1] if owners else ClaimFile).model_fields)
     value = {"missing": "missing", "value_error": "inconsistent"}.get(problem["type"], repr(problem.get("input")))
-    message = problem["msg"].removeprefix("Value error, ")
-    return BadInput(f"{'.'.join([file, *steps])} is {value}; allowed: {message[0].lower()}{message[1:]}")
+    return BadInput(f"{'.'.join([file, *steps])} is {value}; allowed: {allowed(problem)}")

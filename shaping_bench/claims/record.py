@@ -16,7 +16,7 @@ from rich.table import Table
 from shaping_bench.claims.files import Claim, load_claims
 from shaping_bench.errors import BadInput
 from shaping_bench.run import devices
-from shaping_bench.spec.suite import configs_folder
+from shaping_bench.spec.configs import configs_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from shaping_bench.algorithms.fixed import Frozen
-from shaping_bench.claims.files import Claim, Protocol, Quantity, load_claims
+from shaping_bench.claims.files import Claim, ClaimProtocol, Quantity, load_claims
 from shaping_bench.claims.record import Verdict, read_record, write_record
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
@@ -26,7 +26,6 @@ from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import (
-    EPISODES,
     Outcome,
     info_names,
     played_names,
@@ -36,6 +35,7 @@ from shaping_bench.run.encounter import (
 )
 from shaping_bench.run.preparation import Preparation, Prepared, curve_names, needed
 from shaping_bench.spec import registry
+from shaping_bench.spec.protocol import EPISODES
 from shaping_bench.spec.registry import Named
 
 STANDARD_ERRORS = 3.0
@@ -45,7 +45,7 @@ STANDARD_ERRORS = 3.0
 @dataclasses.dataclass(frozen=True)
 class _Resolved:
     claim: Claim
-    protocol: Protocol
+    protocol: ClaimProtocol
     game: Named
     learners: tuple[Named, ...]
 
@@ -231,7 +231,7 @@ def _met(entry: _Resolved, outcome: Outcome, against: str) -> Outcome:
     )
 
 
-def _starts(protocol: Protocol, game: Game) -> tuple[np.ndarray, ...] | None:
+def _starts(protocol: ClaimProtocol, game: Game) -> tuple[np.ndarray, ...] | None:
     """Initial parameters per player, ``(S, d_i)``; None for the game's own."""
     if protocol.init is None:
         return None

@@ -11,8 +11,8 @@ from typing import Any
 
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.spec.calls import parse_call
+from shaping_bench.spec.configs import configs_folder
 from shaping_bench.spec.coplayers import names_in
-from shaping_bench.spec.suite import configs_folder
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 

@@ -6,8 +6,6 @@ usual things, the payoffs and that the length of the match is unknown; policies 
 and play as frozen.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run.measure import tidy_curves, tidy_finals
 from shaping_bench.run.records import cell_record
 from shaping_bench.spec import registry
+from shaping_bench.spec.identity import content_hash
 from shaping_bench.store.results import Results, load
 from shaping_bench.store.store import SCHEMA, Store
 
@@ -177,8 +176,7 @@ def _hash(source: Mapping[str, Any], strategy: str, turns: int, matches: int, se
     """Hash of a match-up of the final policies of a stored cell."""
     version = axelrod_strategies.package().__version__
     identity = {"schema": SCHEMA, "kind": "league", "axelrod": version, "of": source["hash"]}
-    text = json.dumps(identity | _played(strategy, turns, matches, seed), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return content_hash(identity | _played(strategy, turns, matches, seed))
 
 
 def _cell(

@@ -30,6 +30,7 @@ from shaping_bench.run import devices
 from shaping_bench.run.lanes import LanedArtifacts, Lanes
 from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.run.programs import Program, played_values
+from shaping_bench.spec.protocol import EPISODES
 
 RECORDS_PER_CALL = 64
 """Recorded points per call of the compiled program; progress is reported in between."""
@@ -39,9 +40,6 @@ RECORDS_PER_CALL_OF_PLAY = 4
 
 SHOWN_STEPS = 64
 """Most steps of an episode that is shown."""
-
-EPISODES = 32
-"""Episodes that value policies by play, as LOQA's league plays."""
 
 
 @dataclasses.dataclass(frozen=True)

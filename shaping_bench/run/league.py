@@ -18,7 +18,8 @@ from shaping_bench.algorithms.fixed import Frozen
 from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run.encounter import run_encounter, steps_per_update, valued_exactly
 from shaping_bench.run.preparation import imagined_artifact
-from shaping_bench.spec.suite import Cell, Labelled
+from shaping_bench.spec.lineups import Labelled
+from shaping_bench.spec.suite import Cell
 from shaping_bench.store.store import Store
 
 MAX_MET = 128
@@ -26,9 +27,6 @@ MAX_MET = 128
 
 MAX_MET_BY_PLAY = 16
 """The same where policies are valued by play."""
-
-RESPONSE = "best-response"
-"""Label of the one who responds."""
 
 LEAGUE_METRICS = ("return", "welfare", "exploitation_gap", "cooperation")
 """Measured in league match-ups, where the game has them."""
@@ -70,13 +68,9 @@ def play_match(cell: Cell, steps: int, store: Store) -> Match:
       steps: updates after which the self-plays' policies are final.
       store: where those lie.
     """
-    *others, last = cell.learners[1:]
-    if last.label != RESPONSE:
-        return _all_against_all(cell, [_population(x, i, cell, steps, store) for i, x in enumerate(cell.learners)])
-    # One seat responds; where a line-up names nobody else, its other seats hold the first learner.
-    own = cell.learners[0]
-    seated = [own, *(own if x.label == RESPONSE else x for x in others)]
-    return _against_response(cell, seated, [_population(x, i, cell, steps, store) for i, x in enumerate(seated)])
+    seated = cell.learners[:-1] if cell.best_response else cell.learners
+    policies = [_population(x, i, cell, steps, store) for i, x in enumerate(seated)]
+    return _against_response(cell, seated, policies) if cell.best_response else _all_against_all(cell, policies)
 
 
 def flattened(final: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -99,7 +93,12 @@ def _population(learner: Labelled, seat: int, cell: Cell, steps: int, store: Sto
         )
         return Population(policies, np.ones(cell.seeds, bool))
     source = dataclasses.replace(
-        cell, kind="encounter", learners=(learner,) * game.n_players, responder=None, steps=steps
+        cell,
+        kind="encounter",
+        learners=(learner,) * game.n_players,
+        best_response=False,
+        responder=None,
+        steps=steps,
     )
     stored = store.policies(source.hash)
     name = f"player_{seat + 1}"

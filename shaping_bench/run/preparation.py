@@ -9,8 +9,6 @@ where it was and ends as if nothing had happened.
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import time
 import uuid
@@ -30,6 +28,7 @@ from shaping_bench.errors import StoreError
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 from shaping_bench.run.lanes import Lanes
+from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
 
@@ -85,7 +84,7 @@ class Preparation:
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:24]
+        return content_hash(self.identity())
 
     @property
     def title(self) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
+from shaping_bench.spec.lineups import Labelled
 from shaping_bench.spec.sources import source_hash
-from shaping_bench.spec.suite import Cell, Labelled
+from shaping_bench.spec.suite import Cell
 from shaping_bench.store.store import SCHEMA
 
 
@@ -40,11 +41,14 @@ def _facts(rule: Any, game: Game) -> dict[str, Any]:
 
 
 def _described(x: Labelled) -> dict[str, Any]:
-    described = {"name": x.named.name, "label": x.label, "hyperparameters": x.named.hyperparameters}
-    if hasattr(x, "entry"):
+    return {
+        "name": x.named.name,
+        "label": x.label,
+        "hyperparameters": x.named.hyperparameters,
         # Where in the suite it comes from, so that nobody has to read it out of the label.
-        described |= {"entry": x.entry, "swept": dict(x.swept)}
-    return described
+        "entry": x.entry,
+        "swept": dict(x.swept),
+    }
 
 
 def cell_record(
@@ -107,6 +111,8 @@ def record_of(
     """The record of a suite's cell; ``preparations`` per seat, the rest as :func:`cell_record`."""
     game = cell.game.named.value
     learners = [described_learner(x, game, p) for x, p in zip(cell.learners, preparations, strict=True)]
+    if cell.best_response:
+        learners[-1]["best_response"] = True
     protocol = {
         "seeds": cell.seeds,
         "seed": cell.seed,

@@ -32,7 +32,8 @@ from shaping_bench.run.league import flattened, play_match
 from shaping_bench.run.measure import measure, tidy_curves, tidy_finals
 from shaping_bench.run.preparation import OnPoint
 from shaping_bench.run.records import record_of
-from shaping_bench.spec.suite import Cell, Labelled, Suite, resolve
+from shaping_bench.spec.lineups import Labelled
+from shaping_bench.spec.suite import Cell, Suite, resolve
 from shaping_bench.store.store import Store
 
 MAX_LANES = 2**17

@@ -5,11 +5,10 @@ nothing is computed twice and a changed number is a new cell.
 """
 
 import dataclasses
-import hashlib
+import functools
 import itertools
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,47 +17,58 @@ import yaml
 
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
-from shaping_bench.run.encounter import EPISODES, valued_exactly
+from shaping_bench.run.encounter import valued_exactly
 from shaping_bench.run.preparation import Preparation, needed
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import split_call
+from shaping_bench.spec.configs import Strict, allowed, configs_folder, read_yaml
+from shaping_bench.spec.identity import content_hash
+from shaping_bench.spec.lineups import Kind, Labelled, Lineup, Which, line_up, title
+from shaping_bench.spec.protocol import (
+    EPISODES,
+    Changes,
+    Episodes,
+    Precision,
+    Preparations,
+    Protocol,
+    RecordEvery,
+    Seed,
+    Seeds,
+    Steps,
+)
 from shaping_bench.spec.registry import Named
 from shaping_bench.store.store import SCHEMA
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
 
 Call = str | dict[str, dict[str, Any] | None]
 
 
-class LearnerEntry(_Strict):
+class LearnerEntry(Strict):
     """A learner of the suite under a label of its own."""
 
     learner: Call
     label: str | None = None
 
 
-class GameEntry(_Strict):
+Lineups = Kind | Annotated[list[list[str]], pydantic.Field(min_length=1)]
+
+
+class GameEntry(Changes):
     """A game of the suite, with what differs from the suite's protocol there."""
 
     game: Call
     label: str | None = None
-    steps: int | None = pydantic.Field(None, ge=1)
-    seeds: int | None = pydantic.Field(None, ge=1)
-    record_every: int | None = pydantic.Field(None, ge=1)
-    preparations: int | None = pydantic.Field(None, ge=1)
+    steps: Annotated[Steps, pydantic.Field(ge=1)] | None = None
     learners: list[LearnerEntry | Call] | None = pydantic.Field(None, min_length=1)
     opponents: list[LearnerEntry | Call] | None = None
-    set: dict[str, float] = {}
+    lineups: Lineups | None = None
+    set: dict[str, float] = pydantic.Field(default={})
     """Hyperparameters given to every learner that has them, e.g. step sizes fit for the game."""
 
 
-class League(_Strict):
+class League(Strict):
     """Which frozen opponents the final policies meet."""
 
-    opponents: list[Call] = []
+    opponents: list[Call] = pydantic.Field(default=[])
     best_response: bool = True
     responder: Call = "ppo"
     """Who is trained from scratch as the best response where none is exact: in games without
@@ -66,72 +76,77 @@ class League(_Strict):
     responder_steps: Annotated[int, pydantic.Field(ge=1)] = 300
 
 
-class SuiteFile(_Strict):
+class SuiteFile(Strict):
     """What a suite file may say."""
 
     name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str = ""
     games: list[GameEntry | Call] = pydantic.Field(min_length=1)
     learners: list[LearnerEntry | Call] = pydantic.Field(min_length=1)
-    opponents: list[LearnerEntry | Call] = []
+    opponents: list[LearnerEntry | Call] = pydantic.Field(default=[])
     """Met by every learner, but not by one another (fixed strategies, say)."""
-    pairs: Literal["all", "self", "cross"] = "all"
-    seeds: int = pydantic.Field(100, ge=1)
-    seed: int = pydantic.Field(0, ge=0, lt=2**32)
-    steps: int = pydantic.Field(200, ge=1)
-    record_every: int = pydantic.Field(10, ge=1)
-    precision: Literal["float32", "float64"] = "float32"
-    episodes: int = pydantic.Field(EPISODES, ge=1)
+    lineups: Lineups = "pairs"
+    """Who sits where: see :mod:`shaping_bench.spec.lineups`."""
+    pairs: Which = "all"
+    """Of the line-ups all, those of one learner (``self``) or those of several (``cross``)."""
+    seeds: Seeds = 100
+    seed: Seed = 0
+    steps: Annotated[Steps, pydantic.Field(ge=1)] = 200
+    record_every: RecordEvery = 10
+    precision: Precision = "float32"
+    episodes: Episodes = EPISODES
     """Played per recorded point where policies cannot be valued exactly."""
-    preparations: int = pydantic.Field(1, ge=1)
+    preparations: Preparations = 1
     """Seeds from which learners that prepare are prepared; the encounters' seeds share them."""
     league: League | bool = False
-    metrics: list[str] = ["return"]
+    metrics: list[str] = pydantic.Field(default=["return"])
     skip_incompatible: bool = False
     """Leave out learners that cannot play a game instead of refusing the suite."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """A learner or game with the label it has in tables."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell(Protocol):
+    """One encounter, or one league match-up of policies that encounters produced: a protocol, and who plays.
 
-    named: Named
-    label: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One encounter, or one league match-up of policies that encounters produced."""
+    Attributes:
+      learners: the line-up, one learner per seat.
+      best_response: of a league cell, the last seat plays a best response to the others' policies.
+      responder: who is trained to be it, for ``steps`` updates, where none is exact.
+    """
 
     kind: Literal["encounter", "league"]
     game: Labelled
-    learners: tuple[Labelled, ...]
-    seeds: int
-    seed: int
-    steps: int
-    record_every: int
-    precision: str
-    episodes: int = EPISODES
-    preparations: int = 1
+    learners: Lineup
+    best_response: bool = False
     responder: Labelled | None = None
-    """Of a league cell against a trained best response: who is trained, for ``steps`` updates."""
 
-    @property
-    def hash(self) -> str:
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides its numbers; labels do not."""
+        learners = list(self.learners)
+        if self.best_response:  # as it was first written: one policy, and best responses in all other seats
+            learners = [learners[0], *([learners[-1]] * (len(learners) - 1))]
         identity: dict[str, Any] = {
             "schema": SCHEMA,
             "kind": self.kind,
             "game": self.game.named.identity(),
-            "learners": [x.named.identity() for x in self.learners],
+            "learners": [x.named.identity() for x in learners],
             "protocol": [self.seeds, self.seed, self.steps, self.record_every, self.precision],
         }
-        if not valued_exactly(self.game.named.value, [x.named.value for x in self.learners]):
+        if not self._exactly:
             identity["episodes"] = self.episodes
         if any(self.needs):
             identity["preparations"] = self.preparations
         if self.responder is not None:
             identity["responder"] = self.responder.named.identity()
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+        return identity
+
+    @functools.cached_property
+    def hash(self) -> str:
+        return content_hash(self.identity())
+
+    @property
+    def _exactly(self) -> bool:
+        return valued_exactly(self.game.named.value, [x.named.value for x in self.learners])
 
     @property
     def needs(self) -> tuple[Preparation | None, ...]:
@@ -146,18 +161,25 @@ class Cell:
 
     @property
     def title(self) -> str:
-        vs = " vs ".join(dict.fromkeys(x.label for x in self.learners))
-        return f"{self.game.label}: {vs}" + (" (league)" if self.kind == "league" else "")
+        """What it is called where people read it."""
+        players = title([x.label for x in self.learners])
+        return f"{self.game.label}: {players}" + (" (league)" if self.kind == "league" else "")
 
     @property
     def command(self) -> str:
-        """The shell command that runs this encounter alone."""
+        """The shell command that runs this encounter alone, and again."""
         names = shlex.join(x.named.text for x in (self.game, *self.learners))
-        return (
-            f"shaping-bench encounter {names} --seeds {self.seeds} --steps {self.steps} "
-            f"--seed {self.seed} --precision {self.precision}"
-            + (f" --preparations {self.preparations}" if any(self.needs) and self.preparations > 1 else "")
-        )
+        options = {
+            "seeds": self.seeds,
+            "steps": self.steps,
+            "seed": self.seed,
+            "record-every": self.record_every,
+            "precision": self.precision,
+            "episodes": None if self._exactly else self.episodes,
+            "preparations": self.preparations if any(self.needs) and self.preparations > 1 else None,
+        }
+        given = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
+        return f"shaping-bench encounter {names}{given}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,22 +223,6 @@ def load(
     return expand(validate(content))
 
 
-def read_yaml(path: Path, what: str) -> Any:
-    """Content of a YAML file.
-
-    Raises:
-      BadInput: it cannot be read or is not YAML; names ``what``, the line and the column.
-    """
-    try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
-        raise BadInput(f"{what} is not YAML{line}: {getattr(error, 'problem', None) or error}") from None
-    except OSError as error:
-        raise BadInput(f"{what} cannot be read ({error.strerror})") from None
-
-
 def validate(content: Mapping[str, Any]) -> SuiteFile:
     """Validates the content of a suite file."""
     try:
@@ -239,16 +245,16 @@ def _first_complaint(error: pydantic.ValidationError) -> BadInput:
     problems = error.errors(include_url=False)
     # Of a union's several complaints the deepest is about what the user meant.
     worst = max(problems, key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
-    names: dict[str, type[_Strict]] = {"GameEntry": GameEntry, "LearnerEntry": LearnerEntry, "League": League}
+    names: dict[str, type[Strict]] = {"GameEntry": GameEntry, "LearnerEntry": LearnerEntry, "League": League}
     models = [names[str(part)] for part in worst["loc"] if str(part) in names]
     steps = [str(part) for part in worst["loc"] if str(part) not in names and "[" not in str(part)]
     field = "suite." + ".".join(steps)
     if worst["type"] == "extra_forbidden":
-        allowed = list((models[-1] if models else SuiteFile).model_fields)
-        return unknown(f"key of {field.rpartition('.')[0]}", steps[-1], allowed)
+        keys = list((models[-1] if models else SuiteFile).model_fields)
+        return unknown(f"key of {field.rpartition('.')[0]}", steps[-1], keys)
     value = worst.get("input")
     shown = "missing" if worst["type"] == "missing" else repr(value)
-    return BadInput(f"{field} is {shown}; allowed: {worst['msg'][0].lower()}{worst['msg'][1:]}")
+    return BadInput(f"{field} is {shown}; allowed: {allowed(worst)}")
 
 
 def _find(suite: str, folder: Path) -> Path:
@@ -265,11 +271,6 @@ def _find(suite: str, folder: Path) -> Path:
 def suite_names(folder: Path | None = None) -> dict[str, Path]:
     """Named suites and their files."""
     return {p.stem: p for p in sorted((folder or configs_folder() / "suites").glob("*.yaml"))}
-
-
-def configs_folder() -> Path:
-    """``configs/``, which is part of the package: a link in a checkout, a folder in a wheel."""
-    return Path(__file__).resolve().parent.parent / "configs"
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -307,53 +308,17 @@ def expand(file: SuiteFile) -> Suite:
     encounters: dict[str, Cell] = {}
     matches: dict[str, Cell] = {}
     skipped: list[str] = []
-    game_labels: set[str] = set()
-    for g, raw in enumerate(file.games):
-        entry = raw if isinstance(raw, GameEntry) else GameEntry.model_validate({"game": raw})
-        named = registry.make_game(entry.game, f"suite.games.{g}")
-        game = Labelled(named, entry.label or named.text)
-        if game.label in game_labels:
-            raise BadInput(f"suite.games.{g} has the label {game.label!r} of another game; allowed: one label each")
-        game_labels.add(game.label)
-        own, others = (
-            (file.learners, "suite.learners")
-            if entry.learners is None
-            else (entry.learners, f"suite.games.{g}.learners"),
-            (file.opponents, "suite.opponents")
-            if entry.opponents is None
-            else (entry.opponents, f"suite.games.{g}.opponents"),
-        )
-        learners = _learners(*own, entry.set, named.name)
-        opponents = _learners(*others, entry.set, named.name)
-        labels = [x.label for x in (*learners, *opponents)]
-        for k, label in enumerate(labels):
-            if label in labels[:k]:
-                raise BadInput(f"suite.learners has two learners with the label {label!r}; allowed: one label each")
-
-        def cell(
-            kind: Literal["encounter", "league"],
-            pair: tuple[Labelled, Labelled],
-            game: Labelled = game,
-            entry: GameEntry = entry,
-        ) -> Cell:
-            seats = (pair[0], *([pair[1]] * (game.named.value.n_players - 1)))
-            return Cell(
-                kind,
-                game,
-                seats,
-                entry.seeds or file.seeds,
-                file.seed,
-                entry.steps or file.steps,
-                entry.record_every or file.record_every,
-                file.precision,
-                file.episodes,
-                entry.preparations or file.preparations,
+    labels: set[str] = set()
+    for played in _games(file):
+        if played.game.label in labels:
+            raise BadInput(
+                f"suite.games.{played.game.entry} has the label {played.game.label!r} of another game; allowed: one "
+                "label each"
             )
-
-        pairs = _pairs(learners, opponents, file.pairs, game.named.value)
-        for pair in pairs:
+        labels.add(played.game.label)
+        for lineup in played.lineups(skipped if file.skip_incompatible else None):
+            candidate = played.cell("encounter", lineup)
             try:
-                candidate = cell("encounter", pair)
                 registry.check_encounter(candidate.game.named, [x.named for x in candidate.learners])
             except BadInput as error:
                 if not file.skip_incompatible:
@@ -361,40 +326,128 @@ def expand(file: SuiteFile) -> Suite:
                 skipped.append(str(error))
                 continue
             encounters[candidate.hash] = candidate
-        for pair in _league_pairs(file, learners, game):
-            candidate = cell("league", pair)
-            if pair[1].label == "best-response":
-                candidate = dataclasses.replace(candidate, **_response(file, game, pair[0]))
-            needed = [cell("encounter", (x, x)) for x in pair if x.named.value.learns and x.label != "best-response"]
-            if all(x.hash in encounters for x in needed):
-                matches[candidate.hash] = candidate
+        for match in _matches(file, played):
+            sources = [x for x in match.learners if x.named.value.learns and not _answers(x, match)]
+            n = len(match.learners)
+            if all(played.cell("encounter", (x,) * n).hash in encounters for x in sources):
+                matches[match.hash] = match
     return Suite(file, tuple(encounters.values()), tuple(matches.values()), tuple(skipped))
 
 
+def _answers(x: Labelled, match: Cell) -> bool:
+    return match.best_response and x is match.learners[-1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Played:
+    """A game of a suite with everybody who plays it."""
+
+    file: SuiteFile
+    entry: GameEntry
+    game: Labelled
+    learners: tuple[Labelled, ...]
+    opponents: tuple[Labelled, ...]
+
+    @property
+    def _kind(self) -> Any:
+        return self.file.lineups if self.entry.lineups is None else self.entry.lineups
+
+    def lineups(self, skipped: list[str] | None) -> list[Lineup]:
+        """Of its encounters; what cannot be filled is told to ``skipped``, or raises."""
+        own = self.entry.lineups is not None
+        try:
+            return line_up(
+                self._kind,
+                self.learners,
+                self.opponents,
+                self.game.named.value,
+                self.file.pairs,
+                f"suite.games.{self.game.entry}.lineups" if own else "suite.lineups",
+            )
+        except BadInput as error:
+            if skipped is None or own:
+                raise
+            skipped.append(f"{self.game.label}: {error}")
+            return []
+
+    def league_lineups(self, others: Sequence[Labelled]) -> list[Lineup]:
+        """Of its league: as in its encounters, of the learners and of ``others``, who are fixed."""
+        kind, known = self._kind, {x.label for x in (*self.learners, *others)}
+        if not isinstance(kind, str):
+            kind = [row for row in kind if known.issuperset(row)]
+        return line_up(kind, self.learners, others, self.game.named.value)
+
+    def cell(self, kind: Literal["encounter", "league"], lineup: Lineup, **changes: Any) -> Cell:
+        protocol = dataclasses.asdict(Protocol.of(self.file, **self.entry.protocol_changes()))
+        return Cell(**{**protocol, "kind": kind, "game": self.game, "learners": lineup, **changes})
+
+
+def _games(file: SuiteFile) -> Iterator[_Played]:
+    entries = [raw if isinstance(raw, GameEntry) else GameEntry.model_validate({"game": raw}) for raw in file.games]
+    first = _first_entries(file, entries)
+    for g, entry in enumerate(entries):
+        named = registry.make_game(entry.game, f"suite.games.{g}")
+        players: dict[str, tuple[Labelled, ...]] = {}
+        for key in ("learners", "opponents"):
+            alone = getattr(entry, key) is not None
+            players[key] = _learners(
+                getattr(entry, key) if alone else getattr(file, key),
+                f"suite.games.{g}.{key}" if alone else f"suite.{key}",
+                given=entry.set,
+                game=named.name,
+                first=first[key, g if alone else None],
+            )
+        taken = [x.label for group in players.values() for x in group]
+        for k, label in enumerate(taken):
+            if label in taken[:k]:
+                raise BadInput(f"suite.learners has two learners with the label {label!r}; allowed: one label each")
+        game = Labelled(named=named, label=entry.label or named.text, entry=g)
+        yield _Played(file=file, entry=entry, game=game, **players)
+
+
+def _first_entries(file: SuiteFile, entries: Sequence[GameEntry]) -> dict[tuple[str, int | None], int]:
+    """Index of the first entry of every list of learners, as :class:`Labelled` counts them."""
+    first: dict[tuple[str, int | None], int] = {}
+    count = 0
+    for key in ("learners", "opponents"):
+        for g, owner in [(None, file), *enumerate(entries)]:
+            first[key, g] = count
+            count += len(getattr(owner, key) or ())
+    return first
+
+
 def _learners(
-    entries: Sequence[LearnerEntry | Call], field: str, given: Mapping[str, float], game: str
-) -> list[Labelled]:
+    entries: Sequence[LearnerEntry | Call], field: str, *, given: Mapping[str, float], game: str, first: int
+) -> tuple[Labelled, ...]:
     out = []
     for k, raw in enumerate(entries):
         entry = raw if isinstance(raw, LearnerEntry) else LearnerEntry(learner=raw)
-        for point in _sweep(entry.learner, f"{field}.{k}"):
+        points, swept = _sweep(entry.learner, f"{field}.{k}")
+        for point in points:
             plain = registry.make_learner(point, f"{field}.{k}")
             ((name, own),) = point.items()
             applicable = {key: v for key, v in given.items() if key in plain.hyperparameters and key not in own}
             named = registry.make_learner({name: {**applicable, **own}}, f"{field}.{k}", game)
             # The label does not change from game to game: what a game sets for all is its own affair.
-            label = entry.label if entry.label and len(_sweep(entry.learner, field)) == 1 else None
-            out.append(Labelled(named, label or f"{entry.label or ''}{' ' if entry.label else ''}{plain.text}"))
+            label = entry.label if entry.label and len(points) == 1 else None
+            out.append(
+                Labelled(
+                    named=named,
+                    label=label or f"{entry.label or ''}{' ' if entry.label else ''}{plain.text}",
+                    entry=first + k,
+                    swept={key: named.hyperparameters[key] for key in swept},
+                )
+            )
     known = {key for x in out for key in x.named.hyperparameters}
     for key in given:
         if known and key not in known and field.endswith("learners"):
             raise unknown("key of suite.games.set", key, known)
-    return out
+    return tuple(out)
 
 
-def _sweep(call: Call, field: str) -> list[dict[str, dict[str, Any]]]:
+def _sweep(call: Call, field: str) -> tuple[list[dict[str, dict[str, Any]]], tuple[str, ...]]:
     """A learner whose hyperparameters are lists is a sweep over their product; where the value is a
-    learner a list is a mixture, and a list of lists a sweep."""
+    learner a list is a mixture, and a list of lists a sweep. The points, and what is swept."""
     name, given = split_call(call, field)
     mixed = registry.learner_fields(name)
 
@@ -402,70 +455,46 @@ def _sweep(call: Call, field: str) -> list[dict[str, dict[str, Any]]]:
         several = isinstance(x, list | tuple) and (key not in mixed or all(isinstance(y, list | tuple) for y in x))
         return x if several else [x]
 
-    axes = [[(k, x) for x in values(k, v)] for k, v in given.items()]
-    return [{name: dict(point)} for point in itertools.product(*axes)]
+    axes = {key: values(key, x) for key, x in given.items()}
+    points = [{name: dict(zip(axes, point, strict=True))} for point in itertools.product(*axes.values())]
+    return points, tuple(key for key, x in axes.items() if len(x) > 1)
 
 
-def _pairs(
-    learners: Sequence[Labelled], opponents: Sequence[Labelled], which: str, game: Game
-) -> list[tuple[Labelled, Labelled]]:
-    own = [(x, x) for x in learners]
-    cross = list(itertools.combinations(learners, 2))
-    chosen = {"all": own + cross, "self": own, "cross": cross}[which] + list(itertools.product(learners, opponents))
-    return _orders(chosen, game)
+# --- leagues ------------------------------------------------------------------------------
 
 
-def _orders(pairs: Sequence[tuple[Labelled, Labelled]], game: Game) -> list[tuple[Labelled, Labelled]]:
-    """Adds the other order of seats where it is another encounter.
-
-    In a symmetric game it never is. Where the seats are alike up to the names of actions it is
-    not for rules that learn, which do not know the names; a fixed strategy does.
-    """
-
-    def one_order(a: Labelled, b: Labelled) -> bool:
-        learning = a.named.value.learns and b.named.value.learns
-        if game.n_players > 2:  # A against two of B, and B against two of A
-            return "best-response" in (a.label, b.label)
-        return game.symmetric or (learning and game.exchangeable) or "best-response" in (a.label, b.label)
-
-    return _distinct([*pairs, *((b, a) for a, b in pairs if not one_order(a, b))])
-
-
-def _distinct(pairs: Sequence[tuple[Labelled, Labelled]]) -> list[tuple[Labelled, Labelled]]:
-    return list({(a.label, b.label): (a, b) for a, b in pairs}.values())
-
-
-def _league_pairs(file: SuiteFile, learners: Sequence[Labelled], game: Labelled) -> list[tuple[Labelled, Labelled]]:
+def _matches(file: SuiteFile, played: _Played) -> list[Cell]:
+    """Match-ups of final policies: of all learners, with fixed strategies, and with a best response."""
     if not file.league:
         return []
     league = file.league if isinstance(file.league, League) else League()
-    fixed = [
-        (named := registry.make_learner(c, f"suite.league.opponents.{k}"), named.text)
-        for k, c in enumerate(league.opponents)
-    ]
-    others = [Labelled(*x) for x in fixed]
-    if league.best_response:
-        others.append(Labelled(registry.make_learner("best-response"), "best-response"))
-    playable = [x for x in others if x.label == "best-response" or _can_play(x, game)]
-    own = list(itertools.combinations_with_replacement(learners, 2)) + list(itertools.product(learners, playable))
-    return _orders(own, game.named.value)
+    game = played.game.named.value
+    fixed = [registry.make_learner(c, f"suite.league.opponents.{k}") for k, c in enumerate(league.opponents)]
+    others = [Labelled(named=x, label=x.text) for x in fixed if _can_play(x, game)]
+    cells = [played.cell("league", lineup) for lineup in played.league_lineups(others)]
+    if league.best_response and game.n_players > 1:
+        answer = Labelled(named=registry.make_learner("best-response"), label="best-response")
+        for x in played.learners:
+            changes = _response(file, played.game, x)
+            cells.append(played.cell("league", (*[x] * (game.n_players - 1), answer), best_response=True, **changes))
+    return cells
 
 
-def _can_play(x: Labelled, game: Labelled) -> bool:
+def _can_play(x: Named, game: Game) -> bool:
     try:
-        for player in range(game.named.value.n_players):
-            x.named.value.check_game(game.named.value, player)
+        for player in range(game.n_players):
+            x.value.check_game(game, player)
     except ValueError:
         return False
-    return bool(x.named.value.views & game.named.value.views)
+    return bool(x.value.views & game.views)
 
 
 def _response(file: SuiteFile, game: Labelled, met: Labelled) -> dict[str, Any]:
     """Who is trained against frozen policies, and for how long, where no best response is exact."""
-    made = game.named.value
-    exactly = valued_exactly(made, [met.named.value] * made.n_players)
-    if exactly and made.has_best_response:
+    value = game.named.value
+    exactly = valued_exactly(value, [met.named.value] * value.n_players)
+    if exactly and value.has_best_response:
         return {}
     league = file.league if isinstance(file.league, League) else League()
     named = registry.make_learner("naive" if exactly else league.responder, "suite.league.responder", game.named.name)
-    return {"responder": Labelled(named, named.text), "steps": league.responder_steps}
+    return {"responder": Labelled(named=named, label=named.text), "steps": league.responder_steps}

@@ -14,7 +14,7 @@ from shaping_bench.claims.record import record_about, recorded, to_json, to_text
 from shaping_bench.claims.verify import verify
 from shaping_bench.errors import BadInput
 from shaping_bench.spec import registry
-from shaping_bench.spec.suite import configs_folder
+from shaping_bench.spec.configs import configs_folder
 
 TANDEM_LOLA = {
     "id": "tandem-lola",

@@ -17,7 +17,7 @@ from shaping_bench.errors import BadInput
 from shaping_bench.games import GAMES
 from shaping_bench.publish import references
 from shaping_bench.spec import registry
-from shaping_bench.spec.suite import configs_folder
+from shaping_bench.spec.configs import configs_folder
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -120,7 +120,7 @@ def test_what_is_no_coplayer_is_refused(written, expected):
 
 def test_in_suites_a_list_of_coplayers_is_a_mixture_and_a_list_of_lists_a_sweep():
     def points(call):
-        return [registry.make_learner(x).text for x in suite._sweep(call, "learner")]
+        return [registry.make_learner(x).text for x in suite._sweep(call, "learner")[0]]
 
     assert points("taught(against=[naive,lola])") == ["taught(against=[naive,lola])"]
     assert points("taught(against=[[naive],[lola]],lr=[1,2])") == [
