@@ -234,7 +234,7 @@ class LOQA(Learner):
     source = "Aghajohari et al., ICLR 2024, and official code"
     # The code's IPD policy has two logits per state, both moved by Adam: twice the step on their difference.
     published: ClassVar = {
-        "ipd": {
+        "matrix": {
             "lr": 0.002,
             "batch_size": 2048,
             "entropy": 0.0,

@@ -110,7 +110,7 @@ class POLA(NetworkLearner):
     # The paper's contribution game pays (LOLA's payoff + 2) / 3: in the units of `ipd` values are
     # three times as large, so the step is a third and the weights are three times the published.
     published: ClassVar = {
-        "ipd": {
+        "matrix": {
             "network": "gru",
             "lr": 0.003,
             "lookahead_lr": 0.005 / 3,
@@ -270,7 +270,7 @@ class POLAOM(POLA):
     source = "Zhao et al., NeurIPS 2022, POLA-OM; official code for the fit"
     # The official code plays 200 batches, one after another; here they are one play, so a tenth.
     published: ClassVar = {
-        "ipd": {**POLA.published["ipd"], "model_lr": 0.003},
+        "matrix": {**POLA.published["matrix"], "model_lr": 0.003},
         "coin-game": {**POLA.published["coin-game"], "lookahead_steps": 6, "kl_inner": 15.0, "model_lr": 0.003},
     }
 

@@ -69,8 +69,7 @@ class PPO(NetworkLearner):
     source = "Schulman et al. 2017, arXiv 1707.06347; settings of pax (Shaper's co-players)"
     # pax trains its tables with Adam's step 1 and its networks with 0.005.
     published: ClassVar = {
-        "ipd": {"lr": 1.0, "minibatches": 4, "entropy_bonus": 0.02},
-        "imp": {"lr": 1.0, "minibatches": 4, "entropy_bonus": 0.02},
+        "matrix": {"lr": 1.0, "minibatches": 4, "entropy_bonus": 0.02},
         "coin-game": {"lr": 0.005, "minibatches": 8, "entropy_bonus": 0.1},
     }
 

@@ -33,8 +33,8 @@ class Learner:
     games that differ in them then share no program."""
     source: ClassVar[str] = ""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Hyperparameters published for a game, by the game's registered name; they are the
-    defaults there."""
+    """Hyperparameters published for a game, by the game's registered name or by its family
+    (``games.Entry.family``); they are the defaults there, and the name's win."""
 
     @property
     def width(self) -> int:

@@ -525,7 +525,7 @@ def check_learner(cls: type[Learner], *, thorough: bool = True) -> list[Finding]
 def _trial_rule(cls: type[Learner], name: str, game: Game) -> Learner | None:
     """The rule with small sizes, as it would enter that game; None if it cannot."""
     own = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    published = dict(cls.published.get(name, {}))
+    published = registry.published(cls, name)
     small: dict[str, Any] = {k: v for k, v in SIZES.items() if k in own and own[k].metadata.get("static")}
     if "lr" in own and own["lr"].default is None:
         small["lr"] = 1.0  # as something else by default; a number, so that it can be zero

@@ -73,7 +73,7 @@ class Named:
         if isinstance(self.value, Game):
             entry = games().get(self.name)
             return value == (entry.defaults if entry else {}).get(key, default)
-        return value == default and value == _published(type(self.value), self.game).get(key, default)
+        return value == default and value == published(type(self.value), self.game).get(key, default)
 
     def _written(self, key: str) -> str:
         value, f = self.hyperparameters[key], _field(self.value, key)
@@ -84,9 +84,15 @@ def _field(value: Any, key: str) -> dataclasses.Field:
     return next(f for f in dataclasses.fields(value) if f.name == key)
 
 
-def _published(cls: type[Learner], game: str | None) -> Mapping[str, Any]:
-    """What a learner's paper published for a game."""
-    return cls.published.get(game or "", {})
+def published(cls: type[Learner], game: str | None) -> dict[str, Any]:
+    """Hyperparameters that a learner's paper published for a registered game, or for its family.
+
+    >>> published(algorithms()["ppo"], "stag-hunt")["lr"]
+    1.0
+    """
+    entry = games().get(game or "")
+    family = entry.family if entry is not None else None
+    return {**cls.published.get(family or "", {}), **cls.published.get(game or "", {})}
 
 
 @functools.cache
@@ -162,7 +168,7 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: st
     if name not in known:
         raise unknown(field, name, known, "shaping-bench list algorithms")
     cls = known[name]
-    return _build(name, cls, _published(cls, game), given, field, game)
+    return _build(name, cls, published(cls, game), given, field, game)
 
 
 def learner_fields(name: str) -> frozenset[str]:

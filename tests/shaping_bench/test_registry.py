@@ -161,3 +161,26 @@ def test_what_the_first_release_stored_is_found_under_its_hashes():
         text = json.dumps(identity, sort_keys=True)
         hashes[preparation.title] = hashlib.sha256(text.encode()).hexdigest()[:24]
     assert hashes == pinned["hashes"]
+
+
+# --- published numbers --------------------------------------------------------------------
+
+
+def test_games_of_a_family_have_the_numbers_that_were_published_for_one_of_them():
+    siblings = ["ipd", "imp", "chicken", "stag-hunt", "bos", "matrix"]
+    for name in ("ppo", "loqa", "pola", "pola-om"):
+        cls = registry.algorithms()[name]
+        first = registry.published(cls, "ipd")
+        assert first
+        assert all(registry.published(cls, game) == first for game in siblings), name
+        assert registry.published(cls, "coin-game") != first
+        assert registry.published(cls, "tandem") == registry.published(cls, None) == {}
+    assert registry.make_learner("ppo", game="chicken").hyperparameters["lr"] == 1.0
+
+
+def test_the_name_of_a_game_wins_over_its_family():
+    class Both(Taught):
+        published: ClassVar = {"matrix": {"lr": 3.0, "against": "self"}, "imp": {"lr": 4.0}}
+
+    assert registry.published(Both, "imp") == {"lr": 4.0, "against": "self"}
+    assert registry.published(Both, "bos") == {"lr": 3.0, "against": "self"}
