@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from shaping_bench.analysis import stats
-from shaping_bench.errors import BadInput
 from shaping_bench.metrics import anchors
+from shaping_bench.store import facts
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -143,15 +143,9 @@ def units_of(record: Mapping[str, Any], player: int) -> tuple[tuple[str, int], n
     for seat in (player, *(i for i in range(len(learners)) if i != player)):
         count = num_prepared(learners[seat])
         if 1 < count < seeds:
-            from shaping_bench.run.lanes import shared_preparations
-            from shaping_bench.spec import registry
-
-            name, hyperparameters = learners[seat]["name"], learners[seat]["hyperparameters"]
-            try:
-                rule = registry.make_learner({name: hyperparameters}).value
-            except BadInput:  # of a package that is not here; seeds then take turns, as in a first seat
-                rule = None
-            return ("preparations", count), shared_preparations(rule, seat, seeds, count)
+            # Of whom nothing is known, seeds take turns as in a first seat.
+            jointly = facts.learner(record, seat).get("prepared_jointly", True)
+            return ("preparations", count), facts.shared_preparations(jointly, seat, seeds, count)
     return ("seeds", seeds), np.arange(seeds)
 
 
@@ -213,16 +207,14 @@ def _robustness_worst(results: Results, kind: str) -> pd.DataFrame:
 
 
 def _influence(results: Results, kind: str) -> pd.DataFrame:
-    """Seed by seed, the opponent's return against the learner minus that against a naive one."""
-    returns = _stored(results, "return", kind)
+    """Seed by seed, the opponent's return against the learner minus that against a naive one; of several
+    opponents the mean of their returns, with a naive one in the learner's place."""
     naive = next((x for x in results.labels if results.played[x]["name"] == "naive"), None)
-    # Seen from the opponent: its own number is stored under it as the learner.
-    theirs = returns.rename(columns={"learner": "opponent", "opponent": "learner"}).drop(columns="task")
-    theirs = theirs[theirs["learner"] != theirs["opponent"]]
-    base = returns[returns["opponent"] == naive].rename(
-        columns={"learner": "met", "value": "base", "diverged": "lost", "hashes": "base_hashes"}
+    theirs = _of_the_others(results, kind)
+    base = theirs[theirs["learner"] == naive].rename(
+        columns={"opponent": "met", "value": "base", "diverged": "lost", "hashes": "base_hashes"}
     )
-    both = theirs.merge(
+    both = theirs[theirs["learner"] != theirs["opponent"]].merge(
         base[["game", "met", "seed", "base", "lost", "base_hashes"]],
         left_on=["game", "opponent", "seed"],
         right_on=["game", "met", "seed"],
@@ -233,6 +225,42 @@ def _influence(results: Results, kind: str) -> pd.DataFrame:
         hashes=both["hashes"] + both["base_hashes"],
     )
     return both.assign(task=both["opponent"])[[*_KEYS, "seed", "value", "diverged", "hashes", "pool", "unit"]]
+
+
+def _of_the_others(results: Results, kind: str) -> pd.DataFrame:
+    """Returns seen from the other side of the table: of a learner, what its opponents return.
+
+    An opponent's number is stored under it as the learner. Of several opponents it is the mean.
+    """
+    rows: dict[tuple[str, str, str, str, str], int] = {}
+    for record in results.records:
+        labels = [x["label"] for x in record["learners"]]
+        for seat, learner in enumerate(labels) if record["kind"] == kind else ():
+            others = facts.opponent(labels, seat)
+            for other in (i for i in range(len(labels)) if i != seat):
+                key = (record["game"]["label"], labels[other], facts.opponent(labels, other), learner, others)
+                rows[key] = facts.company(labels, seat).count(labels[other])
+    turned = pd.DataFrame(
+        [(*key, count) for key, count in rows.items()],
+        columns=["game", "learner", "opponent", "met", "others", "count"],
+    )
+    returns = _stored(results, "return", kind).drop(columns="task")
+    both = returns.merge(turned, on=_PAIRING).drop(columns=["learner", "opponent"])
+    both = both.rename(columns={"met": "learner", "others": "opponent"})
+    keys = [*_PAIRING, "seed"]
+    if not both.duplicated(keys).any():  # two players: every seed has one opponent
+        return both.drop(columns="count")
+    # A mean of some of the opponents would hide one without a value: NaN times its count stays NaN.
+    both["value"] = both["value"] * both["count"]
+    groups = both.groupby(keys, sort=False)
+    sums = groups["value"].agg(lambda x: x.sum(skipna=False)) / groups["count"].sum()
+    rest = groups.agg(
+        diverged=("diverged", "any"),
+        hashes=("hashes", lambda x: tuple(dict.fromkeys(itertools.chain.from_iterable(x)))),
+        pool=("pool", "first"),
+        unit=("unit", "first"),
+    )
+    return pd.concat([sums.rename("value"), rest], axis=1).reset_index()
 
 
 # --- samples ------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ The analyses themselves, which know nothing of results, are in :mod:`shaping_ben
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +30,8 @@ from shaping_bench.analysis.solvers import (
     span,
     symmetric_equilibria,
 )
-from shaping_bench.errors import BadInput, unknown
+from shaping_bench.errors import unknown
+from shaping_bench.store import facts
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -262,7 +262,7 @@ def _stored(results: Results, game: str) -> _Stored | None:
     if frame is None or not records or any(len(r["learners"]) != 2 for r in records):
         return None
     frame = frame[frame["game"] == game]
-    if not _one_order_says_all(records[0]):
+    if not facts.game(records[0]).get("exchangeable", True):  # one order of seats does not say all
         met = {tuple(x["label"] for x in r["learners"]) for r in records}
         both = [(a, b) in met and (b, a) in met for a, b in zip(frame["learner"], frame["opponent"], strict=True)]
         frame = frame[both]
@@ -279,17 +279,6 @@ def _stored(results: Results, game: str) -> _Stored | None:
     np.add.at(runs, (rows, cols), 1)
     pools[rows, cols], hashes[rows, cols] = frame["pool"].to_numpy(object), frame["hashes"].to_numpy(object)
     return _Stored(labels, returns, units, runs, pools, hashes)
-
-
-def _one_order_says_all(record: Mapping[str, Any]) -> bool:
-    """Whether the seats of a cell's game are alike for learning rules."""
-    from shaping_bench.spec import registry  # imports JAX, which reading results does not need
-
-    try:
-        made = registry.make_game({record["game"]["name"]: record["game"]["hyperparameters"]}).value
-    except BadInput:  # of a package that is not installed here: what is stored has to do
-        return True
-    return bool(made.exchangeable)
 
 
 def _all_met(

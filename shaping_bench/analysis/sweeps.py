@@ -9,7 +9,6 @@ metric over that number. :func:`wandb_sweep` describes a search that ``wandb swe
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from shaping_bench.metrics.definitions import METRICS
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import parse_call, split_call
 from shaping_bench.spec.registry import Named
+from shaping_bench.store import facts
 from shaping_bench.store.results import Results, kept
 
 LEAST_POINTS = 3
@@ -35,7 +35,7 @@ ASSUMED = {"lr": "lookahead_lr", "batch_size": "batch_size"}
 imagines play, the batch. No rule assumes an optimiser other than plain gradient steps."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
     """A metric of one learner along the values of one hyperparameter.
 
@@ -103,7 +103,7 @@ def series(results: Results, metric: str = "return") -> list[Series]:
     return sorted(found, key=lambda s: (rank[0][s.game], rank[1].get(s.learner, len(rank[1])), s.learner, s.opponent))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sweep:
     """What the cells of a sweep have in common."""
 
@@ -137,20 +137,14 @@ def _sweeps(record: Mapping[str, Any], player: int) -> Iterator[tuple[_Sweep, fl
             protocol = [record.get(key) for key in ("seeds", "seed", "steps", "precision")]
             sweep = _Sweep(
                 game=record["game"]["label"],
-                learner=own["label"] if swept == "opponent" else _unswept(own["label"], name),
-                opponent=others[0]["label"] if swept == "learner" else _unswept(others[0]["label"], name),
+                learner=own["label"] if swept == "opponent" else facts.without(own, name),
+                opponent=others[0]["label"] if swept == "learner" else facts.without(others[0], name),
                 swept=swept,
                 hyperparameter=name,
                 assumed=None if swept == "learner" else _assumed(own["hyperparameters"], name),
                 rest=json.dumps([own["name"], others[0]["name"], fixed, protocol], sort_keys=True),
             )
             yield sweep, float(x)
-
-
-def _unswept(label: str, name: str) -> str:
-    """A label without one of its numbers: ``naive(lr=0.1,optimiser='adam')`` without ``lr``."""
-    inside = re.sub(rf"(?<=[(,]){re.escape(name)}=[^,()]*,?", "", label)
-    return inside.replace(",)", ")").replace("()", "")
 
 
 def _assumed(own: Mapping[str, Any], name: str) -> float | None:
@@ -180,20 +174,20 @@ def _measured(
         n.append(sum(map(len, finite)))
         lost.append(sum(map(len, tasks)) - n[-1])
     return Series(
-        sweep.game,
-        sweep.learner,
-        sweep.opponent,
-        sweep.swept,
-        sweep.hyperparameter,
-        metric,
-        tuple(x),
-        tuple(means),
-        tuple(low for low, _ in ends),
-        tuple(high for _, high in ends),
-        tuple(n),
-        tuple(lost),
-        sweep.assumed,
-        tuple(tuple(points[value]) for value in x),
+        game=sweep.game,
+        learner=sweep.learner,
+        opponent=sweep.opponent,
+        swept=sweep.swept,
+        hyperparameter=sweep.hyperparameter,
+        metric=metric,
+        x=tuple(x),
+        mean=tuple(means),
+        low=tuple(low for low, _ in ends),
+        high=tuple(high for _, high in ends),
+        n=tuple(n),
+        diverged=tuple(lost),
+        assumed=sweep.assumed,
+        hashes=tuple(tuple(points[value]) for value in x),
     )
 
 

@@ -25,11 +25,12 @@ have an attribute ``anchors``: a mapping with ``random``, ``social_optimum`` and
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shaping_bench.errors import BadInput
+from shaping_bench.store import facts
 from shaping_bench.store.results import Results, kept
 
 if TYPE_CHECKING:  # JAX comes with games; who only reads tables need not wait for it
@@ -107,18 +108,21 @@ def anchors_of(game: "Game") -> Scale | None:
         if found is None or dataclasses.is_dataclass(found):
             return None if found is None else Scale(**dataclasses.asdict(found))  # type: ignore[arg-type]
         declared = found
-    return None if declared is None else _declared(game, declared)
+    return None if declared is None else _declared(type(game).__name__, declared)
 
 
-def _declared(game: "Game", declared: Any) -> Scale:
+def _declared(who: str, declared: Any) -> Scale:
+    """The scale that somebody's anchors make, as the game declares or a cell has stored them."""
     allowed = ("random", "social_optimum", "best_response", "smallest", "largest")
     try:
-        numbers = {key: float(value) for key, value in dict(declared).items()}
-        return Scale(**numbers, source=f"declared by {type(game).__name__}")  # type: ignore[arg-type]
+        given = dict(declared)
+        source = str(given.pop("source", f"declared by {who}"))
+        numbers = {key: None if value is None else float(value) for key, value in given.items()}
+        return Scale(**numbers, source=source)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise BadInput(
-            f"{type(game).__name__}.anchors is {declared!r}; allowed: a mapping from random, social_optimum and "
-            f"possibly {', '.join(allowed[2:])} to numbers"
+            f"{who}.anchors is {declared!r}; allowed: a mapping from random, social_optimum and possibly "
+            f"{', '.join(allowed[2:])} to numbers"
         ) from None
 
 
@@ -129,17 +133,10 @@ def _declared(game: "Game", declared: Any) -> Scale:
 def anchors_in(results: Results) -> dict[str, Scale | None]:
     """Anchors by label of the games of a results directory; None where there are none, as for
     games of packages that are not installed."""
-    from shaping_bench.spec import registry
-
-    found: dict[str, Scale | None] = {}
+    scales: dict[str, Scale | None] = {}
     for record in results.records:
-        game = record["game"]
-        if game["label"] in found:
-            continue
-        try:
-            made = registry.make_game({game["name"]: game["hyperparameters"]}).value
-        except BadInput:
-            found[game["label"]] = None
-        else:
-            found[game["label"]] = anchors_of(cast("Game", made))
-    return found
+        label = record["game"]["label"]
+        if label not in scales:
+            declared = facts.game(record).get("anchors")
+            scales[label] = None if declared is None else _declared(record["game"]["name"], declared)
+    return scales

@@ -173,7 +173,8 @@ def learning_curves(results: Results, game: str) -> Figure | None:
         _curve(panel, alone[alone["learner"] == learner], "self-play", 0)
         if naive not in (None, learner):
             met = bands[(bands["learner"] == learner) & (bands["opponent"] == naive)]
-            theirs = bands[(bands["learner"] == naive) & (bands["opponent"] == learner)]
+            # Of several naive ones each meets the learner and the other naive ones.
+            theirs = bands[(bands["learner"] == naive) & bands["hash"].isin(met["hash"])]
             _curve(panel, met, f"against {naive}", 1)
             _curve(panel, theirs, f"{naive} against it", 2)
         panel.set_title(learner)

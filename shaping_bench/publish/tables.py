@@ -21,6 +21,7 @@ from shaping_bench.publish import digits
 from shaping_bench.publish import standings as standings_
 from shaping_bench.publish.model import ABSENT, Statistic, Style, Table, entry
 from shaping_bench.publish.writers import WRITERS, render
+from shaping_bench.store import facts
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -109,7 +110,8 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
         )
         marks = _marks(results, part, plan, shown.statistic) if shown.bold else None
         note = (
-            f"{_note(kind, part, plan, shown)}; {_bold_note(results, marks, plan, part['pool'])}"
+            f"{_note(kind, part, plan, shown)}; {_others(results, part, plan)}"
+            f"{_bold_note(results, marks, plan, part['pool'])}"
             f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
             f"{_prepared(results, part)}"
         )
@@ -229,14 +231,25 @@ def _note(kind: str, part: pd.DataFrame, grid: _Grid, style: Style) -> str:
     return f"{what}, {style.statistic}{how} {per}{averaged}{where}"
 
 
+def _others(results: Results, part: pd.DataFrame, grid: _Grid) -> str:
+    """What an opponent is where more than two play."""
+    games = set(part["game"])
+    several = any(len(r["learners"]) > 2 for r in results.records if r["game"]["label"] in games)
+    shown = several and "opponent" in (grid.rows, grid.cols)
+    return "opponent: everybody else in the game, one name for several who are alike; " if shown else ""
+
+
 def _responders(results: Results, part: pd.DataFrame, kind: str) -> str:
     """Who was trained as the best response where none is exact, and for how long."""
     games = set(part["game"])
-    met = [r["responder"] for r in results.records if "responder" in r and r["game"]["label"] in games]
-    if kind != "league" or "best-response" not in set(part["learner"]) or not met:
-        return ""
-    who = dict.fromkeys(f"{x['learner']}, {x['steps']} updates from scratch" for x in met)
-    return f"best-response: {'; '.join(who)}; "
+    shown = set(part["learner"]) if kind == "league" else set()
+    trained: dict[str, dict[str, None]] = {}
+    for record in results.records:
+        label = facts.best_response(record)
+        if label in shown and record.get("responder") and record["game"]["label"] in games:
+            who = f"{record['responder']['learner']}, {record['responder']['steps']} updates from scratch"
+            trained.setdefault(str(label), {})[who] = None
+    return "".join(f"{label}: {'; '.join(who)}; " for label, who in trained.items())
 
 
 def _access(results: Results, learners: Iterable[str]) -> str:

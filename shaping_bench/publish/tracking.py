@@ -27,6 +27,7 @@ import duckdb
 from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput, StoreError, unknown
 from shaping_bench.run.preparation import Preparation
+from shaping_bench.store import facts
 from shaping_bench.store.results import Results, load
 
 MODES = ("offline", "online", "disabled")
@@ -179,13 +180,12 @@ class Tracker:
                 cells[cell_key] = json.loads((Path(filename).parent / "cell.json").read_text())
             cell = cells[cell_key]
             labels = [learner["label"] for learner in cell["learners"]]
-            others = labels[: player - 1] + labels[player:]
             rows.append(
                 [
                     cell["kind"],
                     cell["game"]["label"],
                     labels[player - 1],
-                    " & ".join(dict.fromkeys(others)),
+                    facts.opponent(labels, player - 1),
                     player,
                     metric,
                     mean,

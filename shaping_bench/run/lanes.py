@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner
+from shaping_bench.store import facts
 
 TILE = 2048
 """Most lanes per tile on a CPU: the working set of one update then stays in a core's cache."""
@@ -109,8 +110,5 @@ class LanedArtifacts:
 
 
 def shared_preparations(rule: Learner, player: int, num_seeds: int, num_prepared: int) -> np.ndarray:
-    """Which preparation serves each seed of an encounter, ``(S,)``: they take turns. Seats whose
-    learner is not prepared jointly go through one another's, so that all pairs meet."""
-    seeds = np.arange(num_seeds)
-    apart = 0 if getattr(rule, "prepared_jointly", True) else player
-    return (seeds + apart * (1 + seeds // num_prepared)) % num_prepared
+    """Which preparation serves each seed of an encounter, ``(S,)``; see :mod:`shaping_bench.store.facts`."""
+    return facts.shared_preparations(getattr(rule, "prepared_jointly", True), player, num_seeds, num_prepared)

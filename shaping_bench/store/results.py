@@ -2,15 +2,13 @@
 
 Labels, not class names, identify learners and games, because a suite may hold one rule
 several times with different numbers. A row belongs to one player: ``learner`` is the
-label in that player's seat, ``opponent`` the label of the others (several distinct ones,
-in games of more than two players, are joined by " + ").
+label in that player's seat, ``opponent`` everybody else's (see :func:`shaping_bench.store.facts.opponent`).
 """
 
 import dataclasses
 import functools
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -19,6 +17,7 @@ import pandas as pd
 import yaml
 
 from shaping_bench.errors import BadInput
+from shaping_bench.store import facts
 
 SCHEMA = 1
 """Newest layout of a cell that this reader understands."""
@@ -72,8 +71,7 @@ class Results:
         for record in self.records:
             labels = [x["label"] for x in record["learners"]]
             for i, label in enumerate(labels):
-                others = dict.fromkeys(labels[:i] + labels[i + 1 :])
-                names = (record["hash"], record["kind"], record["game"]["label"], label, " + ".join(others) or label)
+                names = (record["hash"], record["kind"], record["game"]["label"], label, facts.opponent(labels, i))
                 rows.append((i + 1, *names))
         frame = pd.DataFrame(rows, columns=["player", *_SEAT_COLUMNS])
         # As categories a million rows of labels cost a byte each.
@@ -172,13 +170,13 @@ class Results:
     def labels(self) -> tuple[str, ...]:
         """Labels of all who played, the suite's learners first, in the suite's order."""
         entries = [*_listed(self.suite, "learners"), *_listed(self.suite, "opponents")]
-        return tuple(sorted(self.played, key=lambda label: (_position(label, self.played[label], entries), label)))
+        return tuple(sorted(self.played, key=lambda label: (facts.position(self.played[label], entries), label)))
 
     @functools.cached_property
     def learners(self) -> tuple[str, ...]:
         """Labels of the suite's learners; without the opponents that only they meet."""
         entries = _listed(self.suite, "learners")
-        return tuple(x for x in self.labels if _position(x, self.played[x], entries) < len(entries))
+        return tuple(x for x in self.labels if facts.position(self.played[x], entries) < len(entries))
 
     @functools.cached_property
     def opponents(self) -> tuple[str, ...]:
@@ -260,8 +258,8 @@ def load(directory: Path | str) -> Results:
     games, learners = list(suite.get("games", [])), [*_listed(suite, "learners"), *_listed(suite, "opponents")]
 
     def order(record: Mapping[str, Any]) -> tuple[Any, ...]:
-        game = _position(record["game"]["label"], record["game"], games)
-        seats = [_position(x["label"], x, learners) for x in record["learners"]]
+        game = facts.position(record["game"], games)
+        seats = [facts.position(x, learners) for x in record["learners"]]
         return record["kind"] == "league", game, record["game"]["label"], seats, record["hash"]
 
     return Results(directory, suite, tuple(sorted(records, key=order)))
@@ -325,31 +323,3 @@ def _cell_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "started": record.get("started"),
         "command": record.get("command", ""),
     }
-
-
-def _position(label: str, made: Mapping[str, Any], entries: Iterable[Any]) -> int:
-    """Where in the suite's list a label comes from; the list's length if nowhere.
-
-    A swept entry yields several labels, so a label that equals none of the entries belongs
-    to the first entry that it begins with, or that has its registered name.
-    """
-    described = [_entry(entry) for entry in entries]
-    tests = (
-        lambda name, text, given: label == (given or text),
-        lambda name, text, given: given is not None and label.startswith(f"{given} "),
-        lambda name, text, given: given is None and name == made["name"],
-    )
-    for test in tests:
-        for k, entry in enumerate(described):
-            if test(*entry):
-                return k
-    return len(described)
-
-
-def _entry(entry: Any) -> tuple[str, str, str | None]:
-    """Registered name, text and label of a suite's entry, in any of the ways to write one."""
-    given = None
-    if isinstance(entry, dict) and ("learner" in entry or "game" in entry):
-        given, entry = entry.get("label"), entry.get("learner", entry.get("game"))
-    text = entry if isinstance(entry, str) else next(iter(entry), "") if isinstance(entry, dict) else ""
-    return re.split(r"[(\s]", text.strip(), maxsplit=1)[0], text, given

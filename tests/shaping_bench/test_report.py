@@ -397,8 +397,22 @@ def test_a_logarithmic_panel_puts_the_geometric_mean_in_the_middle():
 
 def test_a_sweep_is_drawn_with_what_was_assumed(results, monkeypatch):
     game, learner = results.games[0], results.learners[0]
-    sweep = sweeps.Series(game, learner, "naive", "opponent", "lr", "return", (0.1, 1.0, 10.0), (0.0, 0.5, 1.0),
-                          (-0.1, 0.4, 0.9), (0.1, 0.6, 1.1), (4, 4, 3), (0, 0, 1), 1.0, ((), (), ()))  # fmt: skip
+    sweep = sweeps.Series(
+        game=game,
+        learner=learner,
+        opponent="naive",
+        swept="opponent",
+        hyperparameter="lr",
+        metric="return",
+        x=(0.1, 1.0, 10.0),
+        mean=(0.0, 0.5, 1.0),
+        low=(-0.1, 0.4, 0.9),
+        high=(0.1, 0.6, 1.1),
+        n=(4, 4, 3),
+        diverged=(0, 0, 1),
+        assumed=1.0,
+        hashes=((), (), ()),
+    )
     assert "Robustness" not in robustness(results, game)
     monkeypatch.setattr(sweeps, "series", lambda results: [sweep])
     shown = robustness(results, game)

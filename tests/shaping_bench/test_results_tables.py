@@ -97,11 +97,30 @@ def test_curves_and_bands(loaded):
 def test_three_players_meet_groups(tmp_path):
     write_suite(tmp_path, ["public-goods"], ["naive", "lola"])
     write_cell(tmp_path, "public-goods", ["naive", "lola", "lola"], {"return": [[1.0, 2.0, 4.0]]})
+    # In another order of seats the same learners meet the same others.
+    write_cell(tmp_path, "public-goods", ["lola", "lola", "naive"], {"return": [[6.0, 8.0, 3.0]]})
+    write_cell(tmp_path, "public-goods", ["sos", "naive", "lola"], {"return": [[7.0, 8.0, 9.0]]})
     loaded = results_.load(tmp_path)
     (table,) = tables.build(loaded, "return")
-    assert table.col_labels == ("lola", "naive + lola")
-    assert entry(table, "naive", "lola").mean == 1.0
-    assert entry(table, "lola", "naive + lola").mean == 3.0
+    assert table.col_labels == ("lola", "lola + naive", "lola + sos", "naive + sos")
+    assert entry(table, "naive", "lola").mean == 2.0
+    assert entry(table, "lola", "lola + naive").mean == 5.0
+    assert entry(table, "sos", "lola + naive").mean == 7.0
+    assert len(entry(table, "lola", "lola + naive").hashes) == 2
+    assert "opponent: everybody else in the game, one name for several who are alike" in table.note
+
+
+def test_influence_on_several_others(tmp_path):
+    """Of three players: what the two others return with the learner, minus with a naive one in its place."""
+    write_suite(tmp_path, ["public-goods"], ["naive", "lola"], opponents=["all-d"])
+    write_cell(tmp_path, "public-goods", ["lola", "naive", "all-d"], {"return": [[0.0, 1.0, 4.0]]})
+    write_cell(tmp_path, "public-goods", ["naive", "naive", "all-d"], {"return": [[2.0, 4.0, 10.0]]})
+    (table,) = tables.build(results_.load(tmp_path), "influence")
+    assert set(table.row_labels) == {"lola", "naive"}  # of all-d, nobody naive met the same two
+    assert entry(table, "naive", "all-d + naive").mean == 0.0
+    # Both seats of naive pool: (2 + 4) / 2.
+    assert entry(table, "lola", "all-d + naive").mean == pytest.approx((1.0 - 3.0 + 4.0 - 10.0) / 2)
+    assert entry(table, "lola", "all-d + naive").n == 1
 
 
 def test_swept_labels_follow_their_entry(tmp_path):
@@ -112,6 +131,48 @@ def test_swept_labels_follow_their_entry(tmp_path):
     loaded = results_.load(tmp_path)
     assert loaded.labels == ("L lola(lr=0.1)", "naive", "naive(lr=2.0)", "all-d")
     assert loaded.learners == ("L lola(lr=0.1)", "naive", "naive(lr=2.0)")
+
+
+def test_cells_say_where_their_labels_come_from(tmp_path):
+    """By the index of the suite's entry and the swept field: what a label looks like does not matter."""
+    write_suite(tmp_path, ["ipd"], ["lola", {"learner": "naive(lr=[0.5,2.0])", "label": "b"}], opponents=["naive"])
+    keys = []
+    for label, entry_, swept in (("zz", 0, {}), ("lola", 1, {"lr": 0.5}), ("aa", 2, {})):
+        described = {**NAIVE, "label": label, "entry": entry_, "swept": swept}
+        keys.append(write_cell(tmp_path, "ipd", [label, label], {"return": [[0.0, 0.0]]}, learners=[described] * 2))
+    loaded = results_.load(tmp_path)
+    assert loaded.labels == ("zz", "lola", "aa")
+    assert loaded.learners == ("zz", "lola")
+    assert [record["hash"] for record in loaded.records] == keys
+
+
+def test_tables_need_no_code_of_what_cells_describe(tmp_path, monkeypatch):
+    """Anchors, symmetry and who was prepared together stand in the cells; nothing is asked of the registry."""
+    from shaping_bench.spec import registry
+
+    for name in ("make_game", "make_learner"):
+        monkeypatch.setattr(registry, name, lambda *given: pytest.fail(f"asked for {given}"))
+    anchors_ = {"random": 0.0, "social_optimum": 10.0, "best_response": None, "smallest": -1.0, "largest": 20.0}
+    facts_ = {"exchangeable": False, "anchors": {**anchors_, "source": "measured"}}
+    game = {"name": "elsewhere", "label": "elsewhere", "hyperparameters": {}, "facts": facts_}
+    learner = {**prepared_learner(4), "facts": {"prepared_jointly": True}}
+    returns = np.array([0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0])
+    both = np.stack([returns, returns], axis=1)
+    write_suite(tmp_path, ["elsewhere"], ["naive", "mfos"])
+    for pair in ([NAIVE, learner], [NAIVE, NAIVE], [learner, learner]):
+        labels = [x["label"] for x in pair]
+        key = write_cell(tmp_path, "elsewhere", labels, {"return": both}, learners=pair)
+        path = tmp_path / "cells" / key / "cell.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "game": game}))
+    loaded = results_.load(tmp_path)
+    (table,) = tables.build(loaded, "return", spread="se")
+    # Prepared together, the second seat's preparations take turns as the first's do.
+    assert entry(table, "mfos", "naive").se == pytest.approx(np.std([0.0, 1.0, 2.0, 3.0], ddof=1) / 2)
+    (normalised,) = tables.build(loaded, "normalised_return")
+    assert entry(normalised, "mfos", "naive").mean == pytest.approx(0.15)
+    from shaping_bench.analysis import metagame
+
+    assert metagame.analyse(loaded, "elsewhere") is None  # only one order of seats was played
 
 
 def test_cells_being_written_are_not_read(directory, tmp_path):

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from shaping_bench.algorithms.core.access import Access
 from shaping_bench.analysis.compare import LEVEL
 from shaping_bench.analysis.entries import COSTS, entries, metric_names, suite_metrics
 from shaping_bench.errors import BadInput
@@ -18,7 +19,7 @@ from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
-ACCESS = ("actions", "rewards", "gradients", "simulator")
+ACCESS = tuple(map(str, Access))
 """What a learner may see of the others, from least to most."""
 
 PREPARATION_BUDGETS = {"0": "none", "60": "up to a minute", "600": "up to ten minutes", "3600": "up to an hour"}

@@ -1,6 +1,7 @@
 """Pieces of HTML that every part of the page is made of, and the addresses within it."""
 
 import html
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from shaping_bench.store.results import Results
@@ -44,8 +45,11 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
 
 def meeting(labels: Sequence[str]) -> str:
     """Who met, in words."""
-    distinct = list(dict.fromkeys(labels))
-    return " against ".join(labels) if len(distinct) > 1 else f"{distinct[0]} in self-play"
+    if len(set(labels)) == 1:
+        return f"{labels[0]} in self-play"
+    counts = Counter(labels[1:])
+    others = [label if count == 1 else f"{count}x {label}" for label, count in counts.items()]
+    return f"{labels[0]} against {' and '.join(others)}"
 
 
 class Addresses:

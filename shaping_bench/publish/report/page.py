@@ -31,6 +31,7 @@ from shaping_bench.publish.report.markup import Addresses, details, escape, fact
 from shaping_bench.publish.report.verdicts import published_numbers
 from shaping_bench.publish.writers.html import html_table
 from shaping_bench.spec import registry
+from shaping_bench.store import facts as stored_facts
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -191,7 +192,7 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
         parts += [
             "<h3>League of final policies</h3>",
             "<p>What each learner's self-play ended in, frozen, meets the others' and fixed strategies without "
-            "learning. Against <code>best-response</code> it meets the policy that does best against it.</p>",
+            f"learning.{_responding(results, game)}</p>",
             drawing.heat_map(
                 dataclasses.replace(league[0], title=f"{league[0].title}, final policies"),
                 link=addresses.entry,
@@ -203,6 +204,14 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
             ),
         ]
     return "\n".join(part for part in parts if part)
+
+
+def _responding(results: Results, game: str) -> str:
+    """Who plays best responses in a game's league, in a sentence; empty if nobody does."""
+    records = (record for record in results.records if record["game"]["label"] == game)
+    labels = dict.fromkeys(label for record in records if (label := stored_facts.best_response(record)))
+    named = " and ".join(f"<code>{escape(label)}</code>" for label in labels)
+    return f" Against {named} it meets the policy that does best against it." if labels else ""
 
 
 def _metric_of(table: Table) -> str:
@@ -685,7 +694,7 @@ def _by_learner(results: Results, addresses: Addresses) -> list[str]:
         labels = [x["label"] for x in record["learners"]]
         where = record["game"]["label"] + (" (league)" if record["kind"] == "league" else "")
         for k, label in enumerate(labels):
-            others = " + ".join(dict.fromkeys(labels[:k] + labels[k + 1 :])) or label
+            others = stored_facts.opponent(labels, k)
             found[label].setdefault(where, {})[others] = f"#{addresses.identity(record['hash'])}"
     parts = []
     for label, games in found.items():
