@@ -30,6 +30,8 @@ class Verdict:
       published, ours, difference: the numbers, and ours minus published.
       std: standard deviation over seeds (aggregate ``std``: over blocks of seeds).
       standard_error: of our number; 0 where the starts are a grid, which is no sample.
+      units: how many independent draws it counts: seeds, or preparations that seeds share; 0 in verdicts of
+        earlier versions, which counted seeds.
       seeds, diverged: how many seeds, and how many of them have no finite end.
       tolerance, why: largest difference that counts as reproduced, and its argument.
       verdict: ``reproduced`` or ``missed``.
@@ -61,6 +63,7 @@ class Verdict:
     full: str = ""
     environment_steps: int = 0
     preparation: str = ""
+    units: int = 0
 
 
 # --- the record ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 A tolerance is argued, never fitted. Where the published number is a statistic of a finite
 sample it is ``rounding + 3 sqrt(se_published^2 + se_ours^2)``; the published standard error
 is either stated by the source or that of a sample of the published size drawn from ours.
+Ours counts preparations where seeds share several of them, as the tables do.
 Numbers without sampling error (closed forms, counts over a grid) state their tolerance.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from shaping_bench.algorithms.fixed import Frozen
+from shaping_bench.analysis import stats
 from shaping_bench.claims.files import Claim, ClaimProtocol, Quantity, load_claims
 from shaping_bench.claims.record import Verdict, read_record, write_record
 from shaping_bench.errors import BadInput, unknown
@@ -33,6 +35,7 @@ from shaping_bench.run.encounter import (
     steps_per_update,
     valued_exactly,
 )
+from shaping_bench.run.lanes import shared_preparations
 from shaping_bench.run.preparation import Preparation, Prepared, curve_names, needed
 from shaping_bench.spec import registry
 from shaping_bench.spec.protocol import EPISODES
@@ -79,7 +82,8 @@ def verify(
       claims: the claims to choose from; those of ``configs/claims`` by default.
       full: run published budgets where the protocols state smaller ones.
       artifacts: where preparations are kept; by default where those of single encounters are.
-      record: file to write each claim's verdicts to as they come, as :func:`recorded` reads them.
+      record: file to write each claim's verdicts to as they come, as
+        :func:`~shaping_bench.claims.record.recorded` reads them.
 
     Returns:
       One verdict per quantity, in the order of the claims.
@@ -183,13 +187,30 @@ def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
         if q.phase == "preparation":
             assert prepared[0] is not None
             lost = len(prepared[0].record["diverged"])
-            verdicts.append(_judge(entry, q, q.scale * _on_curve(q, prepared[0]), lost, seconds, steps, cost))
+            values = q.scale * _on_curve(q, prepared[0])
+            verdicts.append(_judge(entry, q, values, np.arange(len(values)), lost, seconds, steps, cost))
             continue
         records = _records(q, outcome.updates)
         values = np.mean([found[q.against, record, q.metric] for record in records], axis=0)
         values = np.where(outcome.diverged[:, None], np.nan, values)
-        verdicts.append(_judge(entry, q, q.scale * _per_seed(q, values), diverged, seconds, steps, cost))
+        per_seed = q.scale * _per_seed(q, values)
+        verdicts.append(_judge(entry, q, per_seed, _units(entry, q), diverged, seconds, steps, cost))
     return verdicts
+
+
+def _units(entry: _Resolved, q: Quantity) -> np.ndarray:
+    """What of each seed is a draw of its own, ``(S,)``: the seed, or where several seeds share each of
+    several preparations the preparation, of the player whose number it is before the others'.
+
+    Of a single preparation there is no spread to be had: seeds are units, and the error is that of the
+    number this preparation leads to.
+    """
+    seeds, count = entry.protocol.num_seeds, entry.protocol.preparations
+    first = q.player - 1 if isinstance(q.player, int) else 0
+    for seat in (first, *(i for i in range(len(entry.learners)) if i != first)):
+        if entry.needs[seat] is not None and 1 < count < seeds:
+            return shared_preparations(entry.learners[seat].value, seat, seeds, count)
+    return np.arange(seeds)
 
 
 def _cost_of(records: Sequence[Mapping[str, Any]]) -> str:
@@ -295,9 +316,25 @@ class _Estimate:
     """Standard error of the same statistic of ``runs`` seeds; 0 if ``runs`` is not given."""
 
 
-def _estimate(q: Quantity, values: np.ndarray) -> _Estimate:
+def _estimate(q: Quantity, values: np.ndarray, units: np.ndarray) -> _Estimate:
     """Aggregates one value per seed ``(S,)``; seeds without a finite value never count as above
-    a threshold and are left out of means."""
+    a threshold and are left out of means. Seeds of one unit are no independent draws."""
+    estimate = _of_independent(q, values)
+    shared = len(np.unique(units)) < len(units)
+    if not shared or not math.isfinite(estimate.value):
+        return estimate
+    parts = [values[units == unit] for unit in np.unique(units)]
+    each = np.array([_of_independent(q, part).value for part in parts])
+    each = each[np.isfinite(each)]
+    error = stats.standard_error([each], stats.apart([each]))
+    if q.aggregate in ("fraction", "count"):
+        # Of a count, every unit has a part; and few units that agree do not make a share certain.
+        error = max(error * (len(parts) if q.aggregate == "count" else 1), estimate.standard_error)
+    return dataclasses.replace(estimate, standard_error=error)
+
+
+def _of_independent(q: Quantity, values: np.ndarray) -> _Estimate:
+    """The same as if every seed were a draw of its own."""
     if q.aggregate in ("fraction", "count"):
         n = len(values)
         above = int(np.sum(values > q.threshold))
@@ -333,13 +370,14 @@ def _judge(
     entry: _Resolved,
     q: Quantity,
     values: np.ndarray,
+    units: np.ndarray,
     diverged: int,
     seconds: float,
     environment_steps: int = 0,
     preparation: str = "",
 ) -> Verdict:
     claim, protocol = entry.claim, entry.protocol
-    ours = _estimate(q, values)
+    ours = _estimate(q, values, units)
     if protocol.init is not None and protocol.init.grid is not None:
         ours = dataclasses.replace(ours, standard_error=0.0)
     if q.tolerance is not None:
@@ -359,6 +397,7 @@ def _judge(
         std=ours.std,
         standard_error=ours.standard_error,
         seeds=len(values),
+        units=len(np.unique(units)),
         diverged=diverged,
         tolerance=tolerance,
         why=q.why,

@@ -107,8 +107,8 @@ def run_encounter(
       precision: ``"float32"`` or ``"float64"``.
       episodes: episodes per recorded point where policies are valued by play.
       artifacts: per player what its learner's preparation yielded, from P seeds with leaves
-        ``(P, ...)`` that the S seeds share (see :func:`shared_preparations`); None for learners
-        without one.
+        ``(P, ...)`` that the S seeds share (see
+        :func:`~shaping_bench.run.lanes.shared_preparations`); None for learners without one.
       on_progress: called with the number of updates done.
 
     Raises:

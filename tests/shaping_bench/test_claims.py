@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from shaping_bench.analysis import stats
 from shaping_bench.claims import verify as claims
 from shaping_bench.claims.files import Claim, Quantity, load_claims, select
 from shaping_bench.claims.record import record_about, recorded, to_json, to_text
@@ -314,7 +315,7 @@ def quantity(**given: object) -> Quantity:
 
 def test_standard_error_of_a_mean():
     values = np.random.default_rng(0).normal(3.0, 2.0, 4000)
-    e = claims._estimate(quantity(runs=50), values)
+    e = claims._estimate(quantity(runs=50), values, np.arange(len(values)))
     assert e.value == values.mean()
     assert e.std == pytest.approx(2.0, rel=0.05)
     assert e.standard_error == pytest.approx(2.0 / math.sqrt(4000), rel=0.05)
@@ -323,32 +324,82 @@ def test_standard_error_of_a_mean():
 
 def test_standard_deviation_is_of_blocks():
     values = np.random.default_rng(0).normal(0.0, 1.0, 5000)
-    e = claims._estimate(quantity(aggregate="std", runs=50), values)
+    e = claims._estimate(quantity(aggregate="std", runs=50), values, np.arange(len(values)))
     assert e.value == pytest.approx(1.0, abs=0.02)
     # The standard deviation of 50 normal numbers has a standard error of about 1 / sqrt(2 * 49).
     assert e.published_error == pytest.approx(1 / math.sqrt(98), rel=0.2)
 
 
 def test_shares_of_nothing_are_not_certain():
-    e = claims._estimate(quantity(aggregate="fraction", runs=100), np.zeros(400))
+    e = claims._estimate(quantity(aggregate="fraction", runs=100), np.zeros(400), np.arange(400))
     assert e.value == 0.0
     assert e.standard_error > 0.0
 
 
 def test_diverged_seeds_are_left_out_of_means_and_not_counted():
     values = np.array([1.0, np.nan, 1.0, 0.0])
-    assert claims._estimate(quantity(runs=5), values).value == pytest.approx(2 / 3)
-    assert claims._estimate(quantity(aggregate="count", runs=5), values).value == 2
+    assert claims._estimate(quantity(runs=5), values, np.arange(len(values))).value == pytest.approx(2 / 3)
+    assert claims._estimate(quantity(aggregate="count", runs=5), values, np.arange(len(values))).value == 2
 
 
 def test_tolerance_adds_rounding_and_three_standard_errors():
     claim = Claim.model_validate(TANDEM_LOLA)
     values = np.array([-1.0, 1.0] * 50)
     ours = values.std(ddof=1) / 10
-    v = claims._judge(claims._resolve(claim), quantity(rounding=0.005, standard_error=0.04), values, 0, 1.0)
+    v = claims._judge(
+        claims._resolve(claim), quantity(rounding=0.005, standard_error=0.04), values, np.arange(100), 0, 1.0
+    )
     assert v.tolerance == pytest.approx(0.005 + 3 * math.hypot(0.04, ours))
     outside = quantity(rounding=0.005, standard_error=0.04, published=v.tolerance * 1.01)
-    assert claims._judge(claims._resolve(claim), outside, values, 0, 1.0).verdict == "missed"
+    assert claims._judge(claims._resolve(claim), outside, values, np.arange(100), 0, 1.0).verdict == "missed"
+
+
+def shared(num_seeds: int, effects: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    units = np.arange(num_seeds) % len(effects)
+    return effects[units] + np.random.default_rng(1).normal(0.0, noise, num_seeds), units
+
+
+def test_seeds_that_share_preparations_are_no_independent_draws():
+    """Twenty thousand seeds of three preparations know the mean over preparations no better than three do."""
+    values, units = shared(20_001, np.array([0.0, 1.0, 5.0]), 0.1)
+    for aggregate in ("mean", "median"):
+        estimate = claims._estimate(quantity(aggregate=aggregate, standard_error=0.0), values, units)
+        assert estimate.standard_error == pytest.approx(np.std([0.0, 1.0, 5.0], ddof=1) / math.sqrt(3), rel=0.01)
+    mean = claims._estimate(quantity(standard_error=0.0), values, units)
+    assert mean.value == values.mean()
+    assert mean.standard_error == pytest.approx(stats.standard_error([values], stats.Units((units,), (0,), (3,))))
+    # Where preparations do not matter nothing is lost but precision of the error.
+    calm, units = shared(40_000, np.zeros(200), 1.0)
+    assert claims._estimate(quantity(runs=5), calm, units).standard_error == pytest.approx(1 / 200, rel=0.2)
+
+
+def test_shares_of_few_preparations_are_no_more_certain_than_of_their_seeds():
+    units = np.arange(900) % 6
+    split = np.where(units < 2, 0.0, 1.0)
+    for aggregate, scale in (("fraction", 1), ("count", 900)):
+        estimate = claims._estimate(quantity(aggregate=aggregate, standard_error=0.0), split, units)
+        assert estimate.standard_error == pytest.approx(scale * split[:6].std(ddof=1) / math.sqrt(6))
+        agreed = claims._estimate(quantity(aggregate=aggregate, standard_error=0.0), np.ones(900), units)
+        alone = claims._estimate(quantity(aggregate=aggregate, standard_error=0.0), np.ones(900), np.arange(900))
+        assert agreed.standard_error == alone.standard_error > 0
+    one_left = np.where(units == 0, 1.0, np.nan)
+    assert math.isnan(claims._estimate(quantity(standard_error=0.0), one_left, units).standard_error)
+
+
+def test_verdicts_count_the_preparations_of_the_player_whose_number_it_is():
+    def units(player: object, **protocol: object) -> list[int]:
+        given = {"game": "ipd", "steps": 0, "seeds": 6, "preparations": 3, **protocol}
+        quantities = [{"metric": "return", "player": player, "published": 0, "tolerance": 1, "why": "test"}]
+        entry = claims._resolve(Claim.model_validate(changed(protocol=given, quantities=quantities)))
+        return claims._units(entry, entry.claim.quantities[0]).tolist()
+
+    jointly = {"learners": ["cola"]}
+    assert units(2, **jointly) == units("mean", **jointly) == [0, 1, 2, 0, 1, 2]
+    assert units(1, learners=["naive", "mfos"]) == units(2, learners=["naive", "mfos"]) == [1, 2, 0, 2, 0, 1]
+    # A single preparation has no spread, and seeds of their own need none.
+    assert units(1, preparations=1, **jointly) == list(range(6))
+    assert units(1, preparations=6, **jointly) == list(range(6))
+    assert units(1, learners=["naive"]) == list(range(6))
 
 
 # --- the record ---------------------------------------------------------------------------
