@@ -4,18 +4,19 @@ Balaguer et al., arXiv 2202.10135. As a baseline of Shaper's code it is a memory
 by evolution strategies for its return over a learner's whole learning.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from evosax.algorithms import Open_ES
-from jax import Array, lax
+from jax import Array
 
-from shaping_bench.algorithms.core import Access, Info, PreparedLearner, View, costs, field, pytree_dataclass
+from shaping_bench.algorithms.core import Access, Info, PreparedLearner, View, field, pytree_dataclass
+from shaping_bench.algorithms.core.coplayers import Mixture
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.lola import LOLAFull
-from shaping_bench.algorithms.mfos import CANDIDATES, MetaGame, as_arrays, mean_rewards, open_es, scalars
 from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.evolution import CANDIDATES, as_arrays, check_population, generation, open_es
+from shaping_bench.algorithms.parts.meta_game import groups, mean_rewards, scalars
 from shaping_bench.games.base import Game, TableGame
 
 
@@ -25,19 +26,28 @@ class GoodShepherd(PreparedLearner):
     opponent's ``meta_steps`` updates, found by OpenES (evosax) on its logits.
 
     In a game of memory-one policies theta is all that a memoryless meta-policy can be, so this is
-    M-FOS without sight of the opponent. Candidates of a generation meet the same opponents.
+    M-FOS without sight of the opponent. Candidates of a generation meet the same opponents: whoever
+    learns from the exact game; with more than two players all others are such learners.
     """
 
     access: ClassVar[Access] = Access.ACTIONS
     source = "Balaguer et al. 2022, arXiv 2202.10135; Khan et al., AAMAS 2024 (as a baseline), official code"
 
-    against: str = field("naive", "who is met in preparation", choices=("naive", "lola"), static=True)
+    against: Any = field(
+        "naive",
+        "who is met in preparation; lola: lola-full",
+        choices=("naive", "lola"),
+        static=True,
+        learner=True,
+    )
     opponent_lr: float = field(1.0, "step of the opponent met in preparation, and the one its LOLA assumes", low=0.0)
     meta_steps: int = field(100, "updates of the opponent", low=1, static=True, small=3)
     generations: int = field(500, "of the evolution strategy", low=1, static=True)
     population: int = field(64, "candidates per generation; even", low=2, static=True, small=4)
     opponents: int = field(64, "games per candidate", low=1, static=True, small=2)
-    es_sigma: float = field(0.3, "deviation of the candidates at first, in logits", low=0.0, static=True)
+    es_sigma: float = field(
+        0.3, "deviation of the candidates at first, in logits", low=0.0, exclusive=True, static=True
+    )
     es_lr: float = field(0.1, "step of Adam at first", low=0.0, static=True)
 
     @property
@@ -49,10 +59,21 @@ class GoodShepherd(PreparedLearner):
         return CANDIDATES * self.opponents
 
     def check_game(self, game: Game, player: int) -> None:
-        if not isinstance(game, TableGame) or game.n_players != 2:
-            raise ValueError("is defined for two-action games of 2 players whose policies are logits")
+        if not isinstance(game, TableGame):
+            raise ValueError("is defined for two-action games whose policies are logits")
+        check_population(self.population)
+        self.coplayers().check_exact(game, player)
+        self.coplayers().check_counts(self.opponents, "games")
 
-    def _strategy(self, d: int) -> Open_ES:
+    def coplayers(self) -> Mixture:
+        """Who is met in preparation."""
+        words = {
+            "naive": Naive(lr=self.opponent_lr),
+            "lola": LOLAFull(lr=self.opponent_lr, lookahead_lr=self.opponent_lr),
+        }
+        return Mixture.of(self.against, words)
+
+    def _strategy(self, d: int) -> Any:
         return open_es(self.population, jnp.zeros((d,)), sigma=self.es_sigma, lr=self.es_lr)
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
@@ -63,26 +84,15 @@ class GoodShepherd(PreparedLearner):
         return as_arrays(strategy.init(key, mean, strategy.default_params))
 
     def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
-        ask, trial, tell = jax.random.split(key, 3)
-        strategy = self._strategy(game.sizes[player])
-        rules = {
-            "naive": Naive(lr=self.opponent_lr),
-            "lola": LOLAFull(lr=self.opponent_lr, lookahead_lr=self.opponent_lr),
-        }
-        meta = MetaGame(game, player, rules[self.against])
-        candidates, carry = strategy.ask(ask, carry, strategy.default_params)
+        met = groups(game, player, self.coplayers(), self.opponents)
 
-        def trials(theta: Array) -> tuple[Array, Array]:
+        def trials(key: Array, theta: Array) -> tuple[Array, Array]:
             def act(seen: Array) -> Array:
                 return jnp.broadcast_to(theta[:, None], (theta.size, seen.shape[-1]))
 
-            return mean_rewards(trial, meta, act, self.opponents, self.meta_steps, scalars(theta))
+            return mean_rewards(key, met, act, self.meta_steps, scalars(theta))
 
-        with costs.repeated(self.population):
-            own, other = lax.map(trials, candidates, batch_size=CANDIDATES)
-        carry, _ = strategy.tell(tell, candidates, -own, carry, strategy.default_params)
-        info = {"return": jnp.mean(own), "opponent_return": jnp.mean(other), "best_return": jnp.max(own)}
-        return as_arrays(carry), info
+        return generation(key, self._strategy(game.sizes[player]), carry, trials)
 
     def artifact(self, carry: Tree) -> Tree:
         """The centre of the search: theta, ``(d,)``."""

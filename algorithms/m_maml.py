@@ -5,14 +5,30 @@ to games whose values are differentiable: what its policy gradients estimate ter
 the derivative of the return of the whole joint learning process, by back-propagation through it.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from shaping_bench.algorithms.core import Info, PreparedLearner, View, costs, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core import (
+    Info,
+    Joint,
+    Learner,
+    PreparedLearner,
+    Stage,
+    View,
+    costs,
+    field,
+    pytree_dataclass,
+    trees,
+)
+from shaping_bench.algorithms.core.coplayers import Mixture
+from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.mfos import Scalars, drawn, scalars
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.meta_game import scalars
 from shaping_bench.games.base import Game, TableGame
 
 
@@ -23,8 +39,8 @@ class MMAML(PreparedLearner):
     Preparation ascends, by Adam on phi and the own step alpha,
     ``E sum_t V(theta^t)`` over ``meta_steps`` simultaneous updates,
     ``theta_own <- theta_own + alpha grad V_own`` from phi and
-    ``theta_other <- theta_other + opponent_lr grad V_other`` from the game's random start. The
-    gradient is exact: it goes through both players' updates.
+    ``theta_other <- theta_other + opponent_lr grad V_other`` from the game's random start (or as
+    whoever is in ``against`` learns). The gradient is exact: it goes through everybody's updates.
 
     The defaults are those of M-FOS's code, which plays with step 1 whatever alpha it learned. MeVa
     learns with ``meta_steps=300, meta_lr=0.1, batch_size=64, initial_step=1`` and plays with
@@ -44,6 +60,9 @@ class MMAML(PreparedLearner):
     batch_size: int = field(
         256, "opponents per step of Adam; M-FOS's number is not recorded", low=1, static=True, small=16
     )
+    against: Any = field(
+        "naive", "who is met in preparation", choices=("naive",), static=True, learner=True, added=True
+    )
     opponent_lr: float = field(1.0, "step of the naive learners met in preparation", low=0.0)
     initial_step: float | None = field(None, "alpha at first; none: uniform in [0, 1]")
 
@@ -56,10 +75,16 @@ class MMAML(PreparedLearner):
         return self.batch_size
 
     def check_game(self, game: Game, player: int) -> None:
-        if not isinstance(game, TableGame) or game.n_players != 2:
-            raise ValueError("is defined for two-action games of 2 players whose policies are logits")
+        if not isinstance(game, TableGame):
+            raise ValueError("is defined for two-action games whose policies are logits")
         if self.initial and len(self.initial) != game.sizes[player]:
             raise ValueError(f"has {len(self.initial)} numbers in initial; allowed: none, or {game.sizes[player]}")
+        self.coplayers().check_exact(game, player)
+        self.coplayers().check_counts(self.batch_size, "opponents")
+
+    def coplayers(self) -> Mixture:
+        """Who is met in preparation."""
+        return Mixture.of(self.against, {"naive": Naive(lr=self.opponent_lr)})
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
         self.check_game(game, player)
@@ -69,35 +94,45 @@ class MMAML(PreparedLearner):
         learned = {"phi": scalars(phi), "step": jnp.asarray(step, jnp.result_type(float))}
         return learned, optax.adam(self.meta_lr).init(learned)
 
-    def mean_return(self, learned: Tree, other: Scalars, game: Game, player: int) -> Array:
+    def mean_return(self, key: Array, learned: Tree, rule: Learner, game: Game, player: int) -> Array:
         """Of one joint learning process, per step: the mean value before each of its updates.
 
         Args:
+          key: of the others' start, and of their updates where these are random.
           learned: ``phi``, a tuple of ``d`` scalars, and ``step``.
-          other: the opponent's initial logits.
+          rule: how the others learn.
           game, player: the own seat.
         """
-        steps = (learned["step"], self.opponent_lr)
+        own = Naive(lr=learned["step"])
+        stage = Stage(game, tuple(own if i == player else rule for i in range(game.n_players)), playing=False)
+        others = [j for j in range(game.n_players) if j != player]
+        keys = [key] if len(others) == 1 else jax.random.split(key, len(others))
+        starts = dict(zip(others, (started(rule, k, game, j) for k, j in zip(keys, others, strict=True)), strict=True))
+        pairs = [starts.get(i, (learned["phi"], ())) for i in range(game.n_players)]
 
         @jax.checkpoint  # a step is cheap to repeat, its intermediate values are many
-        def update(params: tuple[Scalars, Scalars], _: None) -> tuple[tuple[Scalars, Scalars], Array]:
-            own, other = params
-            seats = (own, other) if player == 0 else (other, own)
-            views = [View(game, seats, seat, self.access) for seat in (player, 1 - player)]
-            first, second = (trees.add(v.own, v.gradient(), step) for v, step in zip(views, steps, strict=True))
-            return (first, second), game.per_step * views[0].value()
+        def update(joint: Joint, key: Array) -> tuple[Joint, Array]:
+            costs.charge(evaluations=1)
+            value = game.per_step * game.value(joint.params, player)
+            return stage.episode(key, joint)[0], value
 
+        start = stage.joint([theta for theta, _ in pairs], [state for _, state in pairs])
         with costs.repeated(3 * self.meta_steps):  # going back takes each derivative about twice more
-            values = lax.scan(update, (learned["phi"], other), length=self.meta_steps)[1]
+            values = lax.scan(update, start, jax.random.split(jax.random.fold_in(key, 0), self.meta_steps))[1]
         return jnp.mean(values)
 
     def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
         learned, optimiser = carry
+        coplayers, keys = self.coplayers(), jax.random.split(key, self.batch_size)
 
         def loss(learned: Tree) -> Array:
-            others = jax.vmap(lambda key: drawn(key, game, 1 - player))(jax.random.split(key, self.batch_size))
-            with costs.repeated(self.batch_size):
-                return -jnp.mean(jax.vmap(lambda other: self.mean_return(learned, other, game, player))(others))
+            returns, first = [], 0
+            for rule, count in zip(coplayers.learners, coplayers.counts(self.batch_size), strict=True):
+                with costs.repeated(count):
+                    mean = jax.vmap(lambda key, rule=rule: self.mean_return(key, learned, rule, game, player))
+                    returns.append(mean(keys[first : first + count]))
+                first += count
+            return -jnp.mean(jnp.concatenate(returns))
 
         if self.initial:  # nothing to learn: how good it is
             return carry, {"return": -loss(learned), "step": learned["step"]}

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
@@ -34,6 +35,7 @@ from shaping_bench.algorithms.core import (
     GradientLearner,
     Info,
     PreparedLearner,
+    Stage,
     View,
     costs,
     field,
@@ -41,6 +43,8 @@ from shaping_bench.algorithms.core import (
     trees,
     with_info,
 )
+from shaping_bench.algorithms.core.coplayers import Mixture
+from shaping_bench.algorithms.core.stage import Given
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.algorithms.naive import Naive
@@ -245,7 +249,8 @@ class MeVa(PreparedLearner, GradientLearner):
 
     Playing takes everybody's parameters and the own gradient. The preparation imagines
     opponents that learn by the rule ``against``: ``naive``, ``lola`` (the LOLA paper's update
-    with the own step as assumed step), or ``self``, the same meta-value with the same weights.
+    with the own step as assumed step), ``self``, the same meta-value with the same weights, or
+    another rule that steps along a direction, or several of them with shares.
 
     A step of the preparation is one step of Adam, of which there are ``inner_steps / stride`` on
     the way from one set of random policies. Where to learn is decided by a path along the raw
@@ -255,6 +260,7 @@ class MeVa(PreparedLearner, GradientLearner):
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
+    reads_facts: ClassVar[bool] = True
     source = "Cooijmans, Aghajohari, Courville, arXiv 2307.08863; official notebooks of November 2023"
     published: ClassVar = {
         "ipd": {"lr": 1.0},
@@ -277,8 +283,12 @@ class MeVa(PreparedLearner, GradientLearner):
     }
 
     gamma_eval: float = field(0.95, "meta-discount that is played with", low=0.0, high=1.0)
-    against: str = field(
-        "self", "rule of the opponents imagined in the preparation", choices=("naive", "lola", "self"), static=True
+    against: Any = field(
+        "self",
+        "rule of the opponents imagined in the preparation",
+        choices=("naive", "lola", "self"),
+        static=True,
+        learner=True,
     )
     form: str = field(
         "u", "u: the return is exact and what follows is learned; v: all is", choices=("u", "v"), static=True
@@ -312,26 +322,36 @@ class MeVa(PreparedLearner, GradientLearner):
     )
 
     def check_game(self, game: Game, player: int) -> None:
-        if game.n_players != 2 or game.sizes[0] != game.sizes[1]:
+        if game.n_players != 2:
+            raise ValueError(f"is defined for 2 players, as its paper is; the game has {game.n_players}")
+        if game.sizes[0] != game.sizes[1]:
             raise ValueError("needs two players with equally many parameters, which this game does not have")
+        if self.led == 1:
+            coplayers = self.coplayers()
+            coplayers.check_exact(game, player)
+            coplayers.check_counts(self.batch_size, "paths")
+            for rule in coplayers.learners:
+                name = type(rule).__name__
+                if not isinstance(rule, GradientLearner):
+                    raise ValueError(f"has against={name}, which has no direction; allowed: rules that step along one")
+                if jax.tree.leaves(jax.eval_shape(lambda rule=rule: rule.init(jax.random.key(0), game, 1 - player)[1])):
+                    raise ValueError(f"has against={name}, which remembers something; allowed: rules that do not")
         if self.inner_steps % self.stride:
             raise ValueError(f"has inner_steps {self.inner_steps}, which is no multiple of its stride {self.stride}")
 
     # --- the rule ---------------------------------------------------------------------------
 
-    def network(self, game: Game, equivariant: bool) -> Any:
-        """The meta-values' network for this game, an instance of flax's ``Module``."""
+    def network(self, game: Game) -> Any:
+        """The meta-values' network for this game, an instance of flax's ``Module``: equivariant where
+        the players are alike in everything."""
+        equivariant = self.led == 2 and game.symmetric
         return MetaValueNetwork(game.memory_one, self.hidden, self.quantiles, self.residual_blocks, equivariant)
-
-    def _network_of(self, game: Game, weights: Tree) -> Any:
-        """The network that these weights are for: those of an equivariant one have no scale."""
-        return self.network(game, "scale" not in weights["params"])
 
     def direction(self, view: View) -> Tree:
         game, (other,) = view.game, view.others
         x = jnp.stack([jnp.stack(list(view.own)), jnp.stack(list(view.params[other]))])[:, None]
         gamma = jnp.full((2, 1), self.gamma_eval, x.dtype)
-        slopes = own_slopes(self._network_of(game, view.artifact), view.artifact, x, gamma, led=1)[0, 0] / game.per_step
+        slopes = own_slopes(self.network(game), view.artifact, x, gamma, led=1)[0, 0] / game.per_step
         onward = tuple(slopes) if isinstance(view.own, tuple) else slopes
         if self.form == "v":
             return onward
@@ -344,9 +364,10 @@ class MeVa(PreparedLearner, GradientLearner):
         """How many players follow the meta-value in the preparation."""
         return 2 if self.against == "self" else 1
 
-    def opponent(self) -> GradientLearner:
-        """The rule of an imagined opponent that is no meta-learner."""
-        return LOLA(lr=self.lr, lookahead_lr=self.lr) if self.against == "lola" else Naive(lr=self.lr)
+    def coplayers(self) -> Mixture:
+        """The rules of imagined opponents that are no meta-learners."""
+        words = {"naive": Naive(lr=self.lr), "lola": LOLA(lr=self.lr, lookahead_lr=self.lr)}
+        return Mixture.of(self.against, words)
 
     def moved(
         self,
@@ -369,29 +390,42 @@ class MeVa(PreparedLearner, GradientLearner):
           raw: meta-learners follow the network's output itself, not what it stands for.
         """
         follow_return = self.form == "u" and not raw
-        direction = own_slopes(self._network_of(game, weights), weights, x, gamma, self.led, signs) / game.per_step
-        rows = [k for k in range(2) if follow_return or k >= self.led]
-        exact = self._exact_directions(game, player, x, rows) if rows else None
+        direction = own_slopes(self.network(game), weights, x, gamma, self.led, signs) / game.per_step
+        if not follow_return and self.led == 2:
+            return x + self.lr * direction
+        gradients, others = self._exact_directions(game, player, x, follow_return)
         if follow_return:
-            assert exact is not None
             discount = gamma[: self.led, :, None]
-            direction = (1.0 - discount) * exact[: self.led] + discount * direction
-        if exact is not None and self.led == 1:
-            direction = jnp.concatenate([direction, exact[-1:]])
-        return x + self.lr * direction
+            direction = (1.0 - discount) * gradients + discount * direction
+        # One sum for both rows, whoever they follow: taken apart it is rounded otherwise.
+        return x + self.lr * jnp.concatenate([direction, others])
 
-    def _exact_directions(self, game: Game, player: int, x: Array, rows: list[int]) -> Array:
-        """What naive learners, and the opponent where it is none of ours, do: ``(len(rows), B, d)``."""
-        rules: list[GradientLearner] = [Naive(lr=self.lr) if row < self.led else self.opponent() for row in rows]
+    def _exact_directions(self, game: Game, player: int, x: Array, gradients: bool) -> tuple[Array, Array]:
+        """What an update takes from the exact game, in units of the own step.
 
-        def of_one(pair: Array) -> Array:
-            view = View(game, _seated(pair, player), player, Access.GRADIENTS)
-            seats = [player if row == 0 else 1 - player for row in rows]
-            found = [with_info(rule.direction(view.seat(seat)))[0] for rule, seat in zip(rules, seats, strict=True)]
-            return jnp.stack([jnp.stack(d) for d in found])
+        Returns:
+          Gradients of the meta-learners' own returns, ``(led, B, d)``, if asked for (else ``(0, B, d)``);
+          and the directions of opponents that are none, ``(2 - led, B, d)``.
+        """
+        coplayers = self.coplayers() if self.led == 1 else Mixture(learners=(Given(),), shares=(1.0,))
+        cuts = np.cumsum(coplayers.counts(x.shape[1]))[:-1]
+        rows = self.led if gradients else 0
+        parts = []
+        for rule, pairs in zip(coplayers.learners, jnp.split(x, cuts, axis=1), strict=True):
+            stage = Stage(game, (Given(), rule) if player == 0 else (rule, Given()), playing=False)
 
-        with costs.repeated(x.shape[1]):
-            return jax.vmap(of_one, in_axes=1, out_axes=1)(x)
+            def of_one(pair: Array, stage: Stage = stage, rule: Any = rule) -> Array:
+                views = stage.views(stage.joint(_seated(pair, player), [(), ()]))
+                towards = [views[seat].gradient() for seat in (player, 1 - player)[:rows]]
+                if self.led == 1:
+                    direction = with_info(rule.direction(views[1 - player]))[0]
+                    towards.append(direction if rule.lr is self.lr else trees.scale(rule.lr / self.lr, direction))
+                return jnp.stack([jnp.stack(d) for d in towards])
+
+            with costs.repeated(pairs.shape[1]):
+                parts.append(jax.vmap(of_one, in_axes=1, out_axes=1)(pairs))
+        together = jnp.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        return together[:rows], together[rows:]
 
     def path(self, game: Game, player: int, weights: Tree, x: Array, gamma: Array) -> Array:
         """Joint parameters along ``stride`` updates, both ends included, ``(stride + 1, 2, B, d)``."""
@@ -419,8 +453,8 @@ class MeVa(PreparedLearner, GradientLearner):
         flat = jnp.moveaxis(x, -3, 0).reshape(2, -1, x.shape[-1])
 
         def of_one(pair: Array) -> Array:
-            view = View(game, _seated(pair, player), player, Access.GRADIENTS)
-            return jnp.stack([view.value(player), view.value(1 - player)])
+            costs.charge(evaluations=2)
+            return jnp.stack([game.value(_seated(pair, player), seat) for seat in (player, 1 - player)])
 
         with costs.repeated(flat.shape[1]):
             values = jax.vmap(of_one, in_axes=1, out_axes=1)(flat)
@@ -446,7 +480,7 @@ class MeVa(PreparedLearner, GradientLearner):
         """Quantiles at all points of a path in one pass, ``(n, 2, B, d)`` to ``(n, 2, B, Q)``."""
         n, _, batch, size = path.shape
         flat = jnp.swapaxes(path, 0, 1).reshape(2, n * batch, size)
-        quantiles = self._network_of(game, weights).apply(weights, flat, jnp.tile(gamma, (1, n)))
+        quantiles = self.network(game).apply(weights, flat, jnp.tile(gamma, (1, n)))
         return jnp.swapaxes(quantiles.reshape(2, n, batch, -1), 0, 1)
 
     def loss(
@@ -477,8 +511,7 @@ class MeVa(PreparedLearner, GradientLearner):
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
         del player
-        # The payoffs are known as numbers here, but not where they are swept: weights remember.
-        network = self.network(game, equivariant=self.against == "self" and game.symmetric)
+        network = self.network(game)
         x = jnp.zeros((2, 1, game.sizes[0]))
         online, target = (network.init(k, x, jnp.zeros((2, 1))) for k in jax.random.split(key))
         # Independent of one another as in the official code, unless there is no target network.

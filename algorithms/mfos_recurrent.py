@@ -11,6 +11,7 @@ Nothing is learned while the opponent is met: all learning, by PPO over whole tr
 opponents that learn, is preparation.
 """
 
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from shaping_bench.algorithms.core import (
     Info,
     Joint,
     Learner,
+    Play,
     PreparedLearner,
     Stage,
     View,
@@ -30,10 +32,12 @@ from shaping_bench.algorithms.core import (
     field,
     pytree_dataclass,
 )
+from shaping_bench.algorithms.core.coplayers import Mixture
 from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.core.policy import Policy
-from shaping_bench.algorithms.core.rollouts import Trajectory, observations
+from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.meta_game import mean_share
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import Net, encoding
 from shaping_bench.algorithms.parts.proximal import clipped_surrogate
@@ -130,7 +134,9 @@ def trial_returns(rewards: Array, gamma: Any, corrected: bool = False) -> Array:
 class MFOSRecurrent(PreparedLearner):
     """A policy that was taught by PPO to shape opponents that learn, over whole trials.
 
-    Its co-player in preparation is the official code's naive learner, a small PPO agent; with
+    Its co-player in preparation is the official code's naive learner, a small PPO agent, or any other
+    learner that plays; of a mixture one is drawn per trial. With more than two players all others
+    are such learners. With
     ``against="self"`` two agents are taught together by tracing: in every trial they meet each
     other with a probability that rises from 0 to 1, else each meets a naive learner. The agent
     sees what the game shows it, in M-FOS's game (``coin-game(preset=mfos,episodes=1)``) also the
@@ -141,7 +147,7 @@ class MFOSRecurrent(PreparedLearner):
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     source = "Lu et al., ICML 2022, arXiv 2205.01447, Coin Game; settings of the official code"
 
-    against: str = field("ppo", "who is met in preparation", choices=("ppo", "self"), static=True)
+    against: Any = field("ppo", "who is met in preparation", choices=("ppo", "self"), static=True, learner=True)
     batch_size: int = field(512, "games of a batch, which teach the opponent together", low=1, static=True, small=16)
     trials: int = field(1000, "trials of the preparation", low=1, static=True)
     episodes: int = field(16, "episodes of a trial, after each of which the opponent learns", low=1, static=True)
@@ -150,7 +156,9 @@ class MFOSRecurrent(PreparedLearner):
     epochs: int = field(16, "passes over a trial", low=1, static=True)
     clip: float = field(0.2, "most that a probability ratio may move for gain", low=0.0)
     value_coefficient: float = field(0.5, "weight of the critic's squared error", low=0.0)
-    tracing: float = field(0.005, "against self: what the share of naive opponents falls by per trial", low=0.0)
+    tracing: float = field(
+        0.005, "against self: what the share of naive opponents falls by per trial", low=0.0, static=True
+    )
     corrected: bool = field(False, "the unbiased estimator of Meulemans et al. instead of the official", static=True)
     hidden: int = field(16, "units of each branch", low=1, static=True, small=8)
 
@@ -168,8 +176,13 @@ class MFOSRecurrent(PreparedLearner):
         return self.batch_size
 
     def check_game(self, game: Game, player: int) -> None:
-        if len(game.observation_shape) != 3 or game.n_players != 2:
-            raise ValueError("needs a game of two players who see planes, such as coin-game")
+        if len(game.observation_shape) != 3:
+            raise ValueError("needs a game of players who see planes, such as coin-game")
+        if self.against == "self":
+            if game.n_players != 2:
+                raise ValueError(f"is defined for 2 players with against='self', the game has {game.n_players}")
+        elif self.against != "ppo":
+            self.coplayers().check_sampled(game, player)
 
     def policy(self, game: Game, player: int) -> ConditionedPolicy:
         branch = Network(
@@ -219,6 +232,11 @@ class MFOSRecurrent(PreparedLearner):
             batch_size=self.batch_size,
         )
 
+    def coplayers(self) -> Mixture:
+        """Who is met in preparation, in self-play while tracing has not ended."""
+        against = "ppo" if self.against == "self" else self.against
+        return Mixture.of(against, {"ppo": self.naive_learner()})
+
     def _agents(self) -> int:
         return 2 if self.prepared_jointly else 1
 
@@ -237,27 +255,28 @@ class MFOSRecurrent(PreparedLearner):
         """One trial and what PPO learns from it; with tracing, one of each agent."""
         if not self.prepared_jointly:
             weights = jax.tree.map(lambda x: x[0], carry.weights)
-            trial, values = self._against_naive(key, weights, game, player)
+            trial, values = self._against_others(key, weights, game, player)
             trials = jax.tree.map(lambda x: x[None], trial)
             info = {"return": values[0], "opponent_return": values[1]}
             return self._taught(carry, trials, game), info
         draw, play = jax.random.split(key)
         share = jnp.maximum(1.0 - self.tracing * (step + 1), 0.0)
-        together = jax.random.uniform(draw) > share
+        together, met_naive = jax.random.uniform(draw) > share, mean_share(self.tracing, self.trials)
 
         def each_other() -> Any:
             first, second = (jax.tree.map(lambda x, a=a: x[a], carry.weights) for a in (0, 1))
-            trials = self._trial(play, game, (self, self), (first, second))
+            with costs.either(1.0 - met_naive):
+                trials = self._trial(play, game, (self, self), (first, second))
             values = [_per_step(game, x.rewards) for x in trials]
             return jax.tree.map(lambda *x: jnp.stack(x), *trials), jnp.stack(values)
 
         def naive() -> Any:
-            met = [
-                self._against_naive(
-                    jax.random.fold_in(play, a), jax.tree.map(lambda x, a=a: x[a], carry.weights), game, a
-                )
-                for a in (0, 1)
-            ]
+            agents = [jax.tree.map(lambda x, a=a: x[a], carry.weights) for a in (0, 1)]
+            with costs.either(met_naive):
+                met = [
+                    self._against_others(jax.random.fold_in(play, a), weights, game, a)
+                    for a, weights in enumerate(agents)
+                ]
             trials = jax.tree.map(lambda *x: jnp.stack(x), *(trial for trial, _ in met))
             return trials, jnp.stack([values[0] for _, values in met])
 
@@ -270,15 +289,25 @@ class MFOSRecurrent(PreparedLearner):
         }
         return self._taught(carry, trials, game), info
 
-    def _against_naive(self, key: Array, weights: Tree, game: Game, player: int) -> tuple[Trial, Array]:
-        """A trial against a fresh naive learner: the own view of it, and returns per step of both."""
-        rules: list[Learner] = [self.naive_learner(), self.naive_learner()]
-        rules[player] = self
-        given: list[Tree] = [None, None]
-        given[player] = weights
-        trials = self._trial(key, game, tuple(rules), tuple(given))
-        values = [_per_step(game, trials[i].rewards) for i in (player, 1 - player)]
-        return trials[player], jnp.stack(values)
+    def _against_others(self, key: Array, weights: Tree, game: Game, player: int) -> tuple[Trial, Array]:
+        """A trial against fresh learners: the own view of it, and returns per step, own and the others' mean."""
+        coplayers = self.coplayers()
+
+        def against(rule: Learner, share: float, key: Array) -> tuple[Trial, Array]:
+            rules, given = [rule] * game.n_players, [None] * game.n_players
+            rules[player], given[player] = self, weights
+            with costs.either(share):
+                trials = self._trial(key, game, tuple(rules), tuple(given))
+            values = [_per_step(game, trial.rewards) for trial in trials]
+            others = [x for i, x in enumerate(values) if i != player]
+            return trials[player], jnp.stack([values[player], sum(others[1:], others[0]) / len(others)])
+
+        pairs = list(zip(coplayers.learners, coplayers.shares, strict=True))
+        if len(pairs) == 1:
+            return against(*pairs[0], key)
+        draw, key = jax.random.split(key)
+        who = jax.random.choice(draw, len(pairs), p=jnp.asarray(coplayers.shares))
+        return lax.switch(who, [functools.partial(against, *pair) for pair in pairs], key)
 
     def _trial(
         self, key: Array, game: Game, rules: tuple[Learner, ...], weights: tuple[Tree, ...]
@@ -303,8 +332,8 @@ class MFOSRecurrent(PreparedLearner):
 
     def _of_seat(self, game: Game, play: Trajectory, player: int) -> Trial:
         """One episode as a seat saw it, without an axis of episodes; of a wider play the first games."""
-        play = jax.tree.map(lambda x: x[:, : self.batch_size], play)
-        return Trial(observations(game, play, player)[:-1], play.actions[..., player], play.rewards[..., player])
+        seen = Play(game, play, player).episodes(slice(self.batch_size))
+        return Trial(seen.observations(end=False), seen.actions(), seen.rewards())
 
     def _taught(self, carry: Training, trials: Trial, game: Game) -> Training:
         """PPO: ``epochs`` full-batch steps of Adam for every agent."""

@@ -11,19 +11,21 @@ It is pure: vmap it over seeds, scan it over time. An encounter is a trial: upda
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from shaping_bench.algorithms.core import costs, rollouts
+from shaping_bench.algorithms.core.access import Access
 from shaping_bench.algorithms.core.learner import Info, Learner, PreparedLearner
 from shaping_bench.algorithms.core.memory import Memory
 from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.core.view import View
 from shaping_bench.games.base import Game
+from shaping_bench.games.fields import pytree_dataclass
 
 
 class Joint(NamedTuple):
@@ -236,6 +238,16 @@ class _Episodes:
             return self.play if count == self.width else jax.tree.map(lambda x: x[:, :count], self.play)
 
         return first
+
+
+@pytree_dataclass
+class Given(Learner):
+    """Sits where moves are given from outside the stage, in every episode. Whoever gives them knows
+    everything."""
+
+    access: ClassVar[Access] = Access.SIMULATOR
+    views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
+    learns: ClassVar[bool] = False
 
 
 def plays(learners: Sequence[Learner]) -> bool:

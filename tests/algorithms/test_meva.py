@@ -127,7 +127,7 @@ def test_own_slopes_are_the_diagonal_blocks_of_two_backward_passes(led):
 def test_exchanging_the_players_exchanges_the_outputs_unless_the_game_is_lopsided(name, equivariant):
     game = make_game(name).value
     rule = MeVa(against="self", residual_blocks=1, **SMALL)
-    network, w = jax.jit(rule.network(game, equivariant).apply), weights(rule, game)
+    network, w = jax.jit(rule.network(game).apply), weights(rule, game)
     x, gamma = setting(game)
     out, exchanged = network(w, x, gamma), network(w, x[::-1], gamma[::-1])
     assert np.allclose(exchanged, out[::-1], rtol=1e-5, atol=1e-6) == equivariant
@@ -363,7 +363,7 @@ def test_exploring_follows_the_raw_network_with_its_signs():
 
     @jax.jit
     def explore(x):
-        slopes = own_slopes(rule.network(game, False), w, x, second["gamma"], 1, second["signs"][:1])
+        slopes = own_slopes(rule.network(game), w, x, second["gamma"], 1, second["signs"][:1])
         return x + 0.5 * jnp.concatenate([slopes, 2.0 - 2.0 * jnp.sum(x, axis=0, keepdims=True)])
 
     for _ in range(rule.stride):

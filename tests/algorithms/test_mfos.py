@@ -12,8 +12,10 @@ from shaping_bench.algorithms import mfos
 from shaping_bench.algorithms.core import View, costs
 from shaping_bench.algorithms.good_shepherd import GoodShepherd
 from shaping_bench.algorithms.m_maml import MMAML
-from shaping_bench.algorithms.mfos import MFOS, Episode, MetaGame, mlp
+from shaping_bench.algorithms.mfos import MFOS
 from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts import evolution, meta_game, mlp
+from shaping_bench.algorithms.parts.meta_game import Episode, MetaGame
 from shaping_bench.games import make
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import run_encounter
@@ -38,8 +40,19 @@ def policy(seed, d=5):
     return tuple(jnp.asarray(x) for x in np.random.default_rng(seed).normal(size=d))
 
 
-def opponent(theta):
-    return mfos.Opponent(theta, ())
+def meta_of(rule, game, player):
+    """What the rule is prepared on where it meets one co-player."""
+    ((meta, _),) = rule.meta_games(game, player, 1)
+    return meta
+
+
+def against(meta, theta):
+    """The state of the meta-game in which the opponent plays ``theta``."""
+    return meta.stage.joint([theta, theta], [(), ()])
+
+
+def other_of(meta, state):
+    return state.params[1 - meta.player]
 
 
 def differences(f, theta, width=1e-5):
@@ -55,7 +68,7 @@ def differences(f, theta, width=1e-5):
 def pennies(seat):
     """A compiled meta-episode of the tiny rule in matching pennies, ``(key, actor) -> Episode``."""
     meta = MetaGame(PENNIES, seat, Naive(lr=1.0))
-    return jax.jit(lambda key, actor: mfos.meta_episode(key, meta, actor, 8, 5))
+    return jax.jit(lambda key, actor: meta_game.meta_episode(key, [(meta, 8)], mfos.acting(actor), 5))
 
 
 # --- the meta-game ----------------------------------------------------------------------------------
@@ -63,13 +76,12 @@ def pennies(seat):
 
 @pytest.mark.parametrize("game", [IPD, IMP, CHICKEN], ids=["ipd", "imp", "chicken"])
 @pytest.mark.parametrize("player", [0, 1])
-@pytest.mark.parametrize("against", ["naive", "lola"])
-def test_a_step_plays_the_joint_policy_and_lets_the_opponent_learn_as_in_encounters(game, player, against):
+@pytest.mark.parametrize("word", ["naive", "lola"])
+def test_a_step_plays_the_joint_policy_and_lets_the_opponent_learn_as_in_encounters(game, player, word):
     d = game.sizes[0]
     own, other = policy(0, d), policy(1, d)
-    rule = MFOS(against=against)
-    meta = rule.meta_game(game, player)
-    then, observation, rewards = meta.step(jax.random.key(0), opponent(other), own)
+    meta = meta_of(MFOS(against=word), game, player)
+    then, observation, rewards = meta.step(jax.random.key(0), against(meta, other), own)
     joint = (own, other) if player == 0 else (other, own)
     scale = 1.0 if game is CHICKEN else 0.04
     np.testing.assert_allclose(rewards, [scale * game.value(joint, p) for p in (player, 1 - player)], rtol=1e-12)
@@ -77,21 +89,21 @@ def test_a_step_plays_the_joint_policy_and_lets_the_opponent_learn_as_in_encount
         assert float(sum(rewards)) == pytest.approx(0.0, abs=1e-12)
     np.testing.assert_allclose(observation, jax.nn.sigmoid(np.array([*own, *other])), rtol=1e-12)
     # the registered learner in an encounter, from the same joint policy
-    named = {"naive": "naive", "lola": "lola-full(lookahead_lr=1)"}[against]
+    named = {"naive": "naive", "lola": "lola-full(lookahead_lr=1)"}[word]
     learner = make_learner(named).value
     learned = learner.update(jax.random.key(0), (), View(game, joint, 1 - player, learner.access))[0]
-    np.testing.assert_array_equal(then.params, learned)
+    np.testing.assert_array_equal(other_of(meta, then), learned)
 
 
-@pytest.mark.parametrize("against", ["naive", "lola"])
-def test_the_opponents_update_is_the_gradient_by_finite_differences(against):
+@pytest.mark.parametrize("word", ["naive", "lola"])
+def test_the_opponents_update_is_the_gradient_by_finite_differences(word):
     own, other = policy(2), policy(3)
-    meta = MFOS(against=against).meta_game(IPD, 0)
-    moved = np.array(meta.step(jax.random.key(0), opponent(other), own)[0].params) - np.array(other)
+    meta = meta_of(MFOS(against=word), IPD, 0)
+    moved = np.array(other_of(meta, meta.step(jax.random.key(0), against(meta, other), own)[0])) - np.array(other)
 
     def objective(theta):
         value = IPD.value((own, theta), 1)
-        if against == "lola":  # V^o + <dV^o/dm, dV^m/dm>, the derivative through both factors
+        if word == "lola":  # V^o + <dV^o/dm, dV^m/dm>, the derivative through both factors
             slopes = [jax.grad(lambda m, i=i: IPD.value((m, theta), i))(own) for i in (1, 0)]
             value += sum(x * y for x, y in zip(*slopes, strict=True))
         return value
@@ -100,10 +112,10 @@ def test_the_opponents_update_is_the_gradient_by_finite_differences(against):
 
 
 def test_values_per_step_at_the_corners():
-    meta = MFOS().meta_game(IPD, 0)
+    meta = meta_of(MFOS(), IPD, 0)
     for logit, expected in ((40.0, -1.0), (-40.0, -2.0)):
         theta = tuple(jnp.full(5, logit))
-        np.testing.assert_allclose(meta.step(jax.random.key(0), opponent(theta), theta)[2], expected, rtol=1e-12)
+        np.testing.assert_allclose(meta.step(jax.random.key(0), against(meta, theta), theta)[2], expected, rtol=1e-12)
 
 
 def test_matching_pennies_is_zero_sum_in_every_step():
@@ -117,12 +129,12 @@ def test_reset_lets_the_opponent_learn_once():
     meta = MetaGame(IPD, 0, Naive(lr=1.0), start)
     own = policy(4)
     state, observation = meta.reset(jax.random.key(0), own)
-    once = meta.step(jax.random.key(1), opponent(tuple(jnp.array(start))), own)[0]
-    np.testing.assert_allclose(state.params, once.params, rtol=1e-12)
+    once = meta.step(jax.random.key(1), against(meta, tuple(jnp.array(start))), own)[0]
+    np.testing.assert_allclose(other_of(meta, state), other_of(meta, once), rtol=1e-12)
     np.testing.assert_allclose(observation[5:], jax.nn.sigmoid(np.array(start)), rtol=1e-12)
     # the first reward is what the learned policy gives, not the initial one
     then = meta.step(jax.random.key(2), state, own)
-    np.testing.assert_allclose(then[2][0], 0.04 * IPD.value((own, once.params), 0), rtol=1e-12)
+    np.testing.assert_allclose(then[2][0], 0.04 * IPD.value((own, other_of(meta, once)), 0), rtol=1e-12)
 
 
 def test_encounters_have_the_timing_of_the_meta_game():
@@ -142,12 +154,12 @@ def test_encounters_have_the_timing_of_the_meta_game():
         precision="float64",
         artifacts=[batched, None],
     )
-    meta = rule.meta_game(CHICKEN, 0)
-    state, seen, _ = meta.step(jax.random.key(0), opponent(other), own)
+    meta = meta_of(rule, CHICKEN, 0)
+    state, seen, _ = meta.step(jax.random.key(0), against(meta, other), own)
     for t in range(1, 5):
-        action = tuple(mlp(weights, jnp.stack(seen)))
+        action = tuple(mlp.mlp(weights, jnp.stack(seen)))
         np.testing.assert_allclose(outcome.params[0][t, 0], action, rtol=1e-9)
-        np.testing.assert_allclose(outcome.params[1][t, 0], state.params, rtol=1e-9)
+        np.testing.assert_allclose(outcome.params[1][t, 0], other_of(meta, state), rtol=1e-9)
         state, seen, _ = meta.step(jax.random.key(0), state, action)
 
 
@@ -155,9 +167,9 @@ def test_a_static_policy_against_naive_learners_gets_the_recomputed_values():
     games = 2048
 
     def game(key):
-        meta = MFOS().meta_game(IPD, 0)
+        meta = meta_of(MFOS(), IPD, 0)
         first, second = jax.random.split(key)
-        own = mfos.drawn(first, IPD, 0)
+        own = meta_game.random_policy(first, IPD, 0)
         state, _ = meta.reset(second, own)
 
         def step(state, _):
@@ -199,16 +211,16 @@ def test_normalisation_is_over_everything_with_the_unbiased_deviation():
 
 
 def test_softplus_of_the_head_is_the_variance():
-    weights = mfos.init_mlp(jax.random.key(0), 10, 16, 10)
+    weights = mlp.init_mlp(jax.random.key(0), 10, 16, 10)
     seen = jnp.array(np.random.default_rng(1).uniform(size=(10, 200_000)))[:, :1] * jnp.ones((1, 200_000))
-    actions, log_densities = mfos.sampled(jax.random.key(2), weights, seen)
-    mean, variance = mfos.gaussian(weights, seen[:, 0])
+    actions, log_densities = mlp.sampled(jax.random.key(2), weights, seen)
+    mean, variance = mlp.gaussian(weights, seen[:, 0])
     np.testing.assert_allclose(jnp.var(actions, axis=1), variance, rtol=0.02)
-    np.testing.assert_allclose(variance, jnp.log1p(jnp.exp(mlp(weights, seen[:, 0])[5:])), rtol=1e-9)
+    np.testing.assert_allclose(variance, jnp.log1p(jnp.exp(mlp.mlp(weights, seen[:, 0])[5:])), rtol=1e-9)
     expected = jax.scipy.stats.norm.logpdf(actions[:, 0], mean, jnp.sqrt(variance)).sum()
     np.testing.assert_allclose(log_densities[0], expected, rtol=1e-9)
     # entropy is the mean negative log-density
-    assert abs(float(mfos.entropy(variance) + jnp.mean(log_densities))) < 0.02
+    assert abs(float(mlp.entropy(variance) + jnp.mean(log_densities))) < 0.02
 
 
 def test_one_unclipped_epoch_is_reinforce_with_a_baseline():
@@ -218,7 +230,7 @@ def test_one_unclipped_epoch_is_reinforce_with_a_baseline():
 
     @jax.jit
     def played(actor):
-        mean, variance = jax.vmap(lambda x: mfos.gaussian(actor, x))(episode.observations)
+        mean, variance = jax.vmap(lambda x: mlp.gaussian(actor, x))(episode.observations)
         return jax.vmap(mfos.log_density)(episode.actions, mean, variance)
 
     episode = episode._replace(log_densities=played(agent.actor))
@@ -230,9 +242,9 @@ def test_one_unclipped_epoch_is_reinforce_with_a_baseline():
 
     def reinforce(actor):
         def one(seen, action, target):
-            mean, variance = mfos.gaussian(actor, seen)
+            mean, variance = mlp.gaussian(actor, seen)
             log_density = jax.scipy.stats.norm.logpdf(action, mean, jnp.sqrt(variance)).sum()
-            return -jax.lax.stop_gradient(target - mlp(agent.critic, seen)[0]) * log_density
+            return -jax.lax.stop_gradient(target - mlp.mlp(agent.critic, seen)[0]) * log_density
 
         return jax.vmap(one)(seen, actions, targets.ravel()).sum()
 
@@ -262,10 +274,10 @@ def test_epochs_step_on_the_mean_loss_of_all_steps_and_games():
 
     def mean_loss(weights):
         obs = flat[0].observations
-        mean, variance = mfos.gaussian(weights[0], obs)
+        mean, variance = mlp.gaussian(weights[0], obs)
         density = jax.scipy.stats.norm.logpdf(flat[0].actions, mean, jnp.sqrt(variance)).sum(0)
         ratio = jnp.exp(density - flat[0].log_densities)
-        values = mlp(weights[1], obs)[0]
+        values = mlp.mlp(weights[1], obs)[0]
         advantage = flat[1] - jax.lax.stop_gradient(values)
         surrogate = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1.2) * advantage)
         entropy = 0.5 * jnp.log(2 * jnp.pi * jnp.e * variance).sum(0)
@@ -350,8 +362,8 @@ def test_self_play_teaches_two_agents_by_the_same_games():
     joint = (policy(7, 1), policy(8, 1))
     for i in (0, 1):
         view = View(PENNIES, joint, i, PAIR.access, artifact=artifact)
-        seen = jnp.stack(mfos.observed(joint[i], joint[1 - i]))
-        expected, _ = mfos.sampled(jax.random.key(3), then[i].actor, seen)
+        seen = jnp.stack(meta_game.observed(joint[i], joint[1 - i]))
+        expected, _ = mlp.sampled(jax.random.key(3), then[i].actor, seen)
         np.testing.assert_allclose(PAIR.update(jax.random.key(3), (), view)[0], expected, rtol=1e-12)
 
 
@@ -401,17 +413,17 @@ def test_the_hill_climber_keeps_its_incumbent_exactly_unless_another_is_better()
 
 
 def test_the_hill_climber_only_climbs(monkeypatch):
-    def height(key, meta, act, games, steps):  # rewards that depend on the weights alone
+    def height(key, groups, act, steps):  # rewards that depend on the weights alone
         return (-jnp.sum(act(jnp.zeros(2)) ** 2),) * 2
 
     monkeypatch.setattr(mfos, "mean_rewards", height)
     rule = dataclasses.replace(CLIMBER, population=8, mutation=0.3)
     weights = rule.prepare_init(jax.random.key(0), CHICKEN, 0)
     step = jax.jit(lambda w, k: rule.prepare_step(k, jnp.int32(0), w, CHICKEN, 0))
-    heights = [float(-jnp.sum(mlp(weights, jnp.zeros(2)) ** 2))]
+    heights = [float(-jnp.sum(mlp.mlp(weights, jnp.zeros(2)) ** 2))]
     for seed in range(12):
         weights, info = step(weights, jax.random.key(seed))
-        heights.append(float(-jnp.sum(mlp(weights, jnp.zeros(2)) ** 2)))
+        heights.append(float(-jnp.sum(mlp.mlp(weights, jnp.zeros(2)) ** 2)))
         assert float(info["return"]) == pytest.approx(heights[-1], rel=1e-9)
         assert bool(info["replaced"]) == (heights[-1] > heights[-2])
     assert heights == sorted(heights)
@@ -419,7 +431,7 @@ def test_the_hill_climber_only_climbs(monkeypatch):
 
 
 def test_evolution_strategies_climb_although_evosax_descends():
-    strategy = mfos.open_es(32, jnp.zeros(3), sigma=0.1, lr=0.1)
+    strategy = evolution.open_es(32, jnp.zeros(3), sigma=0.1, lr=0.1)
     target = jnp.array([1.0, -2.0, 0.5])
     state = strategy.init(jax.random.key(0), jnp.zeros(3), strategy.default_params)
 
@@ -431,7 +443,7 @@ def test_evolution_strategies_climb_although_evosax_descends():
     start = float(jnp.sum(target**2))
     generation = jax.jit(generation)
     for g in range(300):
-        state = generation(mfos.as_arrays(state), jax.random.key(g))
+        state = generation(evolution.as_arrays(state), jax.random.key(g))
     assert float(jnp.sum((state.mean - target) ** 2)) < 0.1 * start
 
 
@@ -443,7 +455,7 @@ def test_candidates_of_a_generation_meet_the_same_opponents():
     artifact = rule.artifact(then)
     assert {k: v.shape for k, v in artifact.items()} == {"w1": (8, 2), "b1": (8,), "w2": (1, 8), "b2": (1,)}
     view = View(CHICKEN, (policy(0, 1), policy(1, 1)), 0, rule.access, artifact=artifact)
-    expected = mlp(artifact, jax.nn.sigmoid(jnp.array([*policy(0, 1), *policy(1, 1)])))
+    expected = mlp.mlp(artifact, jax.nn.sigmoid(jnp.array([*policy(0, 1), *policy(1, 1)])))
     np.testing.assert_allclose(rule.update(jax.random.key(2), (), view)[0], expected, rtol=1e-12)
 
 
@@ -466,7 +478,13 @@ def test_m_maml_ascends_the_return_of_the_joint_learning_process():
         return total
 
     simple = jax.jit(lambda x: process(x, 1))
-    value, slope = jax.jit(jax.value_and_grad(lambda x: rule.mean_return(x, other, IMP, 1)))(learned)
+
+    class Other(Naive):
+        def init(self, key, game, player):
+            return other, ()
+
+    mean_return = functools.partial(rule.mean_return, jax.random.key(0), rule=Other(lr=1.0), game=IMP, player=1)
+    value, slope = jax.jit(jax.value_and_grad(mean_return))(learned)
     np.testing.assert_allclose(value, simple(learned), rtol=1e-9)
     of_phi = differences(lambda phi: simple({**learned, "phi": phi}), learned["phi"])
     np.testing.assert_allclose(slope["phi"], of_phi, rtol=1e-5, atol=1e-8)
@@ -539,9 +557,29 @@ def test_m_maml_plays_what_others_have_learned():
 
 
 @pytest.mark.parametrize(
+    "rule",
+    [
+        MFOS(**TINY),
+        MFOS(optimiser="es", hidden=8, population=4, opponents=2, meta_steps=2),
+        GoodShepherd(population=4, opponents=2, meta_steps=2),
+        MMAML(batch_size=2, meta_steps=2),
+    ],
+    ids=["ppo", "es", "good-shepherd", "m-maml"],
+)
+def test_more_than_two_may_play(rule):
+    game = make("public-goods")
+    carry = jax.eval_shape(lambda: rule.prepare_init(jax.random.key(0), game, 1))
+    after, info = jax.eval_shape(lambda c: rule.prepare_step(jax.random.key(0), jnp.int32(0), c, game, 1), carry)
+    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    assert info["return"].shape == ()
+
+
+@pytest.mark.parametrize(
     ("rule", "game", "said"),
     [
-        (MFOS(), make("public-goods"), "of 2 players"),
+        (MFOS(against="self"), make("public-goods"), "for 2 players with against='self'"),
+        (MFOS(optimiser="es", population=7), IPD, "population=7; allowed: even"),
+        (GoodShepherd(population=9), IPD, "population=9; allowed: even"),
         (MFOS(), make("tandem"), "logits"),
         (MFOS(against="self", optimiser="ga"), IPD, "allowed: ppo"),
         (MFOS(opponent_init=(1.0,)), IPD, "allowed: none, or 5"),

@@ -1,5 +1,6 @@
 """M-FOS's recurrent version: the trial's returns, the conditioning, and a small preparation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -122,11 +123,17 @@ def test_a_preparation_step_learns_and_is_priced():
 
 def test_tracing_lets_two_agents_meet_more_and_more():
     rule = MFOSRecurrent(against="self", batch_size=4, episodes=2, hidden=5, tracing=0.25)
-    carry, info = jax.eval_shape(
-        lambda: rule.prepare_step(
-            jax.random.key(0), jnp.int32(0), rule.prepare_init(jax.random.key(0), GAME, 0), GAME, 0
+    rule = dataclasses.replace(rule, trials=8)
+    with costs.counting() as count:
+        carry, info = jax.eval_shape(
+            lambda: rule.prepare_step(
+                jax.random.key(0), jnp.int32(0), rule.prepare_init(jax.random.key(0), GAME, 0), GAME, 0
+            )
         )
-    )
+    # Naive learners are met with probability 0.75, 0.5, 0.25 and 0 ever after, each agent in a trial of
+    # its own; with the rest the agents share one trial.
+    naive = (0.75 + 0.5 + 0.25) / 8
+    assert count.steps == round((naive * 2 + (1 - naive) * 1) * 2 * 4 * GAME.num_steps)
     assert set(info) == {"share_naive", "return", "opponent_return"}
     assert jax.tree.leaves(carry.weights)[0].shape[0] == 2
     assert rule.prepared_jointly

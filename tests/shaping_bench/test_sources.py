@@ -9,6 +9,7 @@ from shaping_bench.algorithms.good_shepherd import GoodShepherd
 from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.algorithms.mfos import MFOS
 from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.meta_game import MetaGame
 from shaping_bench.games import make
 from shaping_bench.spec import sources
 from shaping_bench.spec.sources import source_hash
@@ -78,8 +79,7 @@ def modules_of(*owners):
 
 
 def test_what_preparations_rest_on_is_in_their_hash():
-    meta_game = sys.modules[GoodShepherd.__module__].MetaGame
-    assert {meta_game.__module__, Naive.__module__, LOLA.__module__} <= modules_of(GoodShepherd())
+    assert {MetaGame.__module__, Naive.__module__, LOLA.__module__} <= modules_of(GoodShepherd())
     assert {Naive.__module__, LOLA.__module__} <= modules_of(MFOS())
     assert "shaping_bench.algorithms.core.view" in modules_of(Naive())
 

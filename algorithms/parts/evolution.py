@@ -1,0 +1,65 @@
+"""Evolution strategies, by evosax, which *minimises*: it is told negative returns."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from evosax.algorithms import Open_ES
+from jax import Array, lax
+
+from shaping_bench.algorithms.core import Info, costs
+from shaping_bench.algorithms.core.trees import Tree
+
+CANDIDATES = 8
+"""Candidates of an evolutionary search that are evaluated side by side."""
+
+
+def open_es(population: int, solution: Tree, *, sigma: float, lr: float) -> Open_ES:
+    """OpenES as pax runs it for the games of Shaper: antithetic, fitness less its mean, Adam.
+
+    Its deviation is constant for the first two generations where pax's decays from the first on.
+    """
+
+    def centred(population: Any, fitness: Array, state: Any, params: Any) -> Array:
+        del population, state, params
+        return fitness - jnp.mean(fitness)
+
+    return Open_ES(
+        population,
+        solution,
+        optimizer=optax.adam(optax.exponential_decay(lr, 1, 0.9999, end_value=min(lr, 0.001)), b1=0.99),
+        std_schedule=optax.exponential_decay(sigma, 1, 0.999, end_value=min(sigma, 0.01)),
+        fitness_shaping_fn=centred,
+    )
+
+
+def check_population(population: int) -> None:
+    """Raises ``ValueError`` for one that cannot be antithetic."""
+    if population % 2:
+        raise ValueError(f"has population={population}; allowed: even numbers, for candidates come in pairs")
+
+
+def as_arrays(tree: Tree) -> Tree:
+    """evosax begins with Python numbers."""
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def generation(
+    key: Array, strategy: Open_ES, state: Tree, trials: Callable[[Array, Tree], tuple[Array, Array]]
+) -> tuple[Tree, Info]:
+    """One generation; all candidates meet the same opponents.
+
+    Args:
+      key: its randomness.
+      strategy, state: the search, and where it is.
+      trials: from a key, the same for all, and a candidate to what it and its opponents earn.
+    """
+    ask, trial, tell = jax.random.split(key, 3)
+    candidates, state = strategy.ask(ask, state, strategy.default_params)
+    with costs.repeated(strategy.population_size):
+        own, other = lax.map(lambda candidate: trials(trial, candidate), candidates, batch_size=CANDIDATES)
+    state, _ = strategy.tell(tell, candidates, -own, state, strategy.default_params)
+    info = {"return": jnp.mean(own), "opponent_return": jnp.mean(other), "best_return": jnp.max(own)}
+    return as_arrays(state), info
