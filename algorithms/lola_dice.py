@@ -236,6 +236,10 @@ class LOLADiCEOM(Modelling, LOLADiCE):
     # As the first public version of the code: five epochs of four minibatches.
     model_steps: int = field(20, "steps of the models at each later update", low=0, static=True, small=2)
 
+    @property
+    def reads_rewards(self) -> bool:
+        return self.baseline == "critic"
+
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Any]:
         own_key, model_key = jax.random.split(key)
         params, state = LOLADiCE.init(self, own_key, game, player)

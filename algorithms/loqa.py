@@ -22,6 +22,7 @@ which is what this file computes. With 1 in place of 1 - p it is Advantage Align
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -29,13 +30,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from shaping_bench.algorithms.core import Access, Info, Learner, View, field, pytree_dataclass, rollouts, trees
+from shaping_bench.algorithms.core import Access, Info, Learner, Play, View, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.core.policy import Policy
-from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts import past_selves
+from shaping_bench.algorithms.parts.action_values import ActionValues, after, sarsa_error, values
 from shaping_bench.algorithms.parts.actor_critic import optimiser
-from shaping_bench.algorithms.parts.estimators import discounted_returns
+from shaping_bench.algorithms.parts.estimators import discounted_returns, played, step_mean
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import Exploring, Net, NetworkPolicy, acting_head, encoding
 from shaping_bench.games.base import Game
@@ -121,104 +123,20 @@ def credit(advantages: Array, responsiveness: Array, discount: Any) -> Array:
     return lax.scan(forward, jnp.zeros_like(advantages[0]), responsiveness * advantages)[1]
 
 
-def huber(x: Array) -> Array:
-    """Half the square up to 1, linear beyond."""
-    size = jnp.abs(x)
-    quadratic = jnp.minimum(size, 1.0)
-    return 0.5 * quadratic**2 + size - quadratic
-
-
-def values(logits: Array, q: Array) -> Array:
-    """``V = sum_a pi(a) Q(a)``: ``(..., A)`` twice to ``(...)``."""
-    return jnp.sum(jax.nn.softmax(logits) * q, axis=-1)
-
-
-def at(q: Array, actions: Array) -> Array:
-    """``Q(a)`` of the actions taken: ``(..., A)`` and ``(...)`` to ``(...)``."""
-    return jnp.sum(jnp.where(actions[..., None] == jnp.arange(q.shape[-1]), q, 0.0), axis=-1)
-
-
-def sarsa_targets(rewards: Array, q: Array, last: Array, actions: Array, gamma: Any) -> Array:
-    """``r_t + gamma Q(s_{t+1}, a_{t+1})``; the last step is followed by a state's value.
-
-    Args:
-      rewards: ``(T, B)``.
-      q: action values that make the targets, ``(T, B, A)``.
-      last: value of the state after the last step, ``(B,)``.
-      actions: ``(T, B)``.
-      gamma: discount.
-
-    Returns:
-      ``(T, B)``.
-    """
-    following = jnp.concatenate([at(q, actions)[1:], last[None]])
-    return lax.stop_gradient(rewards + gamma * following)
-
-
-class Stream(NamedTuple):
-    """One player's side of the episodes.
-
-    Attributes:
-      seen: observations, ``(T + 1, B, ...)``.
-      actions, rewards: ``(T, B)``.
-    """
-
-    seen: Array
-    actions: Array
-    rewards: Array
-
-
 class Lesson(NamedTuple):
     """What episodes have to teach that the own parameters do not enter.
 
     Attributes:
-      mine, theirs: the two sides.
       logits: the opponent's, ``(T + 1, B, A)``.
       modelled: log-probability of the modelled opponent's actions, ``(T, B)``.
       surprise: ``R2_t - V2(s_t)``, ``(T, B)``.
       averaged: the moving average's own action values, ``(T + 1, B, A)``.
     """
 
-    mine: Stream
-    theirs: Stream
     logits: Array
     modelled: Array
     surprise: Array
     averaged: Array
-
-
-def critic_error(q: Array, last: Array, lesson: Lesson, gamma: Any) -> Array:
-    """Mean Huber error of action values ``(T + 1, B, A)``; ``last`` are the logits at the end, ``(B, A)``."""
-    stream, averaged = lesson.mine, lesson.averaged
-    targets = sarsa_targets(stream.rewards, averaged[:-1], values(last, averaged[-1]), stream.actions, gamma)
-    return jnp.mean(huber(at(q[:-1], stream.actions) - targets))
-
-
-# --- action values ------------------------------------------------------------------------
-
-
-class ActionValues(NamedTuple):
-    """Action values of a player, by a network that knows the time.
-
-    Attributes:
-      net: the network.
-      num_states: of a memory-one game, whose few states are valued once per time and looked up;
-        0 where observations are not states.
-    """
-
-    net: Net
-    num_states: int
-
-    def unroll(self, params: Tree, seen: Array) -> Array:
-        """``(T, B, A)`` along whole episodes, from observations ``(T, B, ...)``."""
-        if not self.num_states:
-            return self.net.unroll(params, seen)["q"]
-        states = jnp.arange(self.num_states)
-        table = self.net.unroll(params, jnp.broadcast_to(states, (seen.shape[0], self.num_states)))["q"]
-        here = seen[..., None] == states
-        # A sum of comparisons: gathers, and the scatters that are their derivatives, do not vectorise.
-        columns = [jnp.sum(jnp.where(here, table[:, None, :, a], 0.0), axis=-1) for a in range(table.shape[-1])]
-        return jnp.stack(columns, axis=-1)
 
 
 # --- the learner --------------------------------------------------------------------------
@@ -330,13 +248,12 @@ class LOQA(Learner):
         actor_key, critic_key, rival_key = jax.random.split(key, 3)
         policy, critic = self.policy(game, player), self.action_values(game, player).net
         own = _floats(Agent(policy.ignorant(actor_key), critic.init(critic_key)))
-        past = jax.tree.map(lambda x: jnp.zeros((self.buffer_size, *x.shape), x.dtype), own)
         return own.policy, LOQAState(
             own.q,
             own,
             self._actor_optimiser().init(own),
             self._critic_optimiser().init(own.q),
-            past if self.buffer_size else (),
+            past_selves.empty(own, self.buffer_size) if self.buffer_size else (),
             jnp.zeros((), jnp.int32),
             self._new_rival(_floats(critic.init(rival_key))),
         )
@@ -359,45 +276,26 @@ class LOQA(Learner):
         other = view.others[0]
         return Agent(view.own, state.q), self.policy(view.game, other), self.behaviour(view.game, other)
 
-    def remembered(self, state: LOQAState, agent: Agent) -> Tree:
-        """The buffer with the present opponent in it, where its turn has come."""
-        slot = (state.updates // self.buffer_every) % self.buffer_size
-        due = state.updates % self.buffer_every == 0
-
-        def written(past: Array, now: Array) -> Array:
-            # One entry is read and written back: a condition would copy the buffer under vmap.
-            before = lax.dynamic_index_in_dim(past, slot, keepdims=False)
-            return lax.dynamic_update_index_in_dim(past, jnp.where(due, now, before), slot, 0)
-
-        return jax.tree.map(written, state.past, agent)
-
-    def drawn(self, key: Array, state: LOQAState) -> Agent:
-        """Uniform draws from what the buffer holds, every leaf ``(draws, ...)``."""
-        held = jnp.minimum(state.updates // self.buffer_every + 1, self.buffer_size)
-        which = jax.random.randint(key, (self._draws(),), 0, held)
-        return jax.tree.map(lambda x: x[which], state.past)
-
     # the update
 
     def update(self, key: Array, state: LOQAState, view: View) -> tuple[Tree, LOQAState, Info]:
         game, me, you = view.game, view.player, view.others[0]
         draw_key, play_key = jax.random.split(key)
         present, policy, behaviour = self.opponent(state, view)
-        draws = self._draws() if _alike(state.past, present) else 0
+        draws = self._draws() if past_selves.fits(state.past, present) else 0
+        against = present
         if draws:
-            state = state._replace(past=self.remembered(state, present))
-            against = self.drawn(draw_key, state)
-        else:
-            against = present
+            past = past_selves.kept(state.past, present, state.updates, self.buffer_every)
+            against = past_selves.draw(draw_key, past, state.updates, self.buffer_every, draws)
+            state = state._replace(past=past)
 
         own = Agent(view.own, state.q)
         seats = {me: (view.own, self.behaviour(game, me), 0), you: (against.policy, behaviour, draws)}
         params, policies, groups = zip(*(seats[i] for i in range(2)), strict=True)
-        play = view.imagine(play_key, policies, params, self.batch_size, groups=groups).trajectory
-        lesson = self.lesson(game, me, you, play, policy, against, draws, state.target)
+        play = self.shifted(view.imagine(play_key, policies, params, self.batch_size, groups=groups))
+        lesson = self.lesson(play, policy, against, draws, state.target)
 
-        objective = functools.partial(self.objective, game, me, lesson)
-        gradient, info = jax.grad(objective, has_aux=True)(own)
+        gradient, info = jax.grad(functools.partial(self.objective, play, lesson), has_aux=True)(own)
         official = self.preset == "official"
         step = gradient if official else gradient._replace(q=trees.scale(0.0, gradient.q))
         moves, actor_state = self._actor_optimiser().update(step, state.optimiser)
@@ -405,9 +303,8 @@ class LOQA(Learner):
         slope = gradient.q
         if official:
             # The step has moved the action values too, and their error is that of the new ones.
-            q_of = self.action_values(game, me).unroll
-            last = self.policy(game, me).unroll(state.target.policy, lesson.mine.seen).logits[-1]
-            slope = jax.grad(lambda q: -critic_error(q_of(q, lesson.mine.seen), last, lesson, game.gamma))(own.q)
+            last = self.policy(game, me).unroll(state.target.policy, play.observations()).logits[-1]
+            slope = jax.grad(lambda q: -self.critic_error(play, me, q, lesson.averaged, last))(own.q)
         moves, critic_state = self._critic_optimiser().update(slope, state.critic_optimiser)
         own = own._replace(q=optax.apply_updates(own.q, moves))
         state = state._replace(
@@ -416,74 +313,87 @@ class LOQA(Learner):
             optimiser=actor_state,
             critic_optimiser=critic_state,
             updates=state.updates + 1,
-            rival=self._learn_rival(state.rival, view, lesson),
+            rival=self._learn_rival(state.rival, view, play, lesson),
         )
-        info = {**info, "training_return": jnp.mean(lesson.mine.rewards) - self.reward_shift}
+        info = {**info, "training_return": step_mean(play.rewards(), play.alive) - self.reward_shift}
         return own.policy, state, info
 
-    def lesson(
-        self,
-        game: Game,
-        me: int,
-        you: int,
-        play: Trajectory,
-        policy: Policy,
-        against: Agent,
-        draws: int,
-        target: Agent,
-    ) -> Lesson:
+    def shifted(self, play: Play) -> Play:
+        """The same play with ``reward_shift`` added to all rewards."""
+        return play.paying(play.trajectory.rewards + self.reward_shift)
+
+    def lesson(self, play: Play, policy: Policy, against: Agent, draws: int, target: Agent) -> Lesson:
         """What episodes have to teach that the own parameters do not enter.
 
         Args:
-          game: the game.
-          me, you: seats.
-          play: episodes of both.
+          play: episodes of both, from the own seat.
           policy: of the opponent, without exploration.
           against: its parameters, every leaf with a leading axis of ``draws``, if that is not 0.
           draws: parameter sets of the opponent, each in an equal share of the episodes.
           target: moving average of the own parameters.
         """
-        mine, theirs = self._stream(game, play, me), self._stream(game, play, you)
-        logits = _opponent_logits(policy, against.policy, draws, play, theirs.seen)
-        q = _grouped(self.action_values(game, you).unroll, draws)(against.q, theirs.seen)[:-1]
-        returns = discounted_returns(theirs.rewards, game.gamma)
-        modelled = opponent_model(q, returns, theirs.actions, self.temperature)
-        averaged = self.action_values(game, me).unroll(target.q, mine.seen)
-        return Lesson(mine, theirs, logits, modelled, returns - values(logits[:-1], q), averaged)
+        game, me, you = play.game, play.player, 1 - play.player
+        seen = play.observations(you)
 
-    def objective(self, game: Game, me: int, lesson: Lesson, own: Agent) -> tuple[Array, Info]:
+        def logits_of(params: Tree, seen: Tree, states: Tree) -> Array:
+            return policy.along(params, seen, states).logits
+
+        logits = past_selves.grouped(logits_of, draws)(against.policy, seen, play.trajectory.states)
+        q = past_selves.grouped(self.action_values(game, you).unroll, draws)(against.q, seen)[:-1]
+        returns = discounted_returns(play.rewards(you), game.gamma, alive=play.alive)
+        modelled = opponent_model(q, returns, play.actions(you), self.temperature)
+        averaged = self.action_values(game, me).unroll(target.q, play.observations())
+        return Lesson(logits, modelled, returns - values(logits[:-1], q), averaged)
+
+    def objective(self, play: Play, lesson: Lesson, own: Agent) -> tuple[Array, Info]:
         """What the policy ascends, less what the action values descend.
 
         The two concern different parameters, so that one backward pass gives both gradients.
         With preset ``official`` the policy's part alone, whose gradient in the code concerns both.
         """
-        mine, modelled = lesson.mine, lesson.modelled
-        logits = self.policy(game, me).unroll(own.policy, mine.seen).logits
-        q = self.action_values(game, me).unroll(own.q, mine.seen)
+        game, me, alive = play.game, play.player, play.alive
+        logits = self.policy(game, me).unroll(own.policy, play.observations()).logits
+        q = self.action_values(game, me).unroll(own.q, play.observations())
         acting = Categorical(logits=logits[:-1])
-        log_probs, entropy = acting.log_prob(mine.actions), jnp.mean(acting.entropy())
+        log_probs, entropy = acting.log_prob(play.actions()), step_mean(acting.entropy(), alive)
         worth = values(logits, q)
-        advantages = mine.rewards + game.gamma * worth[1:] - worth[:-1]
+        advantages = played(play.rewards() + game.gamma * after(worth[1:], alive) - worth[:-1], alive)
         held = lax.stop_gradient(advantages)
-        answers = credit(held, 1.0 - jnp.exp(modelled), game.gamma * self.shaping_discount)
+        answers = credit(held, 1.0 - jnp.exp(lesson.modelled), game.gamma * self.shaping_discount)
         shaped = held + (self.shaping * game.gamma / self.temperature) * lesson.surprise * answers
-        total = jnp.mean(log_probs * shaped) + self.entropy * entropy
+        total = step_mean(log_probs * shaped, alive) + self.entropy * entropy
         # The code asks the averaged policy instead, another pass of the network for one step in T.
-        error = critic_error(q, logits[-1], lesson, game.gamma)
+        error = self._error(play, me, q, lesson.averaged, logits[-1])
         if self.preset == "official":
             # What the code's gradient holds beside this: log-probabilities times the advantages' own gradients.
-            total += jnp.mean(lax.stop_gradient(log_probs + self.shaping * modelled) * advantages)
+            total += step_mean(lax.stop_gradient(log_probs + self.shaping * lesson.modelled) * advantages, alive)
         else:
             total -= error
         return total, {"critic_loss": error, "entropy": entropy}
 
-    def _stream(self, game: Game, play: Trajectory, player: int) -> Stream:
-        rewards = play.rewards[..., player] + self.reward_shift
-        return Stream(rollouts.observations(game, play, player), play.actions[..., player], rewards)
+    def critic_error(self, play: Play, player: int, q: Tree, averaged: Array, last: Array) -> Array:
+        """What the action values of a player descend: the error of SARSA on its side of the play.
 
-    def _learn_rival(self, rival: Tree, view: View, lesson: Lesson) -> Tree:
-        del view, lesson
+        Args:
+          play: episodes.
+          player: whose values.
+          q: their parameters.
+          averaged: values by their moving average, ``(T + 1, B, A)``.
+          last: the player's logits at the end, ``(B, A)``.
+        """
+        now = self.action_values(play.game, player).unroll(q, play.observations(player))
+        return self._error(play, player, now, averaged, last)
+
+    def _error(self, play: Play, player: int, q: Array, averaged: Array, last: Array) -> Array:
+        rewards, actions = play.rewards(player), play.actions(player)
+        return sarsa_error(q, averaged, last, rewards, actions, play.game.gamma, play.alive)
+
+    def _learn_rival(self, rival: Tree, view: View, play: Play, lesson: Lesson) -> Tree:
+        del view, play, lesson
         return rival
+
+    def offers(self, state: LOQAState) -> Mapping[str, Tree]:
+        return {"action_values": state.q}
 
 
 @pytree_dataclass
@@ -499,33 +409,31 @@ class PairedLOQA(LOQA):
     def _new_rival(self, q: Tree) -> Rival:
         return Rival(q, q, self._critic_optimiser().init(q))
 
-    def _knows_critic(self, view: View) -> bool:
+    def _offered(self, view: View, rival: Rival) -> Tree:
+        """The opponent's own action values, where it offers such as this learner can read; else None."""
         other = view.others[0]
-        rule = view.learners[other]
-        return isinstance(rule, LOQA) and rule.hidden == self.hidden
+        offered = view.learners[other].offers(view.states[other]).get("action_values")
+        return offered if offered is not None and trees.alike(offered, rival.q) else None
 
     def opponent(self, state: LOQAState, view: View) -> tuple[Agent, Policy, Policy]:
         other = view.others[0]
-        rule, params, policy = view.learners[other], view.params[other], view.policies[other]
-        q = view.states[other].q if self._knows_critic(view) else state.rival.q
-        return Agent(params, q), policy, rule.behaviour(view.game, other) if isinstance(rule, LOQA) else policy
+        rule, offered = view.learners[other], self._offered(view, state.rival)
+        q = state.rival.q if offered is None else offered
+        return Agent(view.params[other], q), view.policies[other], rule.behaviour(view.game, other)
 
-    def _learn_rival(self, rival: Rival, view: View, lesson: Lesson) -> Rival:
-        """SARSA on the opponent's stream, as for the own action values."""
-        if self._knows_critic(view):
+    def _learn_rival(self, rival: Rival, view: View, play: Play, lesson: Lesson) -> Rival:
+        """SARSA on the opponent's side, as for the own action values."""
+        if self._offered(view, rival) is not None:
             return rival
-        theirs, unroll = lesson.theirs, self.action_values(view.game, view.others[0]).unroll
-        stream = lesson._replace(mine=theirs, averaged=unroll(rival.target, theirs.seen))
+        other = view.others[0]
+        averaged = self.action_values(view.game, other).unroll(rival.target, play.observations(other))
 
         def fit(q: Tree) -> Array:
-            return -critic_error(unroll(q, theirs.seen), lesson.logits[-1], stream, view.game.gamma)
+            return -self.critic_error(play, other, q, averaged, lesson.logits[-1])
 
         moves, optimiser_state = self._critic_optimiser().update(jax.grad(fit)(rival.q), rival.optimiser)
         q = optax.apply_updates(rival.q, moves)
         return Rival(q, _average(rival.target, q, self.target_decay), optimiser_state)
-
-
-# --- arithmetic and batches ---------------------------------------------------------------
 
 
 def _average(old: Tree, new: Tree, decay: Any) -> Tree:
@@ -535,31 +443,3 @@ def _average(old: Tree, new: Tree, decay: Any) -> Tree:
 def _floats(tree: Tree) -> Tree:
     """In the precision in force; flax initialises in single precision."""
     return jax.tree.map(lambda x: x.astype(jnp.result_type(float)), tree)
-
-
-def _alike(past: Tree, agent: Agent) -> bool:
-    """Whether the buffer can hold the agent: it was made for parameters of these shapes."""
-    if jax.tree.structure(past) != jax.tree.structure(agent):  # type: ignore[operator]
-        return False
-    return all(x.shape[1:] == y.shape for x, y in zip(jax.tree.leaves(past), jax.tree.leaves(agent), strict=True))
-
-
-def _grouped(unroll: Any, groups: int) -> Any:
-    """``unroll(params, *arrays)`` where the parameters have a leading axis of that many groups, each
-    with an equal share of consecutive episodes."""
-    if not groups:
-        return unroll
-
-    def grouped(params: Tree, *arrays: Tree) -> Array:
-        split = jax.tree.map(lambda x: x.reshape(x.shape[0], groups, -1, *x.shape[2:]), arrays)
-        out = jax.vmap(unroll, in_axes=(0, *(1 for _ in arrays)), out_axes=1)(params, *split)
-        return out.reshape(out.shape[0], -1, *out.shape[3:])
-
-    return grouped
-
-
-def _opponent_logits(policy: Policy, params: Tree, groups: int, play: Trajectory, seen: Array) -> Array:
-    """The opponent's logits in all states, the end included, ``(T + 1, B, A)``."""
-    return _grouped(lambda params, seen, states: policy.along(params, seen, states).logits, groups)(
-        params, seen, play.states
-    )

@@ -103,7 +103,7 @@ class PPO(NetworkLearner):
 
     def _two_heads(self, game: Game, player: int) -> NetworkPolicy:
         heads = (acting_head(game, player), ("value", 1))
-        return NetworkPolicy(net(game, self.network_for(game), heads, self.hidden), game.action_space(player))
+        return NetworkPolicy(net(game, self.network_for(game), heads, self.hidden, player), game.action_space(player))
 
     def _steps(self) -> optax.GradientTransformation:
         """What turns gradients into steps of ascent."""

@@ -217,6 +217,11 @@ class Game:
         raise NotImplementedError
 
     @property
+    def pays_in_public(self) -> bool:
+        """Whether :meth:`paid` can say what everybody earned."""
+        return type(self).paid is not Game.paid
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Number of policy parameters of each player."""
         raise NotImplementedError

@@ -60,6 +60,15 @@ class Learner:
             raise ValueError("plays memory-one policies, which this game does not have")
         return Tabular(game.sizes[player])
 
+    def behaviour(self, game: Game, player: int) -> Policy:
+        """What acts while the learner trains; learning is about ``policy``."""
+        return self.policy(game, player)
+
+    def offers(self, state: Tree) -> Mapping[str, Tree]:
+        """What of its state others with access ``simulator`` may use, by name: ``action_values``."""
+        del state
+        return {}
+
     def shown(self, params: Tree, state: Tree) -> Tree:
         """The policy parameters that others see, where those are not the ones played."""
         del state

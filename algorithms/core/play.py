@@ -86,11 +86,14 @@ class Play:
     def by_the_rules(self) -> "Play":
         """The same with everybody's rewards as the rules of the game pay them: they follow from what
         is public."""
-        trajectory = self._trajectory
-        rewards = self.game.paid(self.observations(0, end=False), trajectory.actions)
+        rewards = self.game.paid(self.observations(0, end=False), self._trajectory.actions)
+        return self.paying(rewards, max(self._access, Access.REWARDS))
+
+    def paying(self, rewards: Array, access: Access | None = None) -> "Play":
+        """The same with other rewards, ``(T, B, n_players)``, wherever a step is played."""
         if self.alive is not None:
             rewards = jnp.where(self.alive[:-1, :, None], rewards, 0.0)
-        return self.of(trajectory._replace(rewards=rewards), max(self._access, Access.REWARDS))
+        return self.of(self._trajectory._replace(rewards=rewards), access)
 
     def of(self, trajectory: Trajectory, access: Access | None = None) -> "Play":
         """Another record, seen from here."""

@@ -39,6 +39,19 @@ class Modelling(Learner):
     first_model_steps: int = field(50, "steps of the models at the first update", low=0, static=True)
     model_steps: int = field(1, "steps of the models at each later update", low=0, static=True, small=2)
 
+    def check_game(self, game: Game, player: int) -> None:
+        super().check_game(game, player)
+        if self.reads_rewards and not game.pays_in_public:
+            raise ValueError(
+                "infers the others' rewards from what is seen, which this game's rules do not tell (Game.paid); "
+                "allowed: repeated games, coin-game unless observation is 'egocentric'"
+            )
+
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether it asks what the rules pay the others."""
+        return True
+
     def models_at_first(self, key: Array, game: Game, player: int) -> Models:
         """Models as ignorant as a fresh player."""
         params = tuple(

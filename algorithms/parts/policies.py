@@ -49,17 +49,24 @@ class Encoding:
 
     Attributes:
       kind: ``"planes"`` as they are, ``"board"`` without the constant ones among them, ``"flat"``
-        planes as a vector, ``"states"`` one-hot of the memory-one state, ``"moves"`` one-hot of
-        own and other's last action, zeros at the start (LOQA's code).
+        planes as a vector, ``"numbers"`` everything else, also trees of arrays, as a vector, ``"states"``
+        one-hot of the memory-one state, ``"moves"`` one-hot of own and other's last action, zeros at
+        the start (LOQA's code).
       size: for ``states`` the number of states.
       shape: of the encoded observation.
+      axes: for ``numbers`` how many axes each array of an observation has.
     """
 
     kind: str
     size: int
     shape: tuple[int, ...]
+    axes: tuple[int, ...] = ()
 
-    def __call__(self, observations: Array) -> Array:
+    def __call__(self, observations: Tree) -> Array:
+        if self.kind == "numbers":
+            leaves = zip(jax.tree.leaves(observations), self.axes, strict=True)
+            flat = [x.reshape(*x.shape[: x.ndim - axes], -1).astype(jnp.result_type(float)) for x, axes in leaves]
+            return jnp.concatenate(flat, axis=-1)
         if self.kind in ("planes", "board"):
             return observations[..., : self.shape[0], :, :]
         if self.kind == "flat":
@@ -72,13 +79,29 @@ class Encoding:
         return jnp.where((observations > 0)[..., None], moves, False).astype(jnp.result_type(float))
 
 
-def encoding(game: Game, kind: str | None = None) -> Encoding:
-    """How a game's observations enter a network; by default one-hot states or flat planes.
+def shape_seen(game: Game) -> tuple[int, ...] | None:
+    """``game.observation_shape``; None where observations are trees, which have no one shape."""
+    try:
+        return game.observation_shape
+    except NotImplementedError:
+        return None
+
+
+def encoding(game: Game, kind: str | None = None, player: int = 0) -> Encoding:
+    """How a game's observations enter a network; by default one-hot states, or planes or other
+    numbers as a vector.
 
     Raises:
       ValueError: the game's observations have no such encoding.
     """
-    shape: tuple[int, ...] = game.observation_shape
+    shape = shape_seen(game)
+    if shape is None or len(shape) not in (0, 3):
+        if kind is not None:
+            raise ValueError(f"observations that are neither planes nor an index have no encoding {kind!r}")
+        seen = jax.eval_shape(lambda key: game.reset(key)[0], jax.random.key(0))
+        own = seen[player] if isinstance(seen, tuple) else jax.eval_shape(lambda x: x[player], seen)
+        arrays = jax.tree.leaves(own)
+        return Encoding("numbers", 0, (sum(x.size for x in arrays),), tuple(x.ndim for x in arrays))
     kind = kind or ("flat" if len(shape) == 3 else "states")
     if (len(shape) == 3) != (kind in ("planes", "board", "flat")) or (kind == "moves" and game.n_players != 2):
         raise ValueError(f"observations of shape {shape} have no encoding {kind!r}")
@@ -215,21 +238,25 @@ _WIDTHS = {"mlp": 64, "gru": 64, "conv-mlp": 8, "conv-gru": 16, "conv-lstm": 32}
 
 
 def resolved(game: Game, network: str, otherwise: str) -> str:
-    """The network meant by ``auto``: a table where the game is memory-one, else ``otherwise``.
+    """The network meant by ``auto``: a table where the game is memory-one, else ``otherwise``, or
+    ``mlp`` if that convolves and there are no planes.
 
     Raises:
       ValueError: a table or a convolution for a game that is not made for it.
     """
+    planes = len(shape_seen(game) or ()) == 3
     if network == "auto":
-        network = "tabular" if game.memory_one else otherwise
+        network = "tabular" if game.memory_one else otherwise if planes or otherwise[:4] != "conv" else "mlp"
     if network == "tabular" and not game.memory_one:
         raise ValueError("has network='tabular', which needs a repeated two-action game; allowed: mlp, gru, conv-...")
-    if network.startswith("conv") and len(game.observation_shape) != 3:
+    if network.startswith("conv") and not planes:
         raise ValueError(f"has network={network!r}, which needs observations in planes; allowed: tabular, mlp, gru")
     return network
 
 
-def net(game: Game, network: str, heads: tuple[tuple[str, int], ...], hidden: int | None = None) -> Net:
+def net(
+    game: Game, network: str, heads: tuple[tuple[str, int], ...], hidden: int | None = None, player: int = 0
+) -> Net:
     """A network by name, with the units of its papers unless ``hidden`` is given."""
     width = hidden or _WIDTHS[network]
     if network == "mlp":
@@ -243,14 +270,14 @@ def net(game: Game, network: str, heads: tuple[tuple[str, int], ...], hidden: in
         module = Network(heads=heads, conv=(16, 16), padding="CIRCULAR", cell="gru", width=width)
     else:
         module = Network(heads=heads, conv=(20, 20), cell="lstm", width=width)
-    return Net(module, encoding(game, "planes" if network.startswith("conv") else None))
+    return Net(module, encoding(game, "planes" if network.startswith("conv") else None, player))
 
 
 def actor(game: Game, network: str, player: int = 0, hidden: int | None = None) -> Policy:
     """The policy of a resolved network's name."""
     if network == "tabular":
         return Tabular(game.sizes[player])
-    return NetworkPolicy(net(game, network, (acting_head(game, player),), hidden), game.action_space(player))
+    return NetworkPolicy(net(game, network, (acting_head(game, player),), hidden, player), game.action_space(player))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,4 +316,4 @@ def critic(game: Game, network: str, player: int = 0, hidden: int | None = None)
     """A critic of its own, of the same shape as the actor of that name."""
     if network == "tabular":
         return TabularCritic(game.sizes[player])
-    return NetCritic(net(game, network, (("value", 1),), hidden))
+    return NetCritic(net(game, network, (("value", 1),), hidden, player))

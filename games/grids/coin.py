@@ -343,6 +343,10 @@ class CoinGame(Game):
         coins = [{"at": place(c), "owner": int(o)} for c, o in zip(state.coins, state.owners, strict=True)]
         return {"grid": self.size, "agents": [place(cell) for cell in state.players], "coins": coins}
 
+    @property
+    def pays_in_public(self) -> bool:
+        return self.rules.observation != "egocentric"
+
     def paid(self, observations: Array, actions: Array) -> Array:
         """Reads the board off the planes; a fresh coin's cell does not matter to what is paid.
 

@@ -11,9 +11,11 @@ import optax
 import pytest
 from jax import lax
 
-from shaping_bench.algorithms.core import Access, AccessError, View, rollouts
+from shaping_bench.algorithms.core import Access, AccessError, Play, View, rollouts
 from shaping_bench.algorithms.core.distributions import Categorical
-from shaping_bench.algorithms.loqa import LOQA, Agent, PairedLOQA, credit, critic_error, opponent_model, values
+from shaping_bench.algorithms.loqa import LOQA, Agent, PairedLOQA, credit, opponent_model
+from shaping_bench.algorithms.parts import past_selves
+from shaping_bench.algorithms.parts.action_values import values
 from shaping_bench.algorithms.parts.estimators import discounted_returns, magic_box
 from shaping_bench.errors import BadInput
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
@@ -54,7 +56,11 @@ def setting(name):
 
 def lesson_of(rule, s, target=None):
     policy = rule.policy(s.game, 1)
-    return rule.lesson(s.game, 0, 1, s.play, policy, s.other, s.draws, s.own if target is None else target)
+    return rule.lesson(look(rule, s), policy, s.other, s.draws, s.own if target is None else target)
+
+
+def look(rule, s):
+    return rule.shifted(Play(s.game, s.play, 0))
 
 
 def heads(rule, s, agent, player):
@@ -114,7 +120,7 @@ def gradients(name):
     s = setting(name)
 
     def ours(rule, own):
-        return jax.grad(lambda x: rule.objective(s.game, 0, lesson_of(rule, s), x)[0])(own)
+        return jax.grad(lambda x: rule.objective(look(rule, s), lesson_of(rule, s), x)[0])(own)
 
     def theirs(rule, own):
         return jax.grad(lambda x: published_objective(rule, s, x))(own)
@@ -164,7 +170,7 @@ def test_the_critic_moves_by_its_own_error_only():
     """With the paper's preset; the error is that of SARSA, written out."""
     rule, s = LOQA(**SMALL), setting("one opponent")
     target = jax.tree.map(lambda x: 0.7 * x, s.own)
-    seen, gamma = rollouts.observations(s.game, s.play, 0), s.game.gamma
+    gamma = s.game.gamma
 
     @jax.jit
     def parts(own):
@@ -172,9 +178,9 @@ def test_the_critic_moves_by_its_own_error_only():
         logits, _ = heads(rule, s, own, 0)
 
         def error(q):
-            return critic_error(rule.action_values(s.game, 0).unroll(q, seen), logits[-1], lesson, gamma)
+            return rule.critic_error(look(rule, s), 0, q, lesson.averaged, logits[-1])
 
-        whole = jax.grad(lambda own: rule.objective(s.game, 0, lesson, own)[0])(own)
+        whole = jax.grad(lambda own: rule.objective(look(rule, s), lesson, own)[0])(own)
         return heads(rule, s, own, 0), heads(rule, s, target, 0)[1], error(own.q), jax.grad(error)(own.q), whole.q
 
     (logits, q), averaged, got, slope, whole = jax.tree.map(np.asarray, parts(s.own))
@@ -294,8 +300,9 @@ def test_the_buffer_is_a_ring_of_what_was_pushed():
     @jax.jit
     def step(state, number):
         agent = jax.tree.map(lambda x: jnp.full(x.shape, number), Agent(theta, state.q))
-        state = state._replace(past=rule.remembered(state, agent))
-        return state.past, jax.vmap(lambda k: rule.drawn(jax.random.key(k), state))(jnp.arange(20))
+        past = past_selves.kept(state.past, agent, state.updates, rule.buffer_every)
+        draws = jax.vmap(lambda k: past_selves.draw(jax.random.key(k), past, state.updates, rule.buffer_every, 6))
+        return past, draws(jnp.arange(20))
 
     for update in range(9):
         # The agent of update n is known by its number n + 1.
@@ -473,6 +480,7 @@ def test_a_lesson_keeps_sides_apart():
     swapped = swapped._replace(states=s.play.states._replace(joint_action=joint))
 
     def lesson(me, play):
-        return jax.jit(lambda: rule.lesson(IPD, me, 1 - me, play, rule.policy(IPD, 1 - me), s.other, 0, s.own))()
+        side = Play(IPD, play, me)
+        return jax.jit(lambda: rule.lesson(side, rule.policy(IPD, 1 - me), s.other, 0, s.own))()
 
     close(lesson(0, s.play), lesson(1, swapped), rtol=1e-6)
