@@ -1,18 +1,81 @@
 """Game theory on arrays: equilibria, alpha-rank and replicator dynamics of symmetric games.
 
-``payoffs[i, j]`` is what rule i returns against rule j; every analysis takes a plain array of
-payoffs, and ascends it.
+``payoffs[i, c]`` is what rule i returns in company c. Of two players the company is the other's rule,
+so that payoffs are the matrix ``payoffs[i, j]``; of more it is the multiset of the others' rules, in the
+order of :func:`compositions`. Every analysis takes a plain array of payoffs, and ascends it.
+
+>>> dilemma = [[-1.0, -3.0], [0.0, -2.0]]
+>>> gains(dilemma).tolist()
+[[0.0, -1.0], [1.0, 0.0]]
+>>> [shares.tolist() for shares, _ in symmetric_equilibria(dilemma)[0]]
+[[0.0, 1.0]]
+>>> public_good = [[3.0, 1.0, -1.0], [4.0, 2.0, 0.0]]  # of three players, none, one or both of the others defect
+>>> exploitability(public_good, players=3).tolist()
+[1.0, -1.0]
 """
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+
+MAX_STATES = 500
+"""Most profiles (multisets of as many rules as players) of which alpha-rank is computed."""
+ROOTS = 24
+"""Starting points from which equilibria of three rules and more are sought in games of several players."""
+
+# --- companies ----------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def compositions(rules: int, size: int) -> tuple[tuple[int, ...], ...]:
+    """All multisets of so many of n rules, each sorted, in order.
+
+    >>> compositions(2, 1), compositions(2, 2)
+    (((0,), (1,)), ((0, 0), (0, 1), (1, 1)))
+    """
+    return tuple(itertools.combinations_with_replacement(range(rules), size))
+
+
+@functools.lru_cache(maxsize=64)
+def place(rules: int, size: int) -> Mapping[tuple[int, ...], int]:
+    """Where each multiset stands among the :func:`compositions`."""
+    return {company: k for k, company in enumerate(compositions(rules, size))}
+
+
+def alike(rules: int, players: int) -> NDArray[np.int64]:
+    """Per rule, which company consists of it alone, ``(n,)``."""
+    at = place(rules, players - 1)
+    return np.array([at[(j,) * (players - 1)] for j in range(rules)], int)
+
+
+def joined(rules: int, players: int) -> NDArray[np.int64]:
+    """Which company of one of those who play j a single adopter of i makes, ``(n, n)``."""
+    at = place(rules, players - 1)
+    return np.array([[at[tuple(sorted((i, *[j] * (players - 2))))] for j in range(rules)] for i in range(rules)], int)
+
+
+def chances(shares: Array, rules: int, size: int) -> Array:
+    """How likely each company of so many is, drawn from mixtures ``(..., n)``: ``(..., C)``."""
+    if size == 1:
+        return shares
+    companies = np.array(compositions(rules, size)).reshape(-1, size)
+    counts = (companies[:, :, None] == np.arange(rules)).sum(axis=1)
+    ways = math.factorial(size) / np.array([math.prod(map(math.factorial, row)) for row in counts.tolist()])
+    return ways * np.asarray(shares)[..., companies].prod(axis=-1)
+
+
+def fitness(payoffs: ArrayLike, shares: ArrayLike, players: int = 2) -> Array:
+    """What each rule returns among others drawn from mixtures ``(..., n)``: ``(..., n)``."""
+    table, mixture = np.asarray(payoffs, np.float64), np.asarray(shares, np.float64)
+    return chances(mixture, len(table), players - 1) @ table.T
+
 
 BLOCK = 16
 """States of such a chain that are eliminated together."""
@@ -84,7 +147,7 @@ class Basin:
 
 
 def symmetric_equilibria(
-    payoffs: ArrayLike, max_supports: int = MAX_SUPPORTS
+    payoffs: ArrayLike, max_supports: int = MAX_SUPPORTS, players: int = 2
 ) -> tuple[list[tuple[Array, float]], bool]:
     """Symmetric Nash equilibria, by enumeration of supports from the smallest.
 
@@ -93,14 +156,18 @@ def symmetric_equilibria(
     point is found.
 
     Args:
-      payoffs: A, ``(n, n)``.
+      payoffs: A, ``(n, C)``.
       max_supports: larger supports are not tried beyond this number of supports.
+      players: of the game. Of more than two, equations are polynomials: mixtures of two rules are all
+        found, those of more are sought from :data:`ROOTS` points, and there may be others.
 
     Returns:
       ``(n,)`` shares and v of each, and whether all supports were tried.
     """
     table = np.asarray(payoffs, np.float64)
     n = len(table)
+    if players > 2:
+        return _equilibria_of_several(table, max_supports, players)
     scaled = (table - table.min()) / span(table)
     found: list[tuple[Array, float]] = []
     tried = 0
@@ -113,6 +180,59 @@ def symmetric_equilibria(
             for shares in _equilibria_on(scaled, chunk, [x for x, _ in found]):
                 found.append((shares, float(shares @ table @ shares)))
     return found, True
+
+
+def _equilibria_of_several(table: Array, max_supports: int, players: int) -> tuple[list[tuple[Array, float]], bool]:
+    """Symmetric equilibria of more than two players."""
+    from scipy.optimize import root  # slow to import, and rarely needed
+
+    n = len(table)
+    scaled = (table - table.min()) / span(table)
+    rng = np.random.default_rng(0)
+    equilibria: list[Array] = []
+    tried = 0
+
+    def placed(support: Sequence[int], shares: ArrayLike) -> Array:
+        mixture = np.zeros(n)
+        mixture[list(support)] = shares
+        return mixture
+
+    def enter(mixture: Array) -> None:
+        returns = fitness(scaled, mixture, players)
+        used = mixture > 0.0
+        if returns.max() - returns[used].min() < 1e-7 and all(np.abs(mixture - x).max() > 1e-6 for x in equilibria):
+            equilibria.append(mixture)
+
+    for size in range(1, n + 1):
+        tried += math.comb(n, size) * (1 if size < 3 else ROOTS)
+        if tried > max_supports:
+            break
+        for support in itertools.combinations(range(n), size):
+            if size == 1:
+                enter(placed(support, [1.0]))
+            elif size == 2:
+                # The difference of two returns is a polynomial of the share: its values at as many points say which.
+                points = (1.0 + np.cos(np.pi * (np.arange(players) + 0.5) / players)) / 2.0
+                mixtures = np.array([placed(support, [x, 1.0 - x]) for x in points])
+                returns = fitness(scaled, mixtures, players)[:, list(support)]
+                difference = np.polynomial.Polynomial.fit(points, returns[:, 0] - returns[:, 1], players - 1)
+                for x in map(complex, difference.trim(TOLERANCE).roots()):
+                    if abs(x.imag) < TOLERANCE and 1e-6 < x.real < 1.0 - 1e-6:
+                        enter(placed(support, [x.real, 1.0 - x.real]))
+            else:
+
+                def gap(free: Array, support: tuple[int, ...] = support) -> Array:
+                    returns = fitness(scaled, placed(support, np.append(free, 1.0 - free.sum())), players)[
+                        list(support)
+                    ]
+                    return returns[:-1] - returns[-1]
+
+                for start in rng.dirichlet(np.ones(size), ROOTS):
+                    solved = root(gap, start[:-1], tol=1e-12)
+                    shares = np.append(solved.x, 1.0 - solved.x.sum())
+                    if solved.success and (shares > 1e-6).all():
+                        enter(placed(support, shares))
+    return [(x, float(x @ fitness(table, x, players))) for x in equilibria], n < 3
 
 
 def _equilibria_on(table: Array, supports: NDArray[np.int64], known: list[Array]) -> list[Array]:
@@ -164,66 +284,91 @@ def _any_equilibrium_on(table: Array, support: NDArray[np.int64]) -> Array | Non
     return np.where(solved.x[:n] > TOLERANCE, solved.x[:n], 0.0) if solved.success else None
 
 
-def pure_profiles(payoffs: ArrayLike) -> tuple[tuple[int, int], ...]:
-    """Pairs (i, j), i < j, of different rules that are best replies to each other."""
+def pure_profiles(payoffs: ArrayLike, players: int = 2) -> tuple[tuple[int, ...], ...]:
+    """Profiles of rules that are not all the same and are best replies to one another: of two players
+    pairs (i, j), i < j.
+
+    >>> pure_profiles([[-1.0, 4.0], [0.0, 2.0]])
+    ((0, 1),)
+    """
     table = np.asarray(payoffs, np.float64)
+    n = len(table)
     best = table >= table.max(axis=0) - TOLERANCE * span(table)
-    return tuple((int(i), int(j)) for i, j in np.argwhere(np.triu(best & best.T, 1)))
+    at = place(n, players - 1)
+    return tuple(
+        profile
+        for profile in compositions(n, players)
+        if len(set(profile)) > 1 and all(best[i, at[_without(profile, k)]] for k, i in enumerate(profile))
+    )
 
 
-def gains(payoffs: ArrayLike) -> Array:
+def _without(profile: tuple[int, ...], seat: int) -> tuple[int, ...]:
+    return profile[:seat] + profile[seat + 1 :]
+
+
+def gains(payoffs: ArrayLike, players: int = 2) -> Array:
     """What an adopter of rule i gains where everybody plays j, ``A[i, j] - A[j, j]``, ``(..., n, n)``."""
     table = np.asarray(payoffs, np.float64)
-    return table - np.diagonal(table, axis1=-2, axis2=-1)[..., None, :]
+    among = table[..., alike(table.shape[-2], players)]  # (..., n, n): of i among those who all play j
+    return among - np.diagonal(among, axis1=-2, axis2=-1)[..., None, :]
 
 
-def exploitability(payoffs: ArrayLike) -> Array:
+def exploitability(payoffs: ArrayLike, players: int = 2) -> Array:
     """Largest gain of an adopter of another rule where everybody plays this one, ``(..., n)``."""
-    gain = gains(payoffs)
+    gain = gains(payoffs, players)
     return np.where(np.eye(gain.shape[-1], dtype=bool), -np.inf, gain).max(axis=-2)
 
 
-def alpha_rank(payoffs: ArrayLike, alpha: float = math.inf, population: int = POPULATION) -> Array:
+def alpha_rank(payoffs: ArrayLike, alpha: float = math.inf, population: int = POPULATION, players: int = 2) -> Array:
     """Alpha-rank: how often evolution with rare mutations visits each rule.
 
-    Both seats have a population, nearly always of one rule. A mutant with another rule takes
+    Each seat has a population, nearly always of one rule. A mutant with another rule takes
     its population over with the probability of fixation in a finite population,
-    ``(1 - exp(-alpha u)) / (1 - exp(-m alpha u))`` for a gain u against the other population's
-    rule. The masses are those of the Markov chain's stationary distribution, averaged over the
+    ``(1 - exp(-alpha u)) / (1 - exp(-m alpha u))`` for a gain u against the other populations'
+    rules. The masses are those of the Markov chain's stationary distribution, averaged over the
     seats. With one population instead, mutants would compare their return with their
     opponent's (who beats whom), and how rules fare in self-play would not count.
 
     Args:
-      payoffs: ``(..., n, n)``.
+      payoffs: ``(..., n, C)``.
       alpha: strength of selection, in 1 / payoff. Infinite: every mutant that gains takes over,
         one that loses nearly never, and one that ties (to :data:`RESOLUTION`) by drift, 1 / m.
       population: m.
+      players: of the game.
 
     Returns:
-      ``(..., n)``, summing to one.
+      ``(..., n)``, summing to one; NaN of a game with more than :data:`MAX_STATES` profiles.
+
+    >>> alpha_rank([[-1.0, -3.0], [0.0, -2.0]]).round(3).tolist()
+    [0.0, 1.0]
 
     References:
       Omidshafiei et al. 2019, Scientific Reports 9:9937, eq. 8 to 11; the infinite limit as
       Rowland et al., NeurIPS 2019.
     """
     table = np.asarray(payoffs, np.float64)
-    batch, n = table.shape[:-2], table.shape[-1]
+    batch, n = table.shape[:-2], table.shape[-2]
     if n == 1:
         return np.ones((*batch, 1))
-    # The chain is the same with the seats exchanged: states are pairs {a, b} regardless of order.
-    first, second = np.triu_indices(n)
-    state = np.empty((n, n), int)
-    state[first, second] = state[second, first] = np.arange(len(first))
-    chain = np.zeros((*batch, len(first), len(first)))
-    for old, other in ((first, second), (second, first)):
+    # The chain is the same with the seats exchanged: states are profiles regardless of order.
+    profiles, state, company = compositions(n, players), place(n, players), place(n, players - 1)
+    if len(profiles) > MAX_STATES:
+        return np.full((*batch, n), np.nan)
+    chain = np.zeros((*batch, len(profiles), len(profiles)))
+    for seat in range(players):
+        old = np.array([profile[seat] for profile in profiles])
+        others = [_without(profile, seat) for profile in profiles]
+        other = np.array([company[x] for x in others])
         new = np.array([[x for x in range(n) if x != y] for y in old])
+        reached = np.array(
+            [[state[tuple(sorted((x, *rest)))] for x in row] for row, rest in zip(new.tolist(), others, strict=True)]
+        )
         gain = table[..., new, other[:, None]] - table[..., old, other][..., None]
         tie = RESOLUTION * np.ptp(table, axis=(-2, -1))[..., None, None]
         chance = _fixation(gain, alpha, population, tie)
-        chain[..., np.arange(len(first))[:, None], state[new, other[:, None]]] += chance / (2 * (n - 1))
-    visits = _stationary(chain) / 2
-    seat = np.eye(n)[first] + np.eye(n)[second]
-    return visits @ seat
+        chain[..., np.arange(len(profiles))[:, None], reached] += chance / (players * (n - 1))
+    visits = _stationary(chain) / players
+    return visits @ np.eye(n)[np.array(profiles)].sum(axis=1)
 
 
 def _fixation(gain: Array, alpha: float, population: int, tie: Array) -> Array:
@@ -261,7 +406,9 @@ def _stationary(chain: Array) -> Array:
     return visits
 
 
-def replicator(payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_STEPS) -> tuple[Array, Array]:
+def replicator(
+    payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_STEPS, players: int = 2
+) -> tuple[Array, Array]:
     """Replicator dynamics ``dx_i/dt = x_i ((A x)_i - x A x)`` of mixtures of rules.
 
     Integrated in the logarithms of the shares (classical Runge-Kutta), so that rare rules stay
@@ -269,9 +416,10 @@ def replicator(payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_ST
     all rules that are left return nearly the same, long ones.
 
     Args:
-      payoffs: A, ``(n, n)``.
+      payoffs: A, ``(n, C)``; of more than two players ``A x`` is :func:`fitness`.
       starts: ``(K, n)``, positive, rows summing to one.
       steps: of the integration, at most; it ends where all paths have come to equilibria.
+      players: of the game.
 
     Returns:
       Times ``(T, K)`` in 1 / payoff, of every path its own, and shares ``(T, K, n)``.
@@ -284,18 +432,16 @@ def replicator(payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_ST
     shift = table - table.mean(axis=0)  # a constant per column moves nobody
     for step in range(1, steps + 1):
         shares = _mixtures(logs)
-        fitness = shares @ shift.T
-        # The Jacobian in logarithms is similar to sqrt(x_i) A_ij sqrt(x_j), columns centred; its norm bounds the rates.
-        mean = shares @ shift
-        norm = np.sqrt(np.maximum((shares * (shares @ shift**2 - mean**2)).sum(axis=1), 0.0))
+        a = fitness(shift, shares, players)
+        norm = _fastest(shift, shares, players)
         # Whoever is rare but grows must not overshoot either.
-        lead = fitness.max(axis=1) - (shares * fitness).sum(axis=1)
+        lead = a.max(axis=1) - (shares * a).sum(axis=1)
         dt = (REPLICATOR_STEP / np.maximum(np.maximum(norm, lead), RESOLUTION * span(table)))[:, None]
-        b = _mixtures(logs + dt / 2 * fitness) @ shift.T
-        c = _mixtures(logs + dt / 2 * b) @ shift.T
-        d = _mixtures(logs + dt * c) @ shift.T
+        b = fitness(shift, _mixtures(logs + dt / 2 * a), players)
+        c = fitness(shift, _mixtures(logs + dt / 2 * b), players)
+        d = fitness(shift, _mixtures(logs + dt * c), players)
         # The mean return is left out throughout: it moves all logarithms of a path alike.
-        logs = logs + dt / 6 * (fitness + 2 * b + 2 * c + d)
+        logs = logs + dt / 6 * (a + 2 * b + 2 * c + d)
         logs -= logs.max(axis=1, keepdims=True)
         now = now + dt[:, 0]
         if step in recorded:
@@ -307,6 +453,22 @@ def replicator(payoffs: ArrayLike, starts: ArrayLike, steps: int = REPLICATOR_ST
     return np.array(times), np.array(path)
 
 
+def _fastest(payoffs: Array, shares: Array, players: int) -> Array:
+    """Bound of the rates of mixtures ``(K, n)``, ``(K,)``: the norm of the Jacobian in logarithms, which is
+    similar to sqrt(x_i) A_ij sqrt(x_j), columns centred."""
+    if players == 2:
+        mean = shares @ payoffs
+        return np.sqrt(np.maximum((shares * (shares @ payoffs**2 - mean**2)).sum(axis=1), 0.0))
+    # A_ij(x) is what i returns if one of the others plays j and the rest are drawn from the mixture.
+    n = len(payoffs)
+    at = place(n, players - 1)
+    with_one = [[at[tuple(sorted((*rest, j)))] for j in range(n)] for rest in compositions(n, players - 2)]
+    tables = np.tensordot(chances(shares, n, players - 2), payoffs[:, np.array(with_one)], axes=(1, 1))  # (K, n, n)
+    means = np.einsum("ki,kij->kj", shares, tables)
+    squares = np.einsum("ki,kij->kj", shares, tables**2)
+    return (players - 1) * np.sqrt(np.maximum((shares * (squares - means**2)).sum(axis=1), 0.0))
+
+
 def _mixtures(logs: Array) -> Array:
     weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
@@ -315,7 +477,9 @@ def _mixtures(logs: Array) -> Array:
 # --- dynamics -----------------------------------------------------------------------------
 
 
-def dynamics(payoffs: Array, rules: Sequence[str]) -> tuple[tuple[Trajectory, ...], tuple[Basin, ...]]:
+def dynamics(
+    payoffs: Array, rules: Sequence[str], players: int = 2
+) -> tuple[tuple[Trajectory, ...], tuple[Basin, ...]]:
     n = len(payoffs)
     uniform = np.full((1, n), 1.0 / n)
     corners = NEAR_CORNER * np.eye(n) + (1.0 - NEAR_CORNER) * uniform
@@ -323,7 +487,7 @@ def dynamics(payoffs: Array, rules: Sequence[str]) -> tuple[tuple[Trajectory, ..
     # A share drawn as zero has no logarithm.
     mixtures = np.maximum(mixtures, 1e-12)
     starts = np.concatenate([uniform, corners, mixtures / mixtures.sum(axis=1, keepdims=True)])
-    times, shares = replicator(payoffs, starts)
+    times, shares = replicator(payoffs, starts, players=players)
     late = slice(int(np.sqrt(0.5) * (len(times) - 1)), None)  # points lie denser at first
     settled = np.ptp(shares[late], axis=0).max(axis=1) < AT_REST
     # Each point counts for the time around it.
@@ -342,9 +506,11 @@ def dynamics(payoffs: Array, rules: Sequence[str]) -> tuple[tuple[Trajectory, ..
     return paths, tuple(sorted(basins, key=lambda x: (-x.fraction, x.rules)))
 
 
-def effects(payoffs: Array) -> Array:
+def effects(payoffs: Array, players: int = 2) -> Array:
     """What an adopter of i does to one who plays j, ``A[j, i] - A[j, j]``, ``(..., n, n)``."""
-    return np.swapaxes(payoffs, -1, -2) - np.diagonal(payoffs, axis1=-2, axis2=-1)[..., None, :]
+    n = payoffs.shape[-2]
+    own = np.diagonal(payoffs[..., alike(n, players)], axis1=-2, axis2=-1)
+    return payoffs[..., np.arange(n)[None, :], joined(n, players)] - own[..., None, :]
 
 
 def span(payoffs: Array) -> float:

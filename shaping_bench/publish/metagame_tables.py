@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from shaping_bench.analysis.metagame import MetaGame, analyse
-from shaping_bench.analysis.solvers import POPULATION, Array, span
+from shaping_bench.analysis.solvers import MAX_STATES, POPULATION, Array, alike, joined, span
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.publish import digits
 from shaping_bench.publish.model import ABSENT, Entry, Table
@@ -38,6 +38,7 @@ def meta_tables(meta: MetaGame) -> list[Table]:
         f"{_ADOPTER}; return of one of the others against the adopter minus that among themselves; {note}",
         meta.effect,
         meta.effect_ci,
+        on_others=True,
     )
     n = len(meta.rules)
     chance = [
@@ -62,14 +63,15 @@ def meta_tables(meta: MetaGame) -> list[Table]:
 def _strategies(meta: MetaGame, note: str) -> Table:
     n, decimals = len(meta.rules), _decimals(meta)
     used = np.array([x.shares for x in meta.equilibria]).reshape(-1, n) > 0.0
+    ranked = bool(np.isfinite(meta.alpha_rank).all())
     taken = sum((basin.fraction * basin.shares for basin in meta.basins), np.zeros(n))
     rows = []
-    for i in range(n):
+    for i, c in enumerate(alike(n, meta.players)):  # c: everybody else plays i too
         k = int(meta.exploiter[i])
-        own, leaving = _counts(meta, (i, i)), _counts(meta, (k, i), (i, i))
+        own, leaving = _counts(meta, (i, c)), _counts(meta, (k, c), (i, c))
         rows.append(
             (
-                _entry(meta.payoffs[i, i], decimals, meta.payoff_ci[i, i], counts=own, hashes=meta.hashes[i][i]),
+                _entry(meta.payoffs[i, c], decimals, meta.payoff_ci[i, c], counts=own, hashes=meta.hashes[i][c]),
                 _entry(
                     meta.exploitability[i],
                     decimals,
@@ -78,15 +80,17 @@ def _strategies(meta: MetaGame, note: str) -> Table:
                     hashes=_behind(meta, k, i),
                 ),
                 Entry(meta.rules[k]),
-                _entry(meta.alpha_rank[i], 2, meta.alpha_rank_ci[i]),
+                _entry(meta.alpha_rank[i], 2, meta.alpha_rank_ci[i]) if ranked else Entry(ABSENT),
                 _entry(taken[i], 2),
                 Entry(str(int(used[:, i].sum())), mean=float(used[:, i].sum())),
             )
         )
     explained = (
         "self-play: return where everybody plays the rule; exploitability: largest gain of a single adopter of another "
-        "rule there; alpha-rank: mass in the limit of strong selection, two populations of "
-        f"{POPULATION}; replicator: share that the dynamics end with, mean over uniformly drawn mixtures; equilibria: "
+        "rule there; alpha-rank: mass in the limit of strong selection, "
+        f"{'two' if meta.players == 2 else meta.players} populations of {POPULATION}"
+        f"{'' if ranked else f' (of at most {MAX_STATES} profiles)'}; replicator: share that the dynamics end with, "
+        "mean over uniformly drawn mixtures; equilibria: "
         f"number of symmetric Nash equilibria that use it, of {len(meta.equilibria)}"
     )
     return Table(
@@ -101,14 +105,19 @@ def _strategies(meta: MetaGame, note: str) -> Table:
     )
 
 
-def _adoption(meta: MetaGame, title: str, note: str, values: Array, intervals: Array) -> Table:
+def _adoption(meta: MetaGame, title: str, note: str, values: Array, intervals: Array, on_others: bool = False) -> Table:
     n, decimals = len(meta.rules), _decimals(meta)
+    among, with_adopter = alike(n, meta.players), joined(n, meta.players)
 
     def shown(i: int, j: int) -> Entry:
         if i == j:
             return Entry(ABSENT)
-        counts = _counts(meta, (i, j), (j, j))
-        return _entry(values[i, j], decimals, intervals[i, j], counts=counts, hashes=_behind(meta, i, j))
+        # Of two players an adopter's own return and its effect come from the same encounters.
+        after = (j, int(with_adopter[i, j])) if on_others and meta.players > 2 else (i, int(among[j]))
+        before = (j, int(among[j]))
+        hashes = tuple(dict.fromkeys(x for row, c in (after, before) for x in meta.hashes[row][c]))
+        counts = _counts(meta, after, before)
+        return _entry(values[i, j], decimals, intervals[i, j], counts=counts, hashes=hashes)
 
     return Table(
         title=f"{meta.game}: {title}",
@@ -133,12 +142,15 @@ def _equilibria(meta: MetaGame, note: str) -> Table:
         )
         for x in meta.equilibria
     ]
-    pairs = ", ".join(f"{meta.rules[i]} and {meta.rules[j]}" for i, j in meta.pure_profiles)
+    incomplete = (
+        "; not all supports were tried" if meta.players == 2 else "; mixtures of three rules and more are those found"
+    )
+    pairs = ", ".join(" and ".join(meta.rules[i] for i in profile) for profile in meta.pure_profiles)
     explained = (
         "shares of the rules in each symmetric Nash equilibrium; stays: fraction of resamples of the training seeds in "
         "which nobody gains by leaving it (pure ones); "
         f"unlike rules that are best replies to each other: {pairs or 'none'}"
-        f"{'' if meta.complete else '; not all supports were tried'}"
+        f"{'' if meta.complete else incomplete}"
     )
     return Table(
         title=f"{meta.game}: symmetric equilibria",
@@ -188,7 +200,8 @@ def _counts(meta: MetaGame, *pairs: tuple[int, int]) -> tuple[int, int]:
 
 def _behind(meta: MetaGame, i: int, j: int) -> tuple[str, ...]:
     """Cells behind what an adopter of i gains or does where everybody plays j."""
-    return tuple(dict.fromkeys((*meta.hashes[i][j], *meta.hashes[j][j])))
+    c = alike(len(meta.rules), meta.players)[j]
+    return tuple(dict.fromkeys((*meta.hashes[i][c], *meta.hashes[j][c])))
 
 
 def meta_game_command(source: Results | Path | str, game: str | None = None, fmt: str = "md") -> str:
@@ -205,6 +218,7 @@ def meta_game_command(source: Results | Path | str, game: str | None = None, fmt
     if not present:
         raise BadInput(
             f"results directory {str(results.directory)!r} has no meta-game of {', '.join(analysed)}; allowed: "
-            "two-player games in which at least two rules met each other and themselves (pairs: all)"
+            "games in which at least two rules met each other and themselves (pairs: all), and in games of more than "
+            "two players in all mixtures (lineups: mixtures)"
         )
     return render([table for meta in present for table in meta_tables(meta)], fmt)

@@ -79,8 +79,8 @@ def best_response(record: Mapping[str, Any]) -> str | None:
     It sits in the last seat.
     """
     last = record["learners"][-1]
-    plays = record.get("best_response", record["kind"] == "league" and last["name"] == "best-response")
-    return last["label"] if plays else None
+    earlier = "entry" not in last and record["kind"] == "league" and last["name"] == "best-response"
+    return last["label"] if last.get("best_response", earlier) else None
 
 
 # --- who is met ---------------------------------------------------------------------------

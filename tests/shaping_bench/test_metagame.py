@@ -321,7 +321,9 @@ def test_games_without_a_meta_game(tmp_path):
     assert metagame.analyse(opened, "ipd") is None
     with pytest.raises(BadInput, match="game is 'idp', which is unknown; did you mean 'ipd'"):
         metagame.analyse(opened, "idp")
-    with pytest.raises(BadInput, match=r"no meta-game of public-goods, ipd; allowed: two-player games"):
+    with pytest.raises(
+        BadInput, match=r"no meta-game of public-goods, ipd; allowed: games in which at least two rules"
+    ):
         metagame_tables.meta_game_command(tmp_path)
 
 
@@ -372,3 +374,86 @@ def test_the_command_prints_the_same_digits_in_every_format(tmp_path):
         assert all(text in written for text in texts), fmt
     with pytest.raises(BadInput, match="format is 'pdf'"):
         metagame_tables.meta_game_command(tmp_path, None, "pdf")
+
+
+# --- more than two players ----------------------------------------------------------------
+
+GOOD = np.array([[3.0, 1.0, -1.0], [4.0, 2.0, 0.0]])
+"""Three players: to defect pays one more, whatever the others do. Columns: of the others none, one or both defect."""
+
+
+def test_companies_of_two_players_are_the_opponents_rules():
+    assert solvers.compositions(3, 1) == ((0,), (1,), (2,))
+    assert solvers.alike(3, 2).tolist() == [0, 1, 2]
+    assert solvers.joined(3, 2).tolist() == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+    assert [solvers.compositions(2, 2)[c] for c in solvers.joined(2, 3)[0]] == [(0, 0), (0, 1)]
+
+
+def test_a_dilemma_of_three_players():
+    equilibria, complete = solvers.symmetric_equilibria(GOOD, players=3)
+    assert complete
+    assert [(x.tolist(), v) for x, v in equilibria] == [([0.0, 1.0], 0.0)]
+    assert solvers.gains(GOOD, 3).tolist() == [[0.0, -1.0], [1.0, 0.0]]
+    # One who still contributes has 1 instead of 3; a contributor among defectors leaves each of them 2.
+    assert solvers.effects(GOOD, 3).tolist() == [[0.0, 2.0], [-2.0, 0.0]]
+    assert solvers.pure_profiles(GOOD, 3) == ()
+    assert solvers.alpha_rank(GOOD, players=3) == pytest.approx([0.0, 1.0])
+    _, path = solvers.replicator(GOOD, [[0.9, 0.1]], players=3)
+    assert path[-1, 0] == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+def test_a_volunteers_dilemma_mixes_as_by_hand():
+    """One volunteer is enough: all have 3, and who volunteers pays 1. With q the share of those who do not,
+    all are indifferent where 2 = 3 (1 - q^2)."""
+    payoffs = np.array([[2.0, 2.0, 2.0], [3.0, 3.0, 0.0]])
+    q = np.sqrt(1.0 / 3.0)
+    ((x, value),), complete = solvers.symmetric_equilibria(payoffs, players=3)
+    assert complete
+    assert x == pytest.approx([1.0 - q, q])
+    assert value == pytest.approx(2.0)
+    # One volunteers, the two others do not: nobody gains by leaving.
+    assert solvers.pure_profiles(payoffs, 3) == ((0, 1, 1),)
+    _, path = solvers.replicator(payoffs, [[0.95, 0.05], [0.05, 0.95]], players=3)
+    assert path[-1] == pytest.approx(np.array([[1.0 - q, q]] * 2), abs=1e-6)
+
+
+@pytest.mark.parametrize("players", [3, 4])
+def test_a_game_that_adds_up_over_pairs_is_that_of_its_pairs(players):
+    """Who meets each other player in turn has the pairs' equilibria, gains and fitness, times their number."""
+    pairs = np.random.default_rng(3).normal(size=(3, 3))
+    payoffs = np.stack([pairs[:, list(c)].sum(axis=1) for c in solvers.compositions(3, players - 1)], axis=1)
+    others = players - 1
+    assert solvers.gains(payoffs, players) == pytest.approx(others * solvers.gains(pairs))
+    assert solvers.effects(payoffs, players) == pytest.approx(solvers.effects(pairs))
+    mixtures = np.random.default_rng(4).dirichlet(np.ones(3), 5)
+    assert solvers.fitness(payoffs, mixtures, players) == pytest.approx(others * solvers.fitness(pairs, mixtures))
+    expected = shares(pairs)
+    several = [x for x, _ in solvers.symmetric_equilibria(payoffs, players=players)[0]]
+    assert same_set(several, expected)
+    _, path = solvers.replicator(payoffs, mixtures, players=players)
+    _, alone = solvers.replicator(pairs, mixtures)
+    assert path[-1] == pytest.approx(alone[-1], abs=1e-4)
+
+
+def test_the_tournament_of_three_players(tmp_path):
+    """Return of a rule: 10 times its place plus the sum of the others', in every mixture of two rules; the third
+    rule was not met in all of them."""
+    write_suite(tmp_path, ["public-goods"], ["naive", "lola", "sos"])
+    names = ("naive", "lola", "sos")
+    for profile in itertools.combinations_with_replacement(range(3), 3):
+        if profile != (0, 1, 2):
+            returns = [10.0 * i + sum(profile) - i for i in profile]
+            write_cell(tmp_path, "public-goods", [names[i] for i in profile], {"return": np.array([returns] * 2)})
+    game = metagame.analyse(results.load(tmp_path), "public-goods")
+    assert game.players == 3
+    assert game.rules == ("naive", "lola")
+    assert game.left_out == {"sos": "did not meet lola + naive"}
+    assert game.companies == ((0, 0), (0, 1), (1, 1))
+    assert game.payoffs.tolist() == [[0.0, 1.0, 2.0], [10.0, 11.0, 12.0]]
+    assert game.gain.tolist() == [[0.0, -10.0], [10.0, 0.0]]
+    assert game.effect.tolist() == [[0.0, -1.0], [1.0, 0.0]]
+    assert [x.shares.tolist() for x in game.equilibria] == [[0.0, 1.0]]
+    assert game.trajectories[0].end == pytest.approx([0.0, 1.0])
+    tables = json.loads(metagame_tables.meta_game_command(tmp_path, "public-goods", "json"))
+    assert tables[1]["cells"][1][0]["text"] == "10.00 [10.00, 10.00]"
+    assert "3 populations of 50" in tables[0]["note"]
