@@ -111,8 +111,6 @@ def record_of(
     """The record of a suite's cell; ``preparations`` per seat, the rest as :func:`cell_record`."""
     game = cell.game.named.value
     learners = [described_learner(x, game, p) for x, p in zip(cell.learners, preparations, strict=True)]
-    if cell.best_response:
-        learners[-1]["best_response"] = True
     protocol = {
         "seeds": cell.seeds,
         "seed": cell.seed,
@@ -120,7 +118,7 @@ def record_of(
         "record_every": cell.record_every,
         "precision": cell.precision,
     }
-    return cell_record(
+    record = cell_record(
         key=cell.hash,
         kind=cell.kind,
         suite=suite,
@@ -132,3 +130,4 @@ def record_of(
         diverged=diverged,
         command=cell.command if cell.kind == "encounter" else f"shaping-bench run {suite}",
     )
+    return record | {"best_response": cell.best_response}

@@ -10,13 +10,13 @@ a list of lists        these: labels of learners, one per seat
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
 from shaping_bench.spec.registry import Named
+from shaping_bench.store.facts import opponent
 
 Kind = Literal["pairs", "one-against-rest", "mixtures"]
 Which = Literal["all", "self", "cross"]
@@ -132,17 +132,7 @@ def distinct(candidates: Iterable[Lineup], game: Game) -> list[Lineup]:
 def title(labels: Sequence[str]) -> str:
     """A line-up in words.
 
-    >>> title(["lola", "lola"]), title(["lola", "naive"]), title(["lola", "naive", "naive"])
-    ('lola', 'lola vs naive', 'lola vs 2x naive')
+    >>> title(["lola", "lola"]), title(["lola", "naive"]), title(["lola", "naive", "sos", "naive"])
+    ('lola', 'lola vs naive', 'lola vs 2x naive + sos')
     """
     return labels[0] if len(set(labels)) == 1 else f"{labels[0]} vs {opponent(labels, 0)}"
-
-
-def opponent(labels: Sequence[str], seat: int) -> str:
-    """Who plays in the other seats, whatever their order: of two players the other's label.
-
-    >>> opponent(["lola", "naive"], 1), opponent(["lola", "naive", "naive"], 0), opponent(["sos", "lola", "naive"], 0)
-    ('lola', '2x naive', 'lola + naive')
-    """
-    others = Counter(label for i, label in enumerate(labels) if i != seat)
-    return " + ".join(label if count == 1 else f"{count}x {label}" for label, count in sorted(others.items()))

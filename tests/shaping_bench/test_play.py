@@ -185,6 +185,9 @@ def test_a_suite_with_play_runs_whole_and_again_for_nothing(tmp_path):
     # The trained best response states who was trained, for how long, and what it cost.
     (trained,) = (r for r in records if "responder" in r)
     assert trained["responder"]["steps"] == 1
+    assert [r["hash"] for r in records if r["best_response"]] == [trained["hash"]]
+    assert all(x["swept"] == {} for r in records for x in r["learners"])
+    assert {x["entry"] for r in records if r["kind"] == "encounter" for x in r["learners"]} <= {0, 1, 2}
     assert trained["costs"]["environment_steps"] == 2 * 8 * 8
     # Only strategies that the game defines are met.
     met = {x["label"] for r in records if r["kind"] == "league" for x in r["learners"]}
