@@ -51,13 +51,21 @@ def metric_names(results: Results, kind: str) -> list[str]:
 
 
 def suite_metrics(results: Results, kind: str) -> list[str]:
-    """The suite's metrics that are stored, the return where it names none; of Coin Games the
-    pick-ups too, without which a return says little."""
+    """The suite's metrics that are stored, the return where it names none; of games that can only be played
+    what they count too (coins that are taken, say), without which a return says little."""
     known = metric_names(results, kind)
     asked = [name for name in results.suite.get("metrics", []) if name in known]
-    coins = [name for name in ("own_coins", "other_coins") if name in known and name not in asked]
-    if coins and "return" in known:
-        return [*(asked or ["return"]), *coins]
+    games = {record["game"]["label"]: record for record in results.records}
+    counted = dict.fromkeys(
+        count["name"]
+        for game in map(facts.game, games.values())
+        if "exact" not in game.get("views", ())
+        for count in game.get("counts", ())
+        if not count["share_of"]
+    )
+    counts = [name for name in counted if name in known and name not in asked]
+    if counts and "return" in known:
+        return [*(asked or ["return"]), *counts]
     return asked or [name for name in ("return",) if name in known] or known[:1]
 
 
