@@ -113,7 +113,7 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
             f"{_note(kind, part, plan, shown)}; {_others(results, part, plan)}"
             f"{_bold_note(results, marks, plan, part['pool'])}"
             f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
-            f"{_prepared(results, part)}"
+            f"{_prepared(results, part)}{_superseded(results, part, kind)}"
         )
         tables.append(_table(title + (" (league)" if kind == "league" else ""), note, plan, shown, marks))
     return tables
@@ -237,6 +237,13 @@ def _others(results: Results, part: pd.DataFrame, grid: _Grid) -> str:
     several = any(len(r["learners"]) > 2 for r in results.records if r["game"]["label"] in games)
     shown = several and "opponent" in (grid.rows, grid.cols)
     return "opponent: everybody else in the game, one name for several who are alike; " if shown else ""
+
+
+def _superseded(results: Results, part: pd.DataFrame, kind: str) -> str:
+    """How many cells are left out, as there are newer ones of the same labels."""
+    games = set(part["game"])
+    count = sum(r["kind"] == kind and r["game"]["label"] in games for r in results.superseded)
+    return f"; {count} older cell{'s' * (count != 1)} of the same labels left out" if count else ""
 
 
 def _responders(results: Results, part: pd.DataFrame, kind: str) -> str:

@@ -52,12 +52,14 @@ class Results:
       suite: the resolved suite, as written in ``suite.yaml``.
       records: ``cell.json`` of every finished cell, in the suite's order.
       memory: what :func:`kept` functions have made of it.
+      superseded: cells of match-ups of which there is a newer one; in no table.
     """
 
     directory: Path
     suite: dict[str, Any]
     records: tuple[dict[str, Any], ...]
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+    superseded: tuple[dict[str, Any], ...] = ()
 
     @functools.cached_property
     def cells(self) -> pd.DataFrame:
@@ -254,7 +256,7 @@ def load(directory: Path | str) -> Results:
     paths = sorted(p for p in (directory / "cells").glob("*/cell.json") if not p.parent.name.startswith("."))
     if not paths:
         raise BadInput(f"results directory is {str(directory)!r}, which holds no finished cell; {hint}")
-    records = [_record(path) for path in paths]
+    records, superseded = _newest([_record(path) for path in paths])
     games, learners = list(suite.get("games", [])), [*_listed(suite, "learners"), *_listed(suite, "opponents")]
 
     def order(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -262,7 +264,18 @@ def load(directory: Path | str) -> Results:
         seats = [facts.position(x, learners) for x in record["learners"]]
         return record["kind"] == "league", game, record["game"]["label"], seats, record["hash"]
 
-    return Results(directory, suite, tuple(sorted(records, key=order)))
+    return Results(directory, suite, tuple(sorted(records, key=order)), superseded=superseded)
+
+
+def _newest(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[dict[str, Any], ...]]:
+    """The newest cell of each match-up, and those that it has superseded: where a default has changed
+    since they were stored, the same labels mean something else now."""
+    by_labels: dict[Any, list[dict[str, Any]]] = {}
+    for record in sorted(records, key=lambda x: (x.get("started") or "", x["hash"])):
+        labels = tuple(x["label"] for x in record["learners"])
+        by_labels.setdefault((record["kind"], record["game"]["label"], labels), []).append(record)
+    older = [record for cells in by_labels.values() for record in cells[:-1]]
+    return [cells[-1] for cells in by_labels.values()], tuple(older)
 
 
 def opened(source: "Results | Path | str") -> Results:

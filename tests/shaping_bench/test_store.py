@@ -1,6 +1,7 @@
 """The results directory: writers side by side, and suites of earlier versions."""
 
 import errno
+import json
 import os
 import threading
 
@@ -9,9 +10,11 @@ import pytest
 import yaml
 
 from shaping_bench.errors import BadInput
+from shaping_bench.publish.tables import table_command
 from shaping_bench.spec.suite import resolve
-from shaping_bench.store.results import Results, kept
+from shaping_bench.store.results import Results, kept, load
 from shaping_bench.store.store import Store, read_parquet, write_parquet
+from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 SUITE = resolve({"name": "small", "games": ["ipd"], "learners": ["naive"]})
 
@@ -75,3 +78,17 @@ def test_functions_of_one_name_keep_what_is_theirs(tmp_path):
 
     results = Results(tmp_path, {}, ())
     assert [named("one", 1)(results), named("two", 2)(results)] == [1, 2]
+
+
+def test_of_two_cells_with_the_same_labels_the_newer_is_shown(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    for started, value in (("2026-01-02T00:00:00", 2.0), ("2026-01-01T00:00:00", 1.0)):
+        key = write_cell(tmp_path, "ipd", ["naive", "naive"], {"return": [[value, value]] * 3})
+        path = tmp_path / "cells" / key
+        record = json.loads((path / "cell.json").read_text())
+        (path / "cell.json").write_text(json.dumps({**record, "started": started}))
+        path.rename(path.with_name(f"of-{started[:10]}"))  # as if a default had changed in between
+    results = load(tmp_path)
+    assert set(results.final("return")["value"]) == {2.0}
+    assert [r["started"][:10] for r in results.superseded] == ["2026-01-01"]
+    assert "1 older cell of the same labels left out" in table_command(results, ["return"])
