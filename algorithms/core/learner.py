@@ -82,6 +82,24 @@ class Learner:
         """Online learners: the new state after a step; ``then`` is the next observation."""
         raise NotImplementedError
 
+    def facts(self, game: Game) -> dict[str, Any]:
+        """What readers of results need to know of the learner without its code, plain enough for JSON.
+
+        >>> from shaping_bench.algorithms.cola import COLA
+        >>> from shaping_bench.games import make
+        >>> facts = COLA().facts(make("ipd"))
+        >>> facts["access"], facts["prepared_jointly"]
+        ('gradients', True)
+        """
+        return {
+            "access": str(self.access),
+            "views": sorted(self.views & game.views),
+            "learns": self.learns,
+            "online": self.online,
+            "needs_preparation": self.needs_preparation,
+            "prepared_jointly": bool(getattr(self, "prepared_jointly", True)),
+        }
+
     def check_game(self, game: Game, player: int) -> None:
         """Raises ``ValueError`` if this learner cannot play that seat of that game."""
 

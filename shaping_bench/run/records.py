@@ -31,13 +31,9 @@ def described_learner(learner: Labelled, game: Game, preparation: Mapping[str, A
         "access": str(rule.access),
         "needs_preparation": rule.needs_preparation,
         "code": source_hash(rule, game),
-        **_facts(rule, game),
+        "facts": rule.facts(game),
         "preparation": preparation,
     }
-
-
-def _facts(rule: Any, game: Game) -> dict[str, Any]:
-    return {"facts": rule.facts(game)} if hasattr(rule, "facts") else {}
 
 
 def _described(x: Labelled) -> dict[str, Any]:
