@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ from jax import Array
 from shaping_bench.games import anchors
 from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.spaces import Discrete, Space
+
+if TYPE_CHECKING:
+    from shaping_bench.games.grids.board import Board, Glyph
 
 Params = Any
 """A player's policy parameters: ``(d_i,)`` or a tuple of ``d_i`` scalars."""
@@ -200,8 +203,13 @@ class Game:
         infinity rules an action out."""
         raise NotImplementedError
 
-    def board(self, state: Any) -> Mapping[str, Any] | None:
-        """A state for people who look, plain enough for JSON; None, the default, if there is nothing to see."""
+    legend: ClassVar[Mapping[str, "Glyph"]] = {}
+    """How what lies on ``board`` is drawn."""
+    board_note: ClassVar[str] = ""
+    """What those who look at the board should know, in a sentence."""
+
+    def board(self, state: Any) -> "Board | None":
+        """A state for people who look, of concrete numbers; None, the default, if there is nothing to see."""
         return None
 
     def paid(self, observations: Array, actions: Array) -> Array:

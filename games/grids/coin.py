@@ -13,15 +13,17 @@ Observations are planes ``(n_players, channels, size, size)``, whatever the pres
 them (LOLA-DiCE, POLA) or moving channels last (JaxMARL) is the policy's business.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count, Game
 from shaping_bench.games.fields import field, pytree_dataclass
+from shaping_bench.games.grids.board import Board, Glyph, Piece, below, moved, place, wrapped
 
 Pair = tuple[Array, Array]
 
@@ -333,15 +335,23 @@ class CoinGame(Game):
         planes = planes.reshape(len(seats), -1, n, n)
         return planes if player is None else planes[0]
 
-    def board(self, state: State) -> dict[str, Any]:
-        """``grid``: its side; ``agents``: row and column of either player; ``coins``: their place
-        (``at``) and colour (``owner``)."""
+    legend: ClassVar[Mapping[str, Glyph]] = {
+        "red": Glyph("disc", "red", player=RED),
+        "blue": Glyph("square", "blue", player=BLUE),
+        "red coin": Glyph("ring", "coins", owner=RED),
+        "blue coin": Glyph("diamond", "coins", owner=BLUE),
+    }
+    board_note: ClassVar[str] = (
+        "Each player is paid for any coin that it picks up; whoever picks up the other's coin takes more from the "
+        "other than it gains."
+    )
 
-        def place(cell: Array) -> list[int]:
-            return list(divmod(int(cell), self.size))
-
-        coins = [{"at": place(c), "owner": int(o)} for c, o in zip(state.coins, state.owners, strict=True)]
-        return {"grid": self.size, "agents": [place(cell) for cell in state.players], "coins": coins}
+    def board(self, state: State) -> Board:
+        """Coins, and both players over them."""
+        coins = [f"{self.seats[int(owner)]} coin" for owner in state.owners]
+        lying = zip((*coins, *self.seats), (*state.coins, *state.players), strict=True)
+        pieces = [Piece(glyph, *divmod(int(cell), self.size)) for glyph, cell in lying]
+        return Board(rows=self.size, columns=self.size, pieces=pieces)
 
     @property
     def pays_in_public(self) -> bool:
@@ -389,6 +399,9 @@ class CoinGame(Game):
         cost = jnp.where(defects, _greed(self, state, player), _restraint(self, state, player))
         return memory, jnp.where(cost == jnp.min(cost), 0.0, -jnp.inf)
 
+    def _moved(self, cell: Array, action: Array) -> Array:
+        return moved(cell, action, MOVES[self.rules.moves][: self.n_actions], self.size)
+
     def _paid(self, own: Pair, other: Pair) -> Pair:
         """Rewards of the pick-ups."""
         return (
@@ -406,11 +419,11 @@ class CoinGame(Game):
         pieces = [*(state.players[i] for i in order), *coins]
         if self.rules.observation != "egocentric":
             return pieces
-        own_row, own_column = self._place(state.players[seat])
+        own_row, own_column = place(state.players[seat], n)
 
         def centred(cell: Array) -> Array:
-            row, column = self._place(cell)
-            shifted = n * _wrapped(row - own_row + n // 2, n) + _wrapped(column - own_column + n // 2, n)
+            row, column = place(cell, n)
+            shifted = n * wrapped(row - own_row + n // 2, n) + wrapped(column - own_column + n // 2, n)
             return jnp.where(cell < 0, cell, shifted)
 
         return [centred(cell) for cell in pieces]
@@ -419,13 +432,13 @@ class CoinGame(Game):
         """The start of an episode, from two random words."""
         rules, cells = self.rules, self.size**2
         if rules.initial_players == "distinct":
-            red, rest = _below(cells, bits[0])
-            blue, _ = _below(cells - 1, rest)
+            red, rest = below(cells, bits[0])
+            blue, _ = below(cells - 1, rest)
             blue = blue + (blue >= red)
         else:
-            red, rest = _below(cells, bits[0])
-            blue, _ = _below(cells, rest)
-        colour, rest = _below(2, bits[1])
+            red, rest = below(cells, bits[0])
+            blue, _ = below(cells, rest)
+        colour, rest = below(2, bits[1])
         coins = []
         for _ in range(rules.num_coins):
             cell, rest = self._coin_cell(rest, (red, blue), rules.initial_coins)
@@ -438,10 +451,10 @@ class CoinGame(Game):
         """A random cell for a coin, and what is left of the random word."""
         cells = self.size**2
         if where == "any":
-            return _below(cells, bits)
+            return below(cells, bits)
         first, second = jnp.minimum(*players), jnp.maximum(*players)
         apart = (first != second).astype(jnp.int32)
-        cell, rest = _below(cells - 1 - apart, bits)
+        cell, rest = below(cells - 1 - apart, bits)
         cell = cell + (cell >= first)  # counts through the free cells: skips the lower taken one,
         return cell + ((cell >= second) & (apart > 0)), rest  # then the higher one
 
@@ -454,7 +467,7 @@ class CoinGame(Game):
             new, bits = self._coin_cell(bits, players, rules.respawn)
             coins.append(jnp.where(taken, new, cell))
             if rules.num_coins == 1:
-                colour, bits = (1 - owner, bits) if rules.colours == "alternate" else _below(2, bits)
+                colour, bits = (1 - owner, bits) if rules.colours == "alternate" else below(2, bits)
                 owner = jnp.where(taken, colour, owner)
             owners.append(owner)
         return tuple(coins), tuple(owners)
@@ -473,36 +486,6 @@ class CoinGame(Game):
                 own[i] += share * (takes & (owner == i)).astype(dtype)
                 other[i] += share * (takes & (owner != i)).astype(dtype)
         return (own[0], own[1]), (other[0], other[1])
-
-    def _place(self, cell: Array) -> tuple[Array, Array]:
-        """Row and column of a cell."""
-        row = lax.div(cell, jnp.int32(self.size))
-        return row, cell - row * self.size
-
-    def _moved(self, cell: Array, action: Array) -> Array:
-        # Sums of comparisons instead of a table: gathers do not vectorise.
-        row, column = self._place(cell)
-        for k, (down, right) in enumerate(MOVES[self.rules.moves][: self.n_actions]):
-            chosen = (action == k).astype(jnp.int32)
-            row, column = row + down * chosen, column + right * chosen
-        return self.size * _wrapped(row, self.size) + _wrapped(column, self.size)
-
-
-def _wrapped(x: Array, n: int) -> Array:
-    """``x`` modulo ``n``, for ``-n <= x < 2 n``."""
-    return jnp.where(x < 0, x + n, jnp.where(x >= n, x - n, x))
-
-
-def _below(count: Any, bits: Array) -> tuple[Array, Array]:
-    """A uniform integer below ``count <= 256`` from a random word, and a word for the next draw.
-
-    The word is a binary fraction; times ``count``, its whole part is the draw and its fraction
-    is random again. The draws from one word are biased by at most the product of their counts
-    over 2^32.
-    """
-    k = jnp.asarray(count, jnp.uint32)
-    high, low = bits >> 16, bits & 0xFFFF
-    return ((high * k + ((low * k) >> 16)) >> 16).astype(jnp.int32), bits * k
 
 
 def _where(condition: Array, yes: Any, no: Any) -> Any:
@@ -536,17 +519,17 @@ def always_cooperate(game: CoinGame, key: Array, state: State, player: int) -> A
 def uniformly_random(game: CoinGame, key: Array, state: State, player: int) -> Array:
     """Any action, all with the same probability."""
     del state, player
-    return _below(game.n_actions, jax.random.bits(key, (), jnp.uint32))[0]
+    return below(game.n_actions, jax.random.bits(key, (), jnp.uint32))[0]
 
 
 def _distances(game: CoinGame, state: State, player: int) -> list[Array]:
     """Torus Manhattan distance to each coin after each action, a list of ``(n_actions,)``."""
     n = game.size
     moves = jnp.array(MOVES[game.rules.moves][: game.n_actions], jnp.int32).T
-    after = [_wrapped(x + move, n) for x, move in zip(game._place(state.players[player]), moves, strict=True)]
+    after = [wrapped(x + move, n) for x, move in zip(place(state.players[player], n), moves, strict=True)]
     out = []
     for coin in state.coins:
-        apart = [jnp.abs(a - b) for a, b in zip(after, game._place(coin), strict=True)]
+        apart = [jnp.abs(a - b) for a, b in zip(after, place(coin, n), strict=True)]
         out.append(jnp.minimum(apart[0], n - apart[0]) + jnp.minimum(apart[1], n - apart[1]))
     return out
 

@@ -23,7 +23,6 @@ import numpy as np
 from jax import Array
 
 from shaping_bench.algorithms.core import Learner, costs
-from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.core.stage import Joint, Stage, plays, started
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
@@ -37,9 +36,6 @@ RECORDS_PER_CALL = 64
 
 RECORDS_PER_CALL_OF_PLAY = 4
 """The same where a learner plays: its updates take long enough for people to wonder."""
-
-SHOWN_STEPS = 64
-"""Most steps of an episode that is shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,27 +157,6 @@ def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
     if "exact" not in game.views:
         return False
     return not plays(learners) or all(rule.policy(game, i).exact for i, rule in enumerate(learners))
-
-
-def shown_episode(game: Game, learners: Sequence[Learner], params: Sequence[Any], seed: int) -> list[dict[str, Any]]:
-    """One episode of a joint policy as boards for people who look, in games that have them.
-
-    Args:
-      params: per player one policy (no seeds' axis).
-
-    Returns:
-      The boards at all times, at most :data:`SHOWN_STEPS` steps, each with the ``rewards`` that
-      led there; empty where the game shows none.
-    """
-    if not plays(learners) or game.board(game.reset(jax.random.key(seed))[1]) is None:
-        return []
-    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
-    length = min(game.num_steps, SHOWN_STEPS)
-    play = jax.jit(lambda key, params: rollout(key, game, policies, params, 1, num_steps=length))
-    episode = jax.device_get(play(jax.random.key(seed), tuple(params)))
-    rewards = np.concatenate([np.zeros((1, game.n_players)), episode.rewards[:, 0]])
-    states = [jax.tree.map(lambda x, t=t: x[t, 0], episode.states) for t in range(length + 1)]
-    return [{**(game.board(s) or {}), "rewards": r.tolist()} for s, r in zip(states, rewards, strict=True)]
 
 
 def _run(

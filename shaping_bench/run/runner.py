@@ -25,9 +25,9 @@ from shaping_bench.run.encounter import (
     plays,
     run_encounter,
     shareable,
-    shown_episode,
     steps_per_update,
 )
+from shaping_bench.run.episodes import shown_episode
 from shaping_bench.run.league import flattened, play_match
 from shaping_bench.run.measure import measure, tidy_curves, tidy_finals
 from shaping_bench.run.preparation import OnPoint
@@ -227,20 +227,11 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, a
 def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:
     """An episode of the final policies of the first seed that has not diverged, where the game shows one."""
     finite = np.flatnonzero(~outcome.diverged)
-    game = cell.game.named.value
     if not len(finite):
         return None
     params = [jax.tree.map(lambda x: x[finite[0]], theta) for theta in outcome.final]
-    frames = shown_episode(game, _rules(cell.learners), params, cell.seed)
-    if not frames:
-        return None
-    return {
-        "preset": cell.game.named.hyperparameters.get("preset"),
-        "seed": int(finite[0]),
-        "grid": frames[0]["grid"],
-        "players": game.n_players,
-        "frames": [{key: x for key, x in frame.items() if key != "grid"} for frame in frames],
-    }
+    episode = shown_episode(cell.game.named.value, _rules(cell.learners), params, cell.seed)
+    return episode and {"seed": int(finite[0]), **episode}
 
 
 # --- leagues ------------------------------------------------------------------------------

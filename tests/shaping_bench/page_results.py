@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.publish.report.drawing import STATES
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
@@ -14,13 +15,24 @@ LEARNERS = ("naive", "lola", "a <b> & c", "mfos")
 GAMES = ("ipd", "tandem", "coin-game")
 UPDATES = list(range(0, 1010, 10))
 
-FRAMES = [
+OLD_FRAMES = [
     {"agents": [[0, 0], [2, 2]], "coins": [{"at": [0, 1], "owner": 0}, {"at": [2, 0], "owner": 1}], "rewards": [0, 0]},
     {"agents": [[0, 1], [2, 1]], "coins": [{"at": [1, 1], "owner": 0}, {"at": [2, 0], "owner": 1}], "rewards": [1, 0]},
     {"agents": [[0, 2], [1, 1]], "coins": [{"at": [2, 2], "owner": 0}, {"at": [2, 0], "owner": 1}], "rewards": [-2, 1]},
     {"agents": [[2, 2], [1, 0]], "coins": [{"at": [0, 0], "owner": 0}, {"at": [2, 0], "owner": 1}], "rewards": [1, 0]},
 ]
-"""An episode of three steps on a 3 x 3 torus; the last step of player 1 leaves over the edge."""
+"""An episode as the first version stored it, of three steps on a 3 x 3 torus; the last step of player 1
+leaves over the edge."""
+
+LEGEND = {name: glyph.plain() for name, glyph in CoinGame.legend.items()}
+
+FRAMES = [
+    {"pieces": [["red coin", 0, 1], ["blue coin", 2, 0], ["red", 0, 0], ["blue", 2, 2]], "rewards": [0, 0]},
+    {"pieces": [["red coin", 1, 1], ["blue coin", 2, 0], ["red", 0, 1], ["blue", 2, 1]], "rewards": [1, 0]},
+    {"pieces": [["red coin", 2, 2], ["blue coin", 2, 0], ["red", 0, 2], ["blue", 1, 1]], "rewards": [-2, 1]},
+    {"pieces": [["red coin", 0, 0], ["blue coin", 2, 0], ["red", 2, 2], ["blue", 1, 0]], "rewards": [1, 0]},
+]
+"""The same as it is stored now."""
 
 
 def described(label: str) -> dict[str, Any]:
@@ -60,7 +72,9 @@ def write_page_results(directory: Path) -> None:
             learners = [described(a), described(b)]
             key = write_cell(directory, game, [a, b], finals, curves=curves, updates=UPDATES, learners=learners)
             if game == "coin-game":
-                episode = {"preset": "mfos", "seed": 0, "grid": 3, "players": 2, "frames": FRAMES}
+                episode = {"version": 2, "rows": 3, "columns": 3, "legend": LEGEND, "frames": FRAMES}
+                if (a, b) == pairs[0]:
+                    episode = {"preset": "mfos", "seed": 0, "grid": 3, "players": 2, "frames": OLD_FRAMES}
                 (directory / "cells" / key / "episode.json").write_text(json.dumps(episode))
     write_cell(directory, "ipd", ["naive", "best-response"], {"return": [[-3.0, -0.125]] * 4}, kind="league")
 

@@ -18,7 +18,9 @@ from shaping_bench.claims.files import Claim
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
+from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.metrics import definitions as metrics
+from shaping_bench.publish.report import write_report
 from shaping_bench.run import devices
 from shaping_bench.run.encounter import (
     planned_memory_bytes,
@@ -27,6 +29,7 @@ from shaping_bench.run.encounter import (
     steps_per_update,
     valued_exactly,
 )
+from shaping_bench.run.episodes import shown_episode
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec import registry
 from shaping_bench.spec.suite import expand, validate
@@ -174,12 +177,13 @@ def test_a_suite_with_play_runs_whole_and_again_for_nothing(tmp_path):
     assert {key for key, path in shown.items() if path.exists()} == {r["hash"] for r in played}
     for r in played:
         episode = json.loads(shown[r["hash"]].read_text())
-        assert (episode["grid"], episode["players"], len(episode["frames"])) == (3, 2, 8 + 1)
+        assert (episode["rows"], episode["columns"], len(episode["frames"])) == (3, 3, 8 + 1)
         for before, after in itertools.pairwise(episode["frames"]):
-            for i, agent in enumerate(after["agents"]):
-                moved = [(x - y) % 3 for x, y in zip(agent, before["agents"][i], strict=True)]
+            (was, then), (is_now, _) = (_board(frame["pieces"]) for frame in (before, after))
+            for i in (0, 1):
+                moved = [(x - y) % 3 for x, y in zip(is_now[i], was[i], strict=True)]
                 assert sorted(moved) in ([0, 1], [0, 2])  # one step on the torus
-            taken = [[c["owner"] for c in before["coins"] if c["at"] == agent] for agent in after["agents"]]
+            taken = [[owner for owner, at in then if at == player] for player in is_now]
             paid = [len(taken[i]) - 2 * sum(owner != 1 - i for owner in taken[1 - i]) for i in (0, 1)]
             assert after["rewards"] == paid
     # The trained best response states who was trained, for how long, and what it cost.
@@ -192,6 +196,31 @@ def test_a_suite_with_play_runs_whole_and_again_for_nothing(tmp_path):
     # Only strategies that the game defines are met.
     met = {x["label"] for r in records if r["kind"] == "league" for x in r["learners"]}
     assert met == {"naive-pg(batch_size=8,network=gru,hidden=4)", "all-c", "best-response"}
+
+
+def _board(pieces):
+    """Places of both players, and owner and place of each coin."""
+    at = [(name, place) for name, *place in pieces]
+    coins = [(("red coin", "blue coin").index(name), place) for name, place in at if name.endswith("coin")]
+    return [dict(at)[name] for name in ("red", "blue")], coins
+
+
+@pytest.mark.parametrize("board", [{"tiles": [1, 2]}, {"grid": 3, "tiles": [1]}, 5])
+def test_a_board_of_ones_own_costs_no_cell(tmp_path, monkeypatch, board):
+    """What a game shows may be anything; what cannot be drawn is not, and the encounter is stored."""
+    monkeypatch.setattr(CoinGame, "board", lambda self, state: board)
+    suite = expand(validate({**PLAYING, "seeds": 1, "steps": 1, "opponents": [], "league": False}))
+    with pytest.warns(UserWarning, match="CoinGame cannot be shown"):
+        assert run_suite(suite, Store(tmp_path)) == []
+    assert not list(tmp_path.glob("cells/*/episode.json"))
+    assert "Watch them play" not in write_report(load(tmp_path).directory, tmp_path / "page.html").read_text()
+
+
+def test_strategies_that_do_not_learn_are_shown_too():
+    episode = shown_episode(COIN, [AllC(), AllD()], [(), ()], seed=0)
+    assert len(episode["frames"]) == 9
+    assert episode["legend"]["blue coin"] == {"shape": "diamond", "label": "coins", "colour": 1, "owner": 1}
+    assert shown_episode(IPD, [Naive(), Naive()], [np.zeros(5), np.zeros(5)], seed=0) is None
 
 
 def test_the_table_shows_pick_ups_beside_returns(tmp_path, capsys):

@@ -14,6 +14,7 @@ import pytest
 
 from shaping_bench.analysis import sweeps
 from shaping_bench.errors import BadInput
+from shaping_bench.games.grids.board import Board, Glyph, Piece, Window
 from shaping_bench.publish import report, standings, tables
 from shaping_bench.publish.report import drawing, episodes, leaderboard, verdicts
 from shaping_bench.publish.report import page as page_
@@ -21,7 +22,16 @@ from shaping_bench.publish.report.markup import Addresses
 from shaping_bench.publish.report.page import MAX_POINTS, robustness
 from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store import results as results_
-from tests.shaping_bench.page_results import FRAMES, LEARNERS, NAN, PAPERS, VERDICTS, write_page_results
+from tests.shaping_bench.page_results import (
+    FRAMES,
+    LEARNERS,
+    LEGEND,
+    NAN,
+    OLD_FRAMES,
+    PAPERS,
+    VERDICTS,
+    write_page_results,
+)
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr", "use", "path"}
@@ -309,14 +319,53 @@ def test_an_episode_cannot_end_its_element(tmp_path):
     write_suite(tmp_path, ["coin-game"], ["x</script><b>"])
     key = write_cell(tmp_path, "coin-game", ["x</script><b>"] * 2, {"return": [[0.0, 0.0]]})
     path = tmp_path / "cells" / key / "episode.json"
-    path.write_text(json.dumps({"grid": 3, "frames": FRAMES}))
+    path.write_text(json.dumps({"grid": 3, "frames": OLD_FRAMES}))
     text = episodes.player(results_.load(tmp_path), "coin-game")
     assert text.count("</script>") == 1
     assert "<b>" not in text.replace("\\/", "/").partition("<script")[0]
-    for broken in ("{", "[]", '{"grid": 3, "frames": [{"agents": 0}]}'):
+    frame = {**FRAMES[0], "pieces": [["red", 3, 0]]}
+    outside = {"version": 2, "rows": 3, "columns": 3, "legend": LEGEND, "frames": [frame]}
+    for broken in ("{", "[]", '{"grid": 3, "frames": [{"agents": 0, "coins": 0}]}', json.dumps(outside)):
         path.write_text(broken)
         with pytest.raises(BadInput, match=r"episode .* cannot be read"):
             episodes.player(results_.load(tmp_path), "coin-game")
+
+
+def test_any_board_is_drawn_from_what_it_says_of_itself(tmp_path):
+    """A game of one's own: walls, a beam, a window, things that are nobody's, and what is held."""
+    legend = {
+        "fox": Glyph("triangle", "fox", player=0),
+        "hen": Glyph("disc", "hen", player=1),
+        "corn": Glyph("cross", "corn", tone=2),
+        "#": Glyph("block", "walls"),
+        "~": Glyph("beam", "beams", owner=0),
+    }
+    board = Board(
+        rows=2,
+        columns=4,
+        pieces=[Piece("corn", 0, 3), Piece("fox", 0, 0, "E"), Piece("hen", 1, 2)],
+        cells=["..#.", ".~.."],
+        windows=[Window(0, -1, -1, 3, 3)],
+        inventories=[{"corn": 2}, {}],
+    )
+    board.check(legend, 2)
+    frame = {**board.plain(), "rewards": [0.0, 1.0]}
+    stored = {"version": 2, "rows": 2, "columns": 4, "legend": {k: x.plain() for k, x in legend.items()}}
+    write_suite(tmp_path, ["farm"], ["naive", "lola"])
+    key = write_cell(tmp_path, "farm", ["naive", "lola"], {"return": [[0.0, 0.0]]})
+    path = tmp_path / "cells" / key / "episode.json"
+    path.write_text(json.dumps({**stored, "note": "Hens eat corn.", "frames": [frame]}))
+    text = episodes.player(results_.load(tmp_path), "farm")
+    assert 'viewBox="-2 -2 164 84"' in text
+    assert "Hens eat corn." in text
+    for drawn in ("player triangle t0", "player disc t1", "thing cross t2", "thing block t4", "thing beam t0"):
+        assert text.count(f'<g class="{drawn}"') == 2, drawn  # on the board and in the key
+    assert 'class="window t0" d="M-40 -40h120v120h-120z"' in text
+    assert 'transform="rotate(90)"' in text
+    assert "coin" not in text.lower()
+    # What earlier versions may have stored of other boards is no reason to show nothing of the rest.
+    path.write_text(json.dumps({"grid": 3, "players": 2, "frames": [{"farm": [1, 2], "rewards": [0, 0]}]}))
+    assert episodes.player(results_.load(tmp_path), "farm") == ""
 
 
 def test_verdicts_are_counted_by_paper(page):

@@ -258,12 +258,18 @@ def status(page):
     return page.locator(".episode output").text_content()
 
 
+def players(step):
+    """Rows and columns of the players as stored."""
+    at = {name: place for name, *place in FRAMES[step]["pieces"]}
+    return [at["red"], at["blue"]]
+
+
 def place(page, player):
     """Row and column of an agent, from where it is drawn."""
     x, y = page.evaluate(
         """(k) => {
             const board = document.querySelector(".episode .board");
-            const matrix = new DOMMatrix(board.querySelectorAll(".agent")[k].style.transform);
+            const matrix = new DOMMatrix(board.querySelectorAll(".player")[k].style.transform);
             return [matrix.e / board.dataset.square - 0.5, matrix.f / board.dataset.square - 0.5];
         }""",
         player - 1,
@@ -281,10 +287,10 @@ def test_keyboard_reaches_operates_and_leaves_the_player(page):
     assert at["text"] == "Play"
     assert at["outline"]
     assert status(page) == "Step 0 of 3: naive 0, naive 0"
-    assert [place(page, 1), place(page, 2)] == FRAMES[0]["agents"]
+    assert [place(page, 1), place(page, 2)] == players(0)
     page.keyboard.press("ArrowRight")
     assert status(page) == "Step 1 of 3: naive +1, naive 0"
-    assert [place(page, 1), place(page, 2)] == FRAMES[1]["agents"]
+    assert [place(page, 1), place(page, 2)] == players(1)
     page.keyboard.press("End")
     assert status(page).startswith("Step 3 of 3")
     assert page.locator(".episode .paid").all_text_contents() == [": 0 in all", ": +1 in all"]
@@ -315,22 +321,22 @@ def test_episodes_are_chosen_scrubbed_and_lead_to_their_cell(page):
     episode.locator("input[type=range]").fill("2")
     assert status(page) == "Step 2 of 3: naive \N{MINUS SIGN}2, a <b> & c +1"
     coins = page.eval_on_selector_all(
-        ".episode .coins .coin", "xs => xs.map((x) => [x.getAttribute('class'), x.firstChild.getAttribute('d')])"
+        ".episode .things .thing", "xs => xs.map((x) => [x.getAttribute('class'), x.firstChild.getAttribute('d')])"
     )
-    assert [name for name, _ in coins] == ["coin c0", "coin c1"]
+    assert [name for name, _ in coins] == ["thing ring t0", "thing diamond t1"]
     assert coins[0][1] != coins[1][1]
     episode.get_by_text("Its cell").click()
     assert page.locator(":target pre").text_content() == "shaping-bench encounter 'coin-game' 'naive' 'a <b> & c'"
 
 
 def test_motion_is_reduced_on_request_and_never_crosses_the_board(page):
-    moving = "getComputedStyle(document.querySelector('.episode .agent')).transitionDuration"
+    moving = "getComputedStyle(document.querySelector('.episode .player')).transitionDuration"
     episode = page.locator(".episode")
     episode.locator("input[type=range]").fill("1")
     assert page.evaluate(moving) == "0.28s"
     # The last step of player 1 leaves at one edge and comes in at the other.
     torus = [[0, 2], [2, 2]]
-    assert [FRAMES[2]["agents"][0], FRAMES[3]["agents"][0]] == torus
+    assert [players(2)[0], players(3)[0]] == torus
     episode.locator("input[type=range]").fill("3")
     assert page.evaluate(moving) == "0s"
     page.emulate_media(reduced_motion="reduce")
@@ -346,7 +352,7 @@ def test_reads_without_its_script(browser, address):
         assert all(boards.nth(k).is_visible() for k in range(4))
         for gone in ("form.filters", ".controls", ".episode .which"):
             assert not page.locator(gone).first.is_visible()
-        assert page.locator(".episode .board .agent").first.is_visible()
+        assert page.locator(".episode .board .player").first.is_visible()
         assert page.locator(".episode noscript").is_visible()
         number = page.locator("#game-0 table.heat").first.locator("td a").nth(1)
         number.click()

@@ -198,34 +198,72 @@
     const [which, range, output, play] = ["select", "input", "output", "[data-do=play]"].map(find);
     const board = find(".board");
     const square = Number(board.dataset.square);
-    const agents = all(".agents .agent", board);
     const totals = all(".key .paid", root);
-    const shapes = all(".key .coin path", root).map((path) => path.getAttribute("d"));
+    const holdings = all(".key .holds", root);
+    const layer = (name) => find(`.board .${name}`);
     let episode = episodes[0];
     let step = 0;
     let timer = 0;
 
-    const place = ([row, column]) => `translate(${(column + 0.5) * square}px, ${(row + 0.5) * square}px)`;
+    const TURNS = { N: 0, E: 90, S: 180, W: 270 };
+    const place = (row, column) => `translate(${(column + 0.5) * square}px, ${(row + 0.5) * square}px)`;
+
+    function made(name, attributes, ...children) {
+      const element = document.createElementNS(SVG, name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      element.append(...children);
+      return element;
+    }
+
+    function piece([name, row, column, facing]) {
+      const glyph = episode.legend[name];
+      const player = glyph.player !== undefined;
+      const group = made("g", { class: `${player ? "player" : "thing"} ${glyph.shape} t${glyph.colour}` });
+      group.append(made("path", { d: glyph.path }));
+      if (player) group.append(made("text", { "text-anchor": "middle", y: 4 }, String(glyph.player + 1)));
+      if (facing) {
+        const turned = `rotate(${TURNS[facing]})`;
+        group.append(made("path", { class: "facing", d: board.dataset.facing, transform: turned }));
+      }
+      group.style.transform = place(row, column);
+      return group;
+    }
+
+    function outline([player, top, left, rows, columns]) {
+      const [x, y, width, height] = [left, top, columns, rows].map((n) => n * square);
+      return made("path", { class: `window t${player % 5}`, d: `M${x} ${y}h${width}v${height}h-${width}z` });
+    }
+
+    const isPlayer = ([name]) => episode.legend[name].player !== undefined;
 
     function draw() {
       const frame = episode.frames[step];
-      agents.forEach((agent, k) => {
-        const before = episode.frames[step - 1]?.agents[k] ?? frame.agents[k];
+      const before = new Map((episode.frames[step - 1] ?? frame).pieces.filter(isPlayer).map((x) => [x[0], x]));
+      const standing = new Map([...layer("players").children].map((x) => [x.dataset.glyph, x]));
+      for (const now of frame.pieces.filter(isPlayer)) {
+        const [name, row, column] = now;
+        const fresh = piece(now);
+        const was = before.get(name) ?? now;
+        // An element that stays glides; taken out and put back it would not.
+        const group = standing.get(name) ?? fresh;
+        if (group === fresh) layer("players").append(fresh);
+        else group.replaceChildren(...fresh.children);
+        standing.delete(name);
+        group.dataset.glyph = name;
         // Off one edge and in at the other is a step too, but no glide over the board.
-        const near = frame.agents[k].every((x, axis) => Math.abs(x - before[axis]) <= 1);
-        agent.classList.toggle("moves", near);
-        agent.removeAttribute("transform");
-        agent.style.transform = place(frame.agents[k]);
+        const near = Math.abs(row - was[1]) <= 1 && Math.abs(column - was[2]) <= 1;
+        group.classList.toggle("moves", near);
+        group.style.transform = place(row, column);
+      }
+      for (const gone of standing.values()) gone.remove();
+      layer("things").replaceChildren(...frame.pieces.filter((x) => !isPlayer(x)).map(piece));
+      layer("cells").replaceChildren(...(frame.cells ?? []).flatMap((line, row) =>
+        [...line].flatMap((name, column) => (name === "." ? [] : [piece([name, row, column])]))));
+      layer("windows").replaceChildren(...(frame.windows ?? []).map(outline));
+      holdings.forEach((x, k) => {
+        const held = Object.entries(frame.inventories?.[k] ?? {}).map(([name, amount]) => `${name} ${amount}`);
+        x.textContent = held.length ? `; holds ${held.join(", ")}` : "";
       });
-      find(".coins").replaceChildren(...frame.coins.map((coin) => {
-        const group = document.createElementNS(SVG, "g");
-        const path = document.createElementNS(SVG, "path");
-        group.setAttribute("class", `coin c${coin.owner}`);
-        group.style.transform = place(coin.at);
-        path.setAttribute("d", shapes[coin.owner]);
-        group.append(path);
-        return group;
-      }));
       const done = episode.frames.slice(0, step + 1);
       totals.forEach((x, k) => (x.textContent = `: ${signed(done.reduce((sum, f) => sum + f.rewards[k], 0))} in all`));
       const paid = episode.learners.map((who, k) => `${who} ${signed(frame.rewards[k])}`);
