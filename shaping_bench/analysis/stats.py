@@ -94,7 +94,11 @@ def strata(scores: ArrayLike) -> list[NDArray[np.float64]]:
 
 
 def mean(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
-    """Mean over tasks of the mean over runs: every task weighs the same."""
+    """Mean over tasks of the mean over runs: every task weighs the same.
+
+    >>> float(mean([np.array([0.0, 1.0, 2.0]), np.array([5.0])]))
+    3.0
+    """
     return _over_tasks(_task_means(runs, weights))
 
 
@@ -112,7 +116,11 @@ def median(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
 
 
 def iqm(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
-    """Interquartile mean: of all runs, a quarter (rounded down) cut off at either end."""
+    """Interquartile mean: of all runs, a quarter (rounded down) cut off at either end.
+
+    >>> float(iqm([np.array([0.0, 1.0, 2.0, 100.0])]))
+    1.5
+    """
     if not runs:
         return np.array(np.nan)
     if weights is None:
@@ -151,6 +159,9 @@ def probability_of_improvement(
 
     Raises:
       ValueError: different numbers of tasks.
+
+    >>> float(probability_of_improvement([np.array([1.0, 3.0])], [np.array([2.0, 2.0])]))
+    0.5
     """
     if len(first) != len(second):
         raise ValueError(f"both need the same tasks; got {len(first)} and {len(second)}")
@@ -360,6 +371,10 @@ def bootstrap_interval(
 
     Returns:
       Low and high end; NaN where there are no runs.
+
+    >>> low, high = bootstrap_interval(mean, [np.arange(100.0)])
+    >>> low < 49.5 < high
+    True
     """
     if not all(samples):
         return float("nan"), float("nan")

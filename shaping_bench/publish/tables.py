@@ -87,7 +87,7 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
     order = {
         "game": lambda x: results.rank("game", x),
         "learner": lambda x: results.rank("learner", x),
-        "opponent": lambda x: results.rank("opponent", x),
+        "opponent": lambda x: (results.rank("opponent", x), x),  # groups of several have no rank
         "metric": list(frame["metric"].unique()).index,
     }
     tables = []
