@@ -1,5 +1,6 @@
 # make bench    set up .venv, run the quick suite, print its table and name its page
-# make test     the tests (under 20 minutes on 2 cores)
+# make check    while you work: lint, types, and the tests of what has changed (under two minutes)
+# make test     all tests (under 20 minutes on 2 cores)
 # make speed    the speed benchmark: JSON on stdout, a table on stderr
 # make lint     ruff and mypy
 # make docs     the documentation site, in .docs/html
@@ -19,7 +20,7 @@ CANDIDATES := python3.13 python3.12 python3.11 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: bench test speed lint docs clean
+.PHONY: bench check test speed lint docs clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
@@ -29,6 +30,13 @@ bench: $(READY)
 
 test: $(READY) $(ADAPTERS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Of the tests of what has changed, as many as there is time for.
+check: $(READY)
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/mypy
+	$(BIN)/python -m pytest -q -x -n 2 --dist worksteal --for 60 $$($(BIN)/python .ci/changed.py)
 
 speed: $(READY)
 	@$(BIN)/python -m shaping_bench.speed

@@ -1,6 +1,7 @@
 """Settings of every test run."""
 
 import os
+import time
 from collections.abc import Iterator
 
 # Most of a run is compilation: the same programs, with less effort to make their machine code fast.
@@ -21,6 +22,19 @@ jax.config.update("jax_num_cpu_devices", 2)
 # Examples are compiled programs: few of them, each as slow as it needs, the same every time.
 settings.register_profile("few", max_examples=10, deadline=None, derandomize=True, database=None)
 settings.load_profile("few")
+
+
+START = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--for", type=float, dest="seconds", help="seconds after which no further test begins")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    seconds = item.config.getoption("seconds")
+    if seconds and time.monotonic() - START > seconds:
+        pytest.skip(f"after {seconds:g} seconds no further test begins")
 
 
 @pytest.fixture

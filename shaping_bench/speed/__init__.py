@@ -1,0 +1,1 @@
+"""``make speed``: exact encounters, play and preparations, timed beside other people's code."""

@@ -204,7 +204,7 @@ class KnowsItsSeat(Ascent):
 class AcceptsAnything(Ascent):
     """Its step size may be negative."""
 
-    lr: float = field(1.0, "step size")
+    lr: float = field(1.0, "step size", step=True)
 
 
 @pytree_dataclass
@@ -255,6 +255,15 @@ class BranchesOnANumber(Ascent):
 
 
 @pytree_dataclass
+class ReportsAMetric(Ascent):
+    """Calls what it reports by the name of a metric."""
+
+    def update(self, key, state, view):
+        params, state, _ = super().update(key, state, view)
+        return params, state, {"return": jnp.zeros((), jnp.result_type(float))}
+
+
+@pytree_dataclass
 class Unexplained(Ascent):
     """Does not say where it comes from."""
 
@@ -272,7 +281,7 @@ class Player(Learner):
     views = frozenset({"sampled"})
     source = "Williams 1992"
 
-    lr: float = field(0.1, "own step size", low=0.0)
+    lr: float = field(0.1, "own step size", low=0.0, step=True)
     batch_size: int = field(64, "episodes per update", low=1, static=True)
 
     def rewards(self, play):
@@ -458,8 +467,9 @@ class NeverEnds(Chancy):
 class SeesOtherwise(Chancy):
     """observe shows the second player the first one's state."""
 
-    def observe(self, state):
-        return jnp.broadcast_to(super().observe(state)[0], (2,))
+    def observe(self, state, player=None):
+        seen = jnp.broadcast_to(super().observe(state)[0], (2,))
+        return seen if player is None else seen[player]
 
     def step(self, key, state, actions):
         _, state, rewards, done, info = super().step(key, state, actions)
@@ -473,6 +483,23 @@ class MisstatesItsObservations(Chancy):
     @property
     def observation_shape(self):
         return (5,)
+
+
+@pytree_dataclass
+class CountsInSecret(Chancy):
+    """Reports a count that it does not declare."""
+
+    def step(self, key, state, actions):
+        *out, info = super().step(key, state, actions)
+        return (*out, {**info, "smiles": jnp.zeros(2)})
+
+
+@pytree_dataclass
+class DrawsWithArrays(Chancy):
+    """Its board holds an array."""
+
+    def board(self, state):
+        return {"grid": jnp.zeros(())}
 
 
 @pytree_dataclass
@@ -517,6 +544,14 @@ class LiesAboutZeroSum(Duel):
 
 
 @pytree_dataclass
+class StatesAnArray(Duel):
+    """A fact that cannot be stored."""
+
+    def facts(self):
+        return {**super().facts(), "pull": jnp.asarray(1.0)}
+
+
+@pytree_dataclass
 class HidesAGradient(Duel):
     """Stops the gradient through the other's move."""
 
@@ -548,6 +583,7 @@ LEARNERS = {
     "init and update keep shapes, structure and dtype": (GrowsItsState, RestructuresItsState),
     "state can be stored": (KeepsItsKey,),
     "names its source": (Unexplained,),
+    "reports by names of its own": (ReportsAMetric,),
     "different under different keys": (LearnsNothing,),
     "the artifact matters": (IgnoresItsArtifact,),
     "preparation is priced": (PreparesForFree,),
@@ -563,6 +599,9 @@ GAMES = {
     "sampled view: episodes end when they should": (NeverEnds,),
     "sampled view: observe agrees with step": (SeesOtherwise,),
     "sampled view: shapes, structure and dtypes": (MisstatesItsObservations,),
+    "sampled view: counts what it declares": (CountsInSecret,),
+    "sampled view: a board is JSON": (DrawsWithArrays,),
+    "facts are JSON, and always the same": (StatesAnArray,),
     "symmetric as it says": (LiesAboutSymmetry,),
     "zero-sum as it says": (LiesAboutZeroSum,),
     "differentiable": (HidesAGradient,),

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from shaping_bench.algorithms import ALGORITHMS
-from shaping_bench.conformance import kit as conformance
+from shaping_bench.conformance.declarations import check_class
 from shaping_bench.conformance.kit import check_game, check_learner, check_target
 from shaping_bench.errors import BadInput
 from shaping_bench.games import GAMES
@@ -117,7 +117,7 @@ def test_fields_without_a_meaning_or_choices_are_found():
         depth: int = dataclasses.field(default=1, metadata={"static": True})
         mode: str = faults.field("slow", "how", static=True)
 
-    found = {finding.name: finding.detail for finding in conformance._of_the_class(Silent) if not finding.passed}
+    found = {finding.name: finding.detail for finding in check_class(Silent) if not finding.passed}
     assert "depth" in found["is documented"]
     assert "depth" in found["hyperparameters are validated"]
 

@@ -24,7 +24,7 @@ class NewThing(PreparedLearner):
     access: ClassVar[Access] = Access.GRADIENTS
     source = "new"  # paper and equation
 
-    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0)
+    lr: float = field(1.0, "own step size, on unnormalised values", low=0.0, step=True)
     num_steps: int = field(200, "steps of preparation", low=1, static=True)
     imagined_updates: int = field(50, "updates of an imagined encounter", low=1, static=True)
     imagined_lr: float = field(1.0, "step size in imagined encounters", low=0.0)

@@ -25,7 +25,7 @@ class NewThing(Learner):
     source = "new"  # paper and equation
 
     # One field per hyperparameter: default, meaning, range. Static ones change shapes and cannot be swept.
-    lr: float = field(0.1, "own step size", low=0.0)
+    lr: float = field(0.1, "own step size", low=0.0, step=True)
     batch_size: int = field(256, "episodes per update", low=2, static=True)
 
     # What plays is a memory-one policy; define policy(self, game, player) for one of algorithms/parts/networks.py.
