@@ -468,12 +468,13 @@ class SeesOtherwise(Chancy):
     """observe shows the second player the first one's state."""
 
     def observe(self, state, player=None):
-        seen = jnp.broadcast_to(super().observe(state)[0], (2,))
-        return seen if player is None else seen[player]
+        seen = RepeatedGame.observe(self, state, 0)
+        return seen if player is not None else jnp.stack([seen, seen])
 
     def step(self, key, state, actions):
         _, state, rewards, done, info = super().step(key, state, actions)
-        return RepeatedGame.observe(self, state), state, rewards, done, info
+        true = [RepeatedGame.observe(self, state, player) for player in (0, 1)]
+        return jnp.stack(true), state, rewards, done, info
 
 
 @pytree_dataclass
