@@ -18,7 +18,6 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 Strata = Sequence[NDArray[np.float64]]
@@ -294,8 +293,10 @@ def half_width(spread: ArrayLike, count: ArrayLike, confidence: float = 0.95) ->
     >>> half_width(2.0, 4).round(3), half_width(2.0, 1)
     (np.float64(3.182), array(0.))
     """
+    from scipy.special import stdtrit  # slow to import: only this pays for it
+
     n = np.asarray(count, np.float64)
-    quantile = scipy.special.stdtrit(np.maximum(n - 1, 1), (1 + confidence) / 2)
+    quantile = stdtrit(np.maximum(n - 1, 1), (1 + confidence) / 2)
     return np.where(n > 1, quantile * np.nan_to_num(spread) / np.sqrt(np.maximum(n, 1)), 0.0)
 
 

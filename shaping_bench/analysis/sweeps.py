@@ -19,8 +19,8 @@ from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.metrics.definitions import METRICS
 from shaping_bench.spec import registry
-from shaping_bench.spec.calls import parse_call, split_call
-from shaping_bench.spec.registry import Named
+from shaping_bench.spec.calls import parse_call
+from shaping_bench.spec.registry import Named, with_settings
 from shaping_bench.store import facts
 from shaping_bench.store.results import Results, kept
 
@@ -195,21 +195,6 @@ def _measured(
 
 METHODS = ("bayes", "random", "grid")
 """How W&B chooses the next values."""
-
-
-def with_settings(learner: str, settings: Sequence[str], game: str) -> Named:
-    """A learner as the command line names it, with ``NAME=VALUE`` settings that win over its own.
-
-    Raises:
-      BadInput: not of that form, or no hyperparameter of the learner.
-    """
-    name, given = split_call(learner, "learner")
-    for setting in settings:
-        key, equals, _ = setting.partition("=")
-        if not equals or not key.isidentifier():
-            raise BadInput(f"--set is {setting!r}; allowed: NAME=VALUE with a hyperparameter of {name!r}")
-        given |= parse_call(f"x({setting})", "--set")[1]
-    return registry.make_learner({name: given}, "--set" if settings else "learner", game)
 
 
 def wandb_sweep(

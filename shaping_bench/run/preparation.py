@@ -14,12 +14,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
@@ -31,6 +30,9 @@ from shaping_bench.run.lanes import Lanes
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 
@@ -124,7 +126,7 @@ class Prepared:
 
     artifact: Any
     record: dict[str, Any]
-    curves: pd.DataFrame
+    curves: "pd.DataFrame"
 
 
 class Checkpoint:
@@ -286,7 +288,9 @@ def save_leaves(path: Path, leaves: Sequence[Any], **more: Any) -> None:
         os.fsync(file.fileno())
 
 
-def _curves(updates: np.ndarray, points: dict[str, list[np.ndarray]], seat: int) -> pd.DataFrame:
+def _curves(updates: np.ndarray, points: dict[str, list[np.ndarray]], seat: int) -> "pd.DataFrame":
+    import pandas as pd  # slow to import, and only who prepares pays for it
+
     frames = []
     for name, rows in points.items():
         x = np.stack(rows).astype(np.float64)

@@ -23,7 +23,7 @@ from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import check_field
 from shaping_bench.spec import coplayers
-from shaping_bench.spec.calls import split_call, written
+from shaping_bench.spec.calls import parse_call, split_call, written
 
 ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy}
 """Learners by name that need another package; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
@@ -169,6 +169,21 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: st
         raise unknown(field, name, known, "shaping-bench list algorithms")
     cls = known[name]
     return _build(name, cls, published(cls, game), given, field, game)
+
+
+def with_settings(learner: str, settings: Sequence[str], game: str) -> Named:
+    """A learner as the command line names it, with ``NAME=VALUE`` settings that win over its own.
+
+    Raises:
+      BadInput: not of that form, or no hyperparameter of the learner.
+    """
+    name, given = split_call(learner, "learner")
+    for setting in settings:
+        key, equals, _ = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise BadInput(f"--set is {setting!r}; allowed: NAME=VALUE with a hyperparameter of {name!r}")
+        given |= parse_call(f"x({setting})", "--set")[1]
+    return make_learner({name: given}, "--set" if settings else "learner", game)
 
 
 def learner_fields(name: str) -> frozenset[str]:

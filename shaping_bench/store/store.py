@@ -15,14 +15,16 @@ import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
-import pandas as pd
 import yaml
 
 from shaping_bench.errors import BadInput, StoreError
+
+if TYPE_CHECKING:  # slow to import, and one who only looks for an artifact pays for neither
+    import duckdb
+    import pandas as pd
 
 SCHEMA = 1
 
@@ -87,8 +89,8 @@ class Store:
         self,
         key: str,
         cell: Mapping[str, Any],
-        finals: pd.DataFrame,
-        curves: pd.DataFrame,
+        finals: "pd.DataFrame",
+        curves: "pd.DataFrame",
         policies: Mapping[str, np.ndarray] | None = None,
         episode: Mapping[str, Any] | None = None,
     ) -> bool:
@@ -156,24 +158,28 @@ def _first_difference(a: Any, b: Any, where: str = "suite") -> tuple[str, Any, A
 
 
 @functools.cache
-def _database() -> duckdb.DuckDBPyConnection:
+def _database() -> "duckdb.DuckDBPyConnection":
     """A database in memory, of which every reader and writer has a connection of its own: one must not
     be used by two threads at once."""
+    import duckdb
+
     return duckdb.connect()
 
 
-def read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> "pd.DataFrame":
     """A tidy file."""
     with _database().cursor() as connection:
         return connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def write_parquet(frame: "pd.DataFrame", path: Path) -> None:
     """Writes a tidy file.
 
     Raises:
       OSError: it cannot be written.
     """
+    import duckdb
+
     try:
         target = str(path).replace("'", "''")
         with _database().cursor() as connection:
