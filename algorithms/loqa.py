@@ -149,6 +149,7 @@ class LOQA(Learner):
 
     access: ClassVar[Access] = Access.ACTIONS
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    offered: ClassVar[frozenset[str]] = frozenset({"action_values"})
     source = "Aghajohari et al., ICLR 2024, and official code"
     # The code's IPD policy has two logits per state, both moved by Adam: twice the step on their difference.
     published: ClassVar = {

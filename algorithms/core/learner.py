@@ -31,6 +31,8 @@ class Learner:
     reads_facts: ClassVar[bool] = False
     """Whether its update asks for facts of the game that follow from numbers (``view.game.symmetric``):
     games that differ in them then share no program."""
+    offered: ClassVar[frozenset[str]] = frozenset()
+    """Names of what :meth:`offers` yields."""
     source: ClassVar[str] = ""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Hyperparameters published for a game, by the game's registered name or by its family
@@ -85,19 +87,21 @@ class Learner:
     def facts(self, game: Game) -> dict[str, Any]:
         """What readers of results need to know of the learner without its code, plain enough for JSON.
 
-        >>> from shaping_bench.algorithms.cola import COLA
+        >>> from shaping_bench.algorithms.lola import LOLA
         >>> from shaping_bench.games import make
-        >>> facts = COLA().facts(make("ipd"))
-        >>> facts["access"], facts["prepared_jointly"]
-        ('gradients', True)
+        >>> facts = LOLA(lr=0.5).facts(make("ipd"))
+        >>> facts["access"], facts["views"], facts["needs_preparation"]
+        ('gradients', ['exact'], False)
         """
         return {
             "access": str(self.access),
             "views": sorted(self.views & game.views),
-            "learns": self.learns,
-            "online": self.online,
             "needs_preparation": self.needs_preparation,
             "prepared_jointly": bool(getattr(self, "prepared_jointly", True)),
+            "prepared_against": None,
+            "learns": self.learns,
+            "online": self.online,
+            "offers": sorted(self.offered),
         }
 
     def check_game(self, game: Game, player: int) -> None:
@@ -153,6 +157,12 @@ class PreparedLearner(Learner):
     def prepared_seat(self, game: Game, player: int) -> int:
         """The seat whose preparation serves ``player``: in a symmetric game one serves all."""
         return 0 if game.symmetric or self.prepared_jointly else player
+
+    def facts(self, game: Game) -> dict[str, Any]:
+        from shaping_bench.algorithms.core.coplayers import described  # which holds learners
+
+        against = described(getattr(self, "against", None))
+        return {**super().facts(game), "prepared_against": against}
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
         """What the first step of the preparation for that seat starts from."""

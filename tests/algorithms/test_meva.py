@@ -103,7 +103,7 @@ def test_an_opponent_that_is_no_meta_learner_moves_by_its_own_rule(against, oppo
 @pytest.mark.parametrize("led", [1, 2])
 def test_own_slopes_are_the_diagonal_blocks_of_two_backward_passes(led):
     rule = MeVa(against="self" if led == 2 else "naive", **SMALL)
-    network, w = rule.network(IPD, equivariant=led == 2), weights(rule, IPD)
+    network, w = rule.network(IPD), weights(rule, IPD)
     x, gamma = setting(IPD)
     slopes = jax.jit(lambda *signs: own_slopes(network, w, x, gamma, led, *signs))
 
@@ -295,7 +295,7 @@ class QuadraticValue(nn.Module):
 class QuadraticMeVa(MeVa):
     """MeVa whose meta-values are quadratic."""
 
-    def network(self, game, equivariant):
+    def network(self, game):
         return QuadraticValue()
 
 
@@ -409,7 +409,7 @@ def test_a_step_is_charged_for_every_exact_quantity_of_its_imagined_paths():
 
 
 def test_it_says_what_it_cannot_play():
-    with pytest.raises(ValueError, match="two players"):
+    with pytest.raises(ValueError, match="defined for 2 players"):
         check_encounter(make_game("public-goods"), [make_learner("meva")] * 3)
     with pytest.raises(ValueError, match="no multiple of its stride"):
         check_encounter(make_game("ipd"), [make_learner("meva(inner_steps=25)")] * 2)

@@ -1,0 +1,136 @@
+"""Populations of policies that never learn: drawn from the memory-one policies, or stored before.
+
+They are co-players like any other learner (``mfos(against=memory-one(split=train))``), and sit in
+encounters and leagues as well: each seed draws its own policy.
+"""
+
+import functools
+import hashlib
+import itertools
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import numpy as np
+from jax import Array
+
+from shaping_bench.algorithms.core import field, pytree_dataclass
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.fixed import FixedStrategy, logits_of
+from shaping_bench.games.base import Game
+
+SPLITS = {"train": range(8), "validation": (8,), "test": (9,), "all": range(10)}
+"""Which of every ten policies of a list are in which part of it."""
+
+MOST_STATES = 12
+"""Most states of which all pure policies are listed."""
+
+
+class Population(FixedStrategy):
+    """Base: a list of policies, cut into disjoint parts, of which each seed draws one."""
+
+    two_players_only: ClassVar[bool] = False
+    split: str
+
+    def everybody(self, game: Game, player: int) -> np.ndarray:
+        """Logits of the whole list, ``(N, d_i)``.
+
+        Raises:
+          ValueError: there is none for this seat.
+        """
+        raise NotImplementedError
+
+    def logits(self, game: Game, player: int) -> np.ndarray:
+        """Logits of the part that is drawn from. A longer list leaves everybody in their part."""
+        everybody = self.everybody(game, player)
+        return everybody[np.isin(np.arange(len(everybody)) % 10, list(SPLITS[self.split]))]
+
+    def check_game(self, game: Game, player: int) -> None:
+        super().check_game(game, player)
+        if not len(self.logits(game, player)):
+            raise ValueError(f"has no policies in its part {self.split!r}; allowed here: all")
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        logits = jax.numpy.asarray(self.logits(game, player), jax.numpy.result_type(float))
+        return logits[jax.random.randint(key, (), 0, len(logits))], ()
+
+
+@pytree_dataclass
+class MemoryOne(Population):
+    """A memory-one policy drawn from a seeded list of them.
+
+    Of every ten policies of the list eight are in the part ``train``, one is in ``validation`` and
+    one in ``test``; whoever is prepared against the one part can be met by another.
+
+    >>> from shaping_bench.games import make
+    >>> [len(MemoryOne(split=split, size=50).logits(make("ipd"), 0)) for split in ("train", "validation", "test")]
+    [40, 5, 5]
+    """
+
+    source = "the space of memory-one policies"
+
+    split: str = field("all", "part of the list that is drawn from", choices=tuple(SPLITS), static=True)
+    size: int = field(1000, "policies in the list; of the pure ones all are", low=10, static=True)
+    seed: int = field(0, "of the list", low=0, static=True)
+    kind: str = field(
+        "uniform",
+        "probabilities of action 0: uniform in [0, 1]; arcsine: mostly near 0 or 1, Beta(1/2, 1/2); pure: 0 or 1",
+        choices=("uniform", "arcsine", "pure"),
+        static=True,
+    )
+
+    def everybody(self, game: Game, player: int) -> np.ndarray:
+        states = game.sizes[player]
+        if self.kind == "pure" and states > MOST_STATES:
+            raise ValueError(f"would list 2**{states} pure policies; allowed: games of at most {MOST_STATES} states")
+        return _saturated(_memory_one(self.kind, self.size, self.seed, states))
+
+
+@pytree_dataclass
+class Stored(Population):
+    """A policy out of a file of final policies, as cells store them (``policies.npz``)."""
+
+    source = "what was stored"
+
+    path: str = field(doc="of the file", static=True)
+    sha256: str = field(doc="of its content, the first digits: what was met stays what was met", static=True)
+    seat: int = field(1, "whose policies", low=1, static=True)
+    split: str = field("all", "part of the policies that is drawn from", choices=tuple(SPLITS), static=True)
+
+    def everybody(self, game: Game, player: int) -> np.ndarray:
+        logits = _stored(self.path, self.sha256, f"player_{self.seat}")
+        if logits.ndim != 2 or logits.shape[1] != game.sizes[player]:
+            size = game.sizes[player]
+            raise ValueError(f"holds policies {logits.shape[1:]} in {self.path}; here they have {size} numbers")
+        return logits
+
+
+@functools.lru_cache(maxsize=32)
+def _memory_one(kind: str, size: int, seed: int, states: int) -> np.ndarray:
+    """Probabilities of action 0, ``(N, states)``."""
+    rng = np.random.default_rng([seed, states])
+    if kind == "pure":
+        return rng.permutation(np.array(list(itertools.product((0.0, 1.0), repeat=states))))
+    draws = rng.random((size, states))
+    return draws if kind == "uniform" else np.sin(0.5 * np.pi * draws) ** 2
+
+
+def _saturated(probabilities: np.ndarray) -> np.ndarray:
+    with jax.ensure_compile_time_eval():
+        return np.asarray(logits_of(probabilities))
+
+
+@functools.lru_cache(maxsize=32)
+def _stored(path: str, sha256: str, name: str) -> np.ndarray:
+    """Raises ``ValueError`` if the file is not there or not the one that is meant."""
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ValueError(f"reads {path}: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if len(sha256) < 8 or not digest.startswith(sha256):
+        raise ValueError(f"has sha256={sha256!r}; that of {path} begins with {digest[:16]}")
+    with np.load(Path(path).expanduser()) as file:
+        if name not in file.files:
+            raise ValueError(f"holds no policies of {name} in {path}; there are {', '.join(file.files)}")
+        return np.asarray(file[name])
