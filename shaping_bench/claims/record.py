@@ -32,6 +32,7 @@ class Verdict:
       standard_error: of our number; 0 where the starts are a grid, which is no sample.
       units: how many independent draws it counts: seeds, or preparations that seeds share; 0 in verdicts of
         earlier versions, which counted seeds.
+      remark: said of a number that is reproduced only because preparations differ.
       seeds, diverged: how many seeds, and how many of them have no finite end.
       tolerance, why: largest difference that counts as reproduced, and its argument.
       verdict: ``reproduced`` or ``missed``.
@@ -64,6 +65,7 @@ class Verdict:
     environment_steps: int = 0
     preparation: str = ""
     units: int = 0
+    remark: str = ""
 
 
 # --- the record ---------------------------------------------------------------------------
@@ -98,7 +100,8 @@ def recorded(path: Path | None = None, claims: Mapping[str, Claim] | None = None
         run = {key: entry[key] for key in ("at_full_budget", "date", "commit", "machine")}
         for q, verdict in zip(claim.quantities, entry["verdicts"], strict=True):
             # The words are today's: a note on a miss is often written after the run.
-            rows.append({**verdict, **run, "statement": claim.statement, "note": q.note, "why": q.why})
+            note = f"{verdict.get('remark', '')} {q.note}".strip()
+            rows.append({**verdict, **run, "statement": claim.statement, "note": note, "why": q.why})
     return rows
 
 
@@ -187,6 +190,8 @@ def to_text(verdicts: Sequence[Verdict]) -> str:
     with console.capture() as capture:
         console.print(table)
         for v in verdicts:
+            if v.remark:
+                console.print(f"\n{v.claim}, {v.quantity}: {v.remark}", markup=False, highlight=False)
             if v.verdict == "missed":
                 text = f"\nmissed: {v.claim}, {v.quantity} ({v.source}). Tolerance: {v.why}. {v.note}"
                 if v.full:

@@ -366,6 +366,13 @@ def _of_independent(q: Quantity, values: np.ndarray) -> _Estimate:
     return _Estimate(float(finite.mean()), std, std / math.sqrt(len(finite)), published)
 
 
+def _tolerance(q: Quantity, ours: _Estimate) -> float:
+    if q.tolerance is not None:
+        return q.tolerance
+    published_error = ours.published_error if q.standard_error is None else q.standard_error
+    return q.rounding + STANDARD_ERRORS * math.hypot(published_error, ours.standard_error)
+
+
 def _judge(
     entry: _Resolved,
     q: Quantity,
@@ -380,12 +387,17 @@ def _judge(
     ours = _estimate(q, values, units)
     if protocol.init is not None and protocol.init.grid is not None:
         ours = dataclasses.replace(ours, standard_error=0.0)
-    if q.tolerance is not None:
-        tolerance = q.tolerance
-    else:
-        published_error = ours.published_error if q.standard_error is None else q.standard_error
-        tolerance = q.rounding + STANDARD_ERRORS * math.hypot(published_error, ours.standard_error)
+    tolerance = _tolerance(q, ours)
     difference = ours.value - q.published
+    # A NaN compares false, and so is a miss.
+    reproduced = abs(difference) <= tolerance
+    counted, narrow = len(np.unique(units)), _tolerance(q, _of_independent(q, values))
+    remark = ""
+    if reproduced and abs(difference) > narrow:
+        remark = (
+            f"Reproduced only because {counted} preparations differ: were the {len(values)} seeds that share them "
+            f"independent, the tolerance were {narrow:.2g}."
+        )
     return Verdict(
         claim=claim.id,
         source=claim.source,
@@ -397,12 +409,12 @@ def _judge(
         std=ours.std,
         standard_error=ours.standard_error,
         seeds=len(values),
-        units=len(np.unique(units)),
+        units=counted,
+        remark=remark,
         diverged=diverged,
         tolerance=tolerance,
         why=q.why,
-        # A NaN compares false, and so is a miss.
-        verdict="reproduced" if abs(difference) <= tolerance else "missed",
+        verdict="reproduced" if reproduced else "missed",
         note=q.note,
         seconds=seconds,
         budget=protocol.text,

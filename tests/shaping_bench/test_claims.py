@@ -386,6 +386,20 @@ def test_shares_of_few_preparations_are_no_more_certain_than_of_their_seeds():
     assert math.isnan(claims._estimate(quantity(standard_error=0.0), one_left, units).standard_error)
 
 
+def test_what_is_reproduced_only_by_the_spread_of_preparations_says_so():
+    entry = claims._resolve(Claim.model_validate(TANDEM_LOLA))
+    values, units = shared(3000, np.array([0.0, 1.0, 5.0]), 0.1)
+    near, far = quantity(published=2.01, standard_error=0.0), quantity(published=4.0, standard_error=0.0)
+    plain = claims._judge(entry, near, values, units, 0, 1.0)
+    wide = claims._judge(entry, far, values, units, 0, 1.0)
+    assert (plain.verdict, plain.remark, plain.units) == ("reproduced", "", 3)
+    assert wide.verdict == "reproduced"
+    assert "only because 3 preparations differ: were the 3000 seeds" in wide.remark
+    assert wide.remark in " ".join(to_text([wide]).split())
+    alone = claims._judge(entry, far, values, np.arange(3000), 0, 1.0)
+    assert (alone.verdict, alone.remark) == ("missed", "")
+
+
 def test_verdicts_count_the_preparations_of_the_player_whose_number_it_is():
     def units(player: object, **protocol: object) -> list[int]:
         given = {"game": "ipd", "steps": 0, "seeds": 6, "preparations": 3, **protocol}
