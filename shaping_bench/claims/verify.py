@@ -45,7 +45,7 @@ STANDARD_ERRORS = 3.0
 """Width of a statistical tolerance; one honest number in 370 falls outside."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Resolved:
     claim: Claim
     protocol: ClaimProtocol
@@ -118,7 +118,7 @@ def _resolve(claim: Claim, full: bool = False) -> _Resolved:
     if len(learners) == 1:
         learners *= game.value.n_players
     registry.check_encounter(game, learners)
-    entry = _Resolved(claim, protocol, game, learners)
+    entry = _Resolved(claim=claim, protocol=protocol, game=game, learners=learners)
     observed = _observed(entry)
     for q in claim.quantities:
         if q.phase == "preparation":
@@ -183,18 +183,19 @@ def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
     steps = steps_per_update(game, rules) * protocol.num_seeds * protocol.steps
     cost = _cost_of([x.record for x in prepared if x is not None])
     verdicts = []
+    spent: dict[str, Any] = {"seconds": seconds, "environment_steps": steps, "preparation": cost}
     for q in claim.quantities:
         if q.phase == "preparation":
             assert prepared[0] is not None
             lost = len(prepared[0].record["diverged"])
             values = q.scale * _on_curve(q, prepared[0])
-            verdicts.append(_judge(entry, q, values, np.arange(len(values)), lost, seconds, steps, cost))
+            verdicts.append(_judge(entry, q, values, np.arange(len(values)), diverged=lost, **spent))
             continue
         records = _records(q, outcome.updates)
         values = np.mean([found[q.against, record, q.metric] for record in records], axis=0)
         values = np.where(outcome.diverged[:, None], np.nan, values)
         per_seed = q.scale * _per_seed(q, values)
-        verdicts.append(_judge(entry, q, per_seed, _units(entry, q), diverged, seconds, steps, cost))
+        verdicts.append(_judge(entry, q, per_seed, _units(entry, q), diverged=diverged, **spent))
     return verdicts
 
 
@@ -307,7 +308,7 @@ def _per_seed(q: Quantity, values: np.ndarray) -> np.ndarray:
     return values[:, int(q.player) - 1]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Estimate:
     value: float
     std: float
@@ -342,28 +343,43 @@ def _of_independent(q: Quantity, values: np.ndarray) -> _Estimate:
         share = (above + 1) / (n + 2)
         std = math.sqrt(share * (1.0 - share))
         unit = n if q.aggregate == "count" else 1
-        error = unit * std / math.sqrt(n)
-        return _Estimate(unit * above / n, std, error, unit * std / math.sqrt(q.runs) if q.runs else 0.0)
+        return _Estimate(
+            value=unit * above / n,
+            std=std,
+            standard_error=unit * std / math.sqrt(n),
+            published_error=unit * std / math.sqrt(q.runs) if q.runs else 0.0,
+        )
     finite = values[np.isfinite(values)]
+    blocks = len(finite) // q.runs if q.aggregate == "std" and q.runs else 0
+    if len(finite) == 0 or (q.aggregate == "std" and blocks < 2):
+        return _Estimate(value=math.nan, std=math.nan, standard_error=math.nan, published_error=math.nan)
     if q.aggregate == "std":
         assert q.runs is not None
-        blocks = len(finite) // q.runs
-        if blocks < 2:
-            return _Estimate(math.nan, math.nan, math.nan, math.nan)
         within = finite[: blocks * q.runs].reshape(blocks, q.runs).std(axis=1, ddof=1)
         spread = float(within.std(ddof=1))
-        return _Estimate(float(within.mean()), spread, spread / math.sqrt(blocks), spread)
-    if len(finite) == 0:
-        return _Estimate(math.nan, math.nan, math.nan, math.nan)
+        return _Estimate(
+            value=float(within.mean()),
+            std=spread,
+            standard_error=spread / math.sqrt(blocks),
+            published_error=spread,
+        )
     if q.aggregate == "median":
         # Of a normal sample with the same quartiles: heavy tails are why one asks for a median.
         low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
         spread = float(high - low) / 1.349
-        error = 1.2533 * spread / math.sqrt(len(finite))
-        return _Estimate(float(middle), spread, error, 1.2533 * spread / math.sqrt(q.runs) if q.runs else 0.0)
+        return _Estimate(
+            value=float(middle),
+            std=spread,
+            standard_error=1.2533 * spread / math.sqrt(len(finite)),
+            published_error=1.2533 * spread / math.sqrt(q.runs) if q.runs else 0.0,
+        )
     std = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
-    published = std / math.sqrt(q.runs) if q.runs else 0.0
-    return _Estimate(float(finite.mean()), std, std / math.sqrt(len(finite)), published)
+    return _Estimate(
+        value=float(finite.mean()),
+        std=std,
+        standard_error=std / math.sqrt(len(finite)),
+        published_error=std / math.sqrt(q.runs) if q.runs else 0.0,
+    )
 
 
 def _tolerance(q: Quantity, ours: _Estimate) -> float:
@@ -378,6 +394,7 @@ def _judge(
     q: Quantity,
     values: np.ndarray,
     units: np.ndarray,
+    *,
     diverged: int,
     seconds: float,
     environment_steps: int = 0,

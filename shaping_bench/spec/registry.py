@@ -31,7 +31,7 @@ ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy, "memory-one": M
 file; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Named:
     """A name and hyperparameters, and the learner or game that they stand for.
 
@@ -233,7 +233,7 @@ def _build(
     if "payoffs" in fields:
         plain["payoffs"] = values["payoffs"] = _payoffs(name, plain["payoffs"], field)
     try:
-        return Named(name, plain, cls(**values), game)
+        return Named(name=name, hyperparameters=plain, value=cls(**values), game=game)
     except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
         raise BadInput(f"{field} {name!r}: {error}") from None
 

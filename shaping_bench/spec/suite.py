@@ -182,7 +182,7 @@ class Cell(Protocol):
         return f"shaping-bench encounter {names}{given}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Suite:
     """A resolved suite: its file, its cells, and what was left out as incompatible."""
 
@@ -331,7 +331,9 @@ def expand(file: SuiteFile) -> Suite:
             n = len(match.learners)
             if all(played.cell("encounter", (x,) * n).hash in encounters for x in sources):
                 matches[match.hash] = match
-    return Suite(file, tuple(encounters.values()), tuple(matches.values()), tuple(skipped))
+    return Suite(
+        file=file, encounters=tuple(encounters.values()), matches=tuple(matches.values()), skipped=tuple(skipped)
+    )
 
 
 def _answers(x: Labelled, match: Cell) -> bool:

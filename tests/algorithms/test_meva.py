@@ -426,7 +426,7 @@ def test_published_settings_of_the_games():
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_encounters_share_preparations_among_seats_and_seeds(precision):
     rule = MeVa(**SMALL)
-    preparation = Preparation(Named("meva", {}, rule), make_game("ipd"), 0, 2, 0, precision)
+    preparation = Preparation(Named(name="meva", hyperparameters={}, value=rule), make_game("ipd"), 0, 2, 0, precision)
     assert preparation.steps == 4
     with jax.enable_x64(precision == "float64"):
         artifacts = jax.tree.map(lambda *x: np.stack(x), weights(rule, IPD, 0), weights(rule, IPD, 1))

@@ -347,11 +347,19 @@ def test_tolerance_adds_rounding_and_three_standard_errors():
     values = np.array([-1.0, 1.0] * 50)
     ours = values.std(ddof=1) / 10
     v = claims._judge(
-        claims._resolve(claim), quantity(rounding=0.005, standard_error=0.04), values, np.arange(100), 0, 1.0
+        claims._resolve(claim),
+        quantity(rounding=0.005, standard_error=0.04),
+        values,
+        np.arange(100),
+        diverged=0,
+        seconds=1.0,
     )
     assert v.tolerance == pytest.approx(0.005 + 3 * math.hypot(0.04, ours))
     outside = quantity(rounding=0.005, standard_error=0.04, published=v.tolerance * 1.01)
-    assert claims._judge(claims._resolve(claim), outside, values, np.arange(100), 0, 1.0).verdict == "missed"
+    assert (
+        claims._judge(claims._resolve(claim), outside, values, np.arange(100), diverged=0, seconds=1.0).verdict
+        == "missed"
+    )
 
 
 def shared(num_seeds: int, effects: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -390,13 +398,13 @@ def test_what_is_reproduced_only_by_the_spread_of_preparations_says_so():
     entry = claims._resolve(Claim.model_validate(TANDEM_LOLA))
     values, units = shared(3000, np.array([0.0, 1.0, 5.0]), 0.1)
     near, far = quantity(published=2.01, standard_error=0.0), quantity(published=4.0, standard_error=0.0)
-    plain = claims._judge(entry, near, values, units, 0, 1.0)
-    wide = claims._judge(entry, far, values, units, 0, 1.0)
+    plain = claims._judge(entry, near, values, units, diverged=0, seconds=1.0)
+    wide = claims._judge(entry, far, values, units, diverged=0, seconds=1.0)
     assert (plain.verdict, plain.remark, plain.units) == ("reproduced", "", 3)
     assert wide.verdict == "reproduced"
     assert "only because 3 preparations differ: were the 3000 seeds" in wide.remark
     assert wide.remark in " ".join(to_text([wide]).split())
-    alone = claims._judge(entry, far, values, np.arange(3000), 0, 1.0)
+    alone = claims._judge(entry, far, values, np.arange(3000), diverged=0, seconds=1.0)
     assert (alone.verdict, alone.remark) == ("missed", "")
 
 

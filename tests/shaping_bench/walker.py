@@ -50,7 +50,9 @@ def preparation(seeds: int = 2, **hyperparameters: Any) -> Any:
 
     rule = Walker(**hyperparameters)
     given = {"num_steps": rule.num_steps, "scale": rule.scale}
-    return Preparation(Named("walker", given, rule), make_game("ipd"), 0, seeds, 7, "float32")
+    return Preparation(
+        Named(name="walker", hyperparameters=given, value=rule), make_game("ipd"), 0, seeds, 7, "float32"
+    )
 
 
 if __name__ == "__main__":  # prepares slowly enough to be killed, saying every step
