@@ -7,7 +7,7 @@ What the numbers are is said in :mod:`shaping_bench.analysis.entries`, what is b
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
     shown = Style(**style)
     frame = numbered(frame)
     split = [name for name in ("game", "metric") if name not in (rows, cols)]
-    order = {
+    order: dict[str, Callable[[Any], Any]] = {
         "game": lambda x: results.rank("game", x),
         "learner": lambda x: results.rank("learner", x),
         "opponent": lambda x: (results.rank("opponent", x), x),  # groups of several have no rank
