@@ -108,6 +108,11 @@ GAMES: dict[str, Entry] = {
 
 
 def make(name: str, **hyperparameters: Any) -> Game:
-    """Builds a registered game, e.g. ``make("ipd", gamma=0.9)``."""
+    """Builds a registered game.
+
+    >>> game = make("ipd", gamma=0.9)
+    >>> game.payoffs[0]
+    (-1.0, -3.0, 0.0, -2.0)
+    """
     entry = GAMES[name]
     return entry.cls(**{**entry.defaults, **hyperparameters})

@@ -8,8 +8,9 @@ What differs, and how it is translated:
 
 * *The end of an episode.* Theirs reset by themselves in the very step that ends an episode.
   Ours never do: an episode has a fixed number of steps. An environment of theirs that ends
-  before its ``horizon`` stays where it is, pays nothing more, and keeps showing its last
-  observation; one that would go on is cut at the horizon. Ours as theirs reset by themselves.
+  before its ``horizon`` stays where it is, pays nothing more, keeps showing its last observation
+  and says ``done``, so that nobody learns from what is no longer played; one that would go on is
+  cut at the horizon. Ours as theirs reset by themselves.
 * *Observations.* Planes are ``(channels, rows, columns)`` here, ``(rows, columns, channels)``
   there. Vectors of theirs are planes of a single cell, ``(length, 1, 1)``; indices are one-hot,
   in either direction.
@@ -99,6 +100,7 @@ class OutsideGame(Game):
     """What games of other packages have in common; a subclass says how one resets and steps."""
 
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    ends_early: ClassVar[bool] = True
 
     environment: Any
     options: tuple[tuple[str, Any], ...]

@@ -108,6 +108,12 @@ class Game:
         """Smallest and largest reward of a step to any player; None if unbounded or unknown."""
         return None
 
+    @property
+    def table(self) -> tuple[tuple[Any, ...], ...] | None:
+        """Rewards ``n_players x 2**n_players`` of joint actions, where two actions each and these
+        rewards are all there is to the game; None otherwise."""
+        return None
+
     def facts(self) -> dict[str, Any]:
         """What there is to know about the game without its code, plain enough for JSON.
 
@@ -300,6 +306,10 @@ class TableGame(Game):
     @property
     def n_players(self) -> int:
         return len(self.payoffs)
+
+    @property
+    def table(self) -> tuple[tuple[Any, ...], ...]:
+        return self.payoffs
 
     def pinned(self) -> Any:
         """The facts that follow from the numbers, if these are known: static data of the game, so

@@ -121,7 +121,7 @@ def exploit(game: Game, params: Sequence[Params], exploiter: int) -> Exploit:
     best = game.best_response(params, exploiter)
     joint = replaced(params, exploiter, best)
     gain = game.per_step * game.value(joint, exploiter)
-    if isinstance(game, MemoryOneGame):
+    if game.memory_one and game.table is not None:
         advantages = game.action_advantages(joint, exploiter, game.payoffs[exploiter])
         tie = TIE * payoff_range(game.payoffs)
         allowed: list[Any] = [(a >= -tie, a <= tie) for a in advantages]

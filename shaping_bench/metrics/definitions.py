@@ -20,8 +20,8 @@ from jax import Array
 
 from shaping_bench.algorithms.core import Learner, View, trees, with_info
 from shaping_bench.errors import BadInput, unknown
-from shaping_bench.games.base import Game
-from shaping_bench.games.grids.coin import CoinGame
+from shaping_bench.games import GAMES
+from shaping_bench.games.base import Count, Game
 from shaping_bench.games.matrix.memory_one import (
     STRATEGIES,
     TEMPLATES,
@@ -40,6 +40,9 @@ from shaping_bench.run.encounter import shareable
 from shaping_bench.run.lanes import shared_preparations
 
 Quantities = dict[str, Array]
+
+MOST_PROGRAMS = 48
+"""Compiled programs of each kind that a process keeps; each takes hundreds of memory mappings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +89,8 @@ def _sampled(game: Game) -> bool:
     return "sampled" in game.views
 
 
-def _coins(game: Game) -> bool:
-    return isinstance(game, CoinGame)
-
-
 def _two_memory_one(game: Game) -> bool:
-    return isinstance(game, MemoryOneGame) and _exact(game) and game.n_players == 2
+    return _exact(game) and game.memory_one and game.table is not None and game.n_players == 2
 
 
 def _scored(game: Game) -> bool:
@@ -117,7 +116,7 @@ def _ranged(game: Game) -> bool:
 def _uniform_equilibrium(game: Game) -> bool:
     """Two-player zero-sum two-action games in which each player is indifferent if the other
     plays both actions equally often."""
-    payoffs = getattr(game, "payoffs", None)
+    payoffs = game.table
     if payoffs is None or game.n_players != 2 or not game.zero_sum:
         return False
     (a, b, c, d), (e, f, g, h) = payoffs
@@ -145,7 +144,7 @@ def observable_names(game: Game) -> tuple[str, ...]:
     return _observable_names(jax.tree.structure(game.unpinned()))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=MOST_PROGRAMS)
 def _observable_names(treedef: Any) -> tuple[str, ...]:
     game = jax.tree.unflatten(treedef, [0.5] * treedef.num_leaves)
     theta = tuple(tuple(jax.ShapeDtypeStruct((), jnp.float32) for _ in range(d)) for d in game.sizes)
@@ -184,6 +183,27 @@ def _cooperation(state: str) -> Metric:
     return _metric(name, f"probability of action 0 {what}", _SHARE, "none", 0.0, 1.0, applies=_observes(name))
 
 
+def _count(count: Count) -> Metric:
+    """The metric that a game declares by saying what it counts."""
+    return Metric(
+        name=count.name,
+        formula=count.doc,
+        unit=count.unit,
+        direction=count.direction,
+        low=count.low,
+        high=count.high,
+        source=count.source,
+        applies=lambda game: count.name in {x.name for x in game.counts},
+        level="play",
+    )
+
+
+def _counted() -> list[Metric]:
+    """What games that are only played count; what exact games count as well they can also value."""
+    played = [entry.cls for entry in GAMES.values() if "exact" not in entry.cls.views]
+    return [_count(x) for x in {x.name: x for cls in played for x in cls.counts}.values()]
+
+
 _DEFINITIONS: tuple[Metric, ...] = (
     _metric(
         "return",
@@ -219,37 +239,7 @@ _DEFINITIONS: tuple[Metric, ...] = (
         applies=_sampled,
         level="play",
     ),
-    _metric(
-        "own_coins",
-        "coins of the own colour taken, per step",
-        "coins per step",
-        "higher",
-        0.0,
-        source="Foerster et al., AAMAS 2018, Figure 5",
-        applies=_coins,
-        level="play",
-    ),
-    _metric(
-        "other_coins",
-        "coins of the other's colour taken, per step",
-        "coins per step",
-        "lower",
-        0.0,
-        source="Aghajohari et al., ICLR 2024 (adversity)",
-        applies=_coins,
-        level="play",
-    ),
-    _metric(
-        "own_coin_share",
-        "own_coins / (own_coins + other_coins)",
-        _SHARE,
-        "none",
-        0.0,
-        1.0,
-        source="Foerster et al., AAMAS 2018, Figure 5; Zhao et al., NeurIPS 2022",
-        applies=_coins,
-        level="play",
-    ),
+    *_counted(),
     _metric("diverged", "1 if any policy parameter of any player is not finite", _FLAG, "lower", 0.0, 1.0),
     _metric(
         "cooperation",
@@ -518,6 +508,12 @@ def definition(name: str) -> Metric:
     prefix, _, state = name.partition("_")
     if prefix == "cooperation" and set(state) <= set("CD") and state:
         return _cooperation(state)
+    from shaping_bench.spec import registry  # games of other packages, which may not be there
+
+    for entry in registry.games().values():
+        for count in entry.cls.counts:
+            if count.name == name:
+                return _count(count)
     return _metric(name, f"observable {name!r} of the game", "1", source="the game", applies=_observes(name))
 
 
@@ -562,9 +558,9 @@ def _seat_quantities(game: Game, params: Sequence[Any], player: int, groups: fro
         out["gain"], out["left"] = exploit(game, params, player)
     elif "responses" in groups and game.has_best_response:
         out["gain"] = best_response_value(game, params, player)
-    if "matches" in groups and hasattr(game, "payoffs"):
+    if "matches" in groups and game.table is not None:
         out["nash_distance"] = distance(own, (0.5,) * len(own))
-    if isinstance(game, MemoryOneGame) and game.n_players == 2:
+    if _two_memory_one(game):
         if "matches" in groups:
             out["is_tft"] = argmax_code(own) == int("".join(f"{p:.0f}" for p in TEMPLATES["tft"]), 2)
             for tolerance in (0.05, 0.02):
@@ -591,7 +587,7 @@ def _stack(*entries: Any) -> Array:
     return jnp.stack([jnp.asarray(x) for x in entries])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=MOST_PROGRAMS)
 def _program(treedef: Any, groups: frozenset[str]) -> Callable[[Any, Any], Quantities]:
     """Compiled: the game's numbers and ``(N,)`` coordinates to quantities ``(n_players, N)``."""
 
@@ -736,6 +732,8 @@ def _quantities(game: Game, points: Sequence[np.ndarray], groups: frozenset[str]
 
 
 def _mean_of_others(x: np.ndarray) -> np.ndarray:
+    if x.shape[1] == 1:  # who is alone has no others
+        return np.full_like(x, np.nan)
     return (x.sum(axis=1, keepdims=True) - x) / (x.shape[1] - 1)
 
 
@@ -752,7 +750,9 @@ def _combine(game: Game, quantities: Mapping[str, np.ndarray]) -> dict[str, np.n
     out["welfare"] = everybody(returns.sum(axis=1))
     out["exploitation_gap"] = returns - others
     spread = reward_range(game)
-    if spread is not None:
+    if n == 1:
+        out["fairness"] = np.full_like(returns, np.nan)
+    elif spread is not None:
         pairs = np.abs(returns[:, :, None] - returns[:, None, :]).sum(axis=(1, 2)) / (n * (n - 1))
         out["fairness"] = everybody(1.0 - pairs / spread) if spread else np.ones_like(returns)
     if "gain" in quantities:
@@ -782,9 +782,10 @@ def from_play(game: Game, played: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     out = dict(given)
     combined = _combine(game, {"return": given["return"].reshape(-1, shape[-1])})
     out |= {name: x.reshape(shape) for name, x in combined.items()}
-    if "own_coins" in given:
-        taken = given["own_coins"] + given["other_coins"]
-        out["own_coin_share"] = np.divide(given["own_coins"], taken, out=np.full(shape, np.nan), where=taken > 0)
+    for count in game.counts:
+        if count.share_of and set(count.share_of) <= set(given):
+            part, total = given[count.share_of[0]], sum(given[name] for name in count.share_of)
+            out[count.name] = np.divide(part, total, out=np.full(shape, np.nan), where=total > 0)
     return out
 
 
@@ -963,7 +964,7 @@ def _program_over_lanes(treedef: Any, one_point: Callable[..., Quantities]) -> C
     return jax.jit(lanes)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=MOST_PROGRAMS)
 def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
     def one_point(game: Game, learners: Any, artifacts: Any, params: tuple[Any, ...]) -> Quantities:
         def direction(player: int, theta: tuple[Any, ...]) -> Any:
@@ -1001,7 +1002,7 @@ def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
     return _program_over_lanes(treedef, one_point)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=MOST_PROGRAMS)
 def _likeness_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
     def one_point(game: Game, learners: Any, artifacts: Any, params: tuple[Any, ...]) -> Quantities:
         n = game.n_players

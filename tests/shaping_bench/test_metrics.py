@@ -2,12 +2,14 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.errors import BadInput
 from shaping_bench.games import GAMES, make
+from shaping_bench.games.base import Count, Game
 from shaping_bench.games.matrix.memory_one import STRATEGIES, TEMPLATES
 from shaping_bench.metrics import definitions as metrics
 from shaping_bench.metrics.definitions import (
@@ -336,3 +338,54 @@ def test_consistency_needs_directions_and_finite_parameters():
     violation = consistency(game, [naive, naive], [first, second])
     assert np.isnan(violation[0]).all()
     assert np.isfinite(violation[1]).all()
+
+
+@jax.tree_util.register_static
+class Alone(Game):
+    """One player, who is best off at 0."""
+
+    gamma = 0.5
+
+    @property
+    def n_players(self):
+        return 1
+
+    @property
+    def sizes(self):
+        return (1,)
+
+    def value(self, params, player):
+        return -params[0][0] * params[0][0]
+
+
+def test_one_player_has_no_others_and_divides_by_none():
+    with np.errstate(all="raise"):
+        got = metrics.evaluate(Alone(), [np.array([[0.0], [2.0]])])
+        played = metrics.from_play(Alone(), {"return": np.array([[1.0], [3.0]])})
+    np.testing.assert_array_equal(got["return"], [[0.0], [-4.0]])
+    np.testing.assert_array_equal(played["welfare"], [[1.0], [3.0]])
+    assert np.isnan(got["exploitation_gap"]).all()
+    assert np.isnan(played["exploitation_gap"]).all()
+
+
+def test_what_a_game_of_ones_own_counts_is_a_metric():
+    class Orchard(Alone):
+        counts = (
+            Count("apples", "apples eaten"),
+            Count("pears", "pears eaten"),
+            Count("taste", "apples / (apples + pears)", share_of=("apples", "pears")),
+        )
+
+    played = {"return": np.zeros((2, 1)), "apples": np.array([[1.0], [0.0]]), "pears": np.array([[3.0], [0.0]])}
+    np.testing.assert_array_equal(metrics.from_play(Orchard(), played)["taste"], [[0.25], [np.nan]])
+    assert metrics.METRICS["own_coins"].direction == "higher"
+    assert not metrics.METRICS["own_coins"].applies(Orchard())
+
+
+def test_a_symmetric_game_of_three_has_its_metrics():
+    joint = list(itertools.product((0, 1), repeat=3))
+    crowd = make("matrix", payoffs=tuple(tuple(float(sum(a) - 2 * a[i]) for a in joint) for i in range(3)))
+    rng = np.random.default_rng(0)
+    got = metrics.evaluate(crowd, [rng.normal(size=(2, 9)) for _ in range(3)], names=["return", "welfare", "fairness"])
+    assert crowd.symmetric
+    np.testing.assert_allclose(got["return"].sum(axis=1), got["welfare"][:, 0])
