@@ -323,6 +323,7 @@ class MFOSRecurrent(PreparedLearner):
 
         def episode(joint: Joint, key: Array) -> tuple[Joint, tuple[Trial, ...]]:
             joint, play, _ = stage.episode(key, joint)
+            assert play is not None, "whoever learns here learns from play"
             return joint, tuple(self._of_seat(game, play, i) for i in range(game.n_players))
 
         with costs.repeated(self.episodes):

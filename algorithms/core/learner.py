@@ -20,6 +20,21 @@ class Learner:
     """A learning rule: hyperparameters, and pure ``init`` and ``update``.
 
     Class attributes say what it needs; the harness checks them before anything runs.
+
+    >>> import jax
+    >>> from shaping_bench.algorithms.core import Stage
+    >>> from shaping_bench.games import make
+    >>> @pytree_dataclass
+    ... class Imitator(Learner):
+    ...     access = Access.GRADIENTS  # sees the others' parameters
+    ...
+    ...     def update(self, key, state, view):
+    ...         return view.params[view.others[0]], state, {}
+    >>> stage = Stage(make("tandem"), (Imitator(), Imitator()))
+    >>> before = stage.begin(jax.random.key(0))
+    >>> after, _, _ = stage.episode(jax.random.key(1), before)
+    >>> after.params == before.params[::-1]
+    True
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -195,7 +210,21 @@ class PreparedLearner(Learner):
 
 @pytree_dataclass
 class GradientLearner(Learner):
-    """A learner that steps along a direction: ``theta_i <- theta_i + lr * d_i``."""
+    """A learner that steps along a direction: ``theta_i <- theta_i + lr * d_i``.
+
+    >>> import jax
+    >>> from shaping_bench.algorithms.core import Stage
+    >>> from shaping_bench.games import make
+    >>> @pytree_dataclass
+    ... class Altruist(GradientLearner):
+    ...     def direction(self, view):
+    ...         return view.gradient(of=view.others[0])
+    >>> stage = Stage(make("tandem"), (Altruist(lr=0.1), Altruist(lr=0.1)))
+    >>> joint = stage.joint([[1.0], [0.0]], [(), ()])
+    >>> joint, _, _ = stage.episode(jax.random.key(0), joint)
+    >>> [round(float(x), 3) for (x,) in joint.params]
+    [0.8, -0.2]
+    """
 
     lr: float = field(1.0, "own step size, on unnormalised values", low=0.0, step=True)
 

@@ -55,7 +55,8 @@ class Stage:
     """A game and who sits where in it.
 
     All who learn from play learn from the same episodes: one play per update, as wide as the
-    widest asks (:attr:`Learner.episodes_per_update`), of which the others see the first.
+    widest asks (:attr:`Learner.episodes_per_update`), of which the others see the first. Learners
+    that learn online, while they play, share an episode of their own, in which nothing lives on.
 
     >>> import jax
     >>> from shaping_bench.algorithms.lola import LOLA
@@ -159,8 +160,9 @@ class Stage:
         views = self._views(joint, play_key, episodes)
         params, states, infos = [], [], []
         for i, rule in enumerate(self.learners):
+            info: Info = {}
             if given is not None and i in given:
-                (theta, state), info = given[i], {}
+                theta, state = given[i]
             else:
                 theta, state, info = rule.update(jax.random.fold_in(key, i), joint.states[i], views[i])
             theta = _alike(theta, joint.params[i])

@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 class View:
     """What one player sees of a game at the current joint policy.
 
+    >>> import jax.numpy as jnp
+    >>> from shaping_bench.algorithms.core import Access
+    >>> from shaping_bench.games import make
+    >>> point = (jnp.array([1.0]), jnp.array([0.0]))
+    >>> view = View(make("tandem"), point, 0, Access.GRADIENTS)  # V_i = 2 x_i - (x_1 + x_2)^2
+    >>> float(view.value()), view.gradient(of=1, wrt=1).tolist()
+    (1.0, [0.0])
+    >>> view.lookahead_term().tolist(), view.shaping_term().tolist()
+    ([0.0], [4.0])
+    >>> float(view.moved({1: jnp.array([-1.0])}).value())
+    2.0
+    >>> View(make("tandem"), point, 0, Access.ACTIONS).gradient()  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    shaping_bench.algorithms.core.access.AccessError: player 1 asked for an exact gradient
+
     Args:
       game: the game.
       params: joint policy parameters, one entry per player.
