@@ -27,9 +27,8 @@ from shaping_bench.claims import files as claims
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
 from shaping_bench.games.adapters import ADAPTERS
-from shaping_bench.games.base import Game, TableGame
+from shaping_bench.games.base import Game
 from shaping_bench.games.grids.coin import PRESETS, CoinGame, Rules
-from shaping_bench.games.matrix.repeated import MemoryOneGame
 from shaping_bench.metrics.anchors import anchors_of
 from shaping_bench.metrics.definitions import METRICS, Metric
 from shaping_bench.publish import references
@@ -326,13 +325,14 @@ def game(name: str, actions: str = "") -> str:
         for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
     )
     made = registry.make_game(name).value if complete else None
+    rewards = payoffs(made)
     facts = [("views", ", ".join(sorted(entry.cls.views))), ("source", cell(entry.source)), ("cite", cited(name))]
     if made is not None:
         facts[1:1] = [("players", str(made.n_players)), *reported(made)]
     return paragraphs(
         f"({anchor('game', name)})=\n## `{name}`",
         cell(entry.summary[0].upper() + entry.summary[1:]) + ".",
-        payoff_table(made, actions.split(",")) if isinstance(made, TableGame) and made.n_players == 2 else "",
+        payoff_table(rewards, actions.split(",")) if len(rewards) == 2 else "",
         table(("", ""), [row for row in facts if row[1]]),
         hyperparameters(entry.cls, entry.defaults),
     )
@@ -353,24 +353,29 @@ def reported(made: Game) -> list[tuple[str, str]]:
         scale.append(("best response to random play", anchors.best_response))
         said = ", ".join(f"{what} {x:.4g}" for what, x in scale if x is not None)
         facts.append(("per step and player", said))
-    if not isinstance(made, TableGame):
+    table_of = payoffs(made)
+    if not table_of:
         return facts
-    payoffs = [[float(x) for x in row] for row in made.payoffs]
-    if isinstance(made, MemoryOneGame):
+    if made.memory_one:
         facts.append(("discount", number(made.gamma)))
-    everything = [x for row in payoffs for x in row]
+    everything = [x for row in table_of for x in row]
     facts.append(("return per step lies in", f"[{number(min(everything))}, {number(max(everything))}]"))
-    facts.append(("all play action 0", ", ".join(number(row[0]) for row in payoffs)))
-    facts.append(("all play action 1", ", ".join(number(row[-1]) for row in payoffs)))
+    facts.append(("all play action 0", ", ".join(number(row[0]) for row in table_of)))
+    facts.append(("all play action 1", ", ".join(number(row[-1]) for row in table_of)))
     if made.n_players == 2:
-        facts.append(("equilibria of one round", "; ".join(stage_equilibria(payoffs))))
+        facts.append(("equilibria of one round", "; ".join(stage_equilibria(table_of))))
     return facts
 
 
-def stage_equilibria(payoffs: Sequence[Sequence[float]]) -> list[str]:
+def payoffs(made: Game | None) -> list[list[float]]:
+    """Everybody's reward for each joint action, of a game that has a table of them; else nothing."""
+    return [[float(x) for x in row] for row in getattr(made, "payoffs", ())]
+
+
+def stage_equilibria(rewards: Sequence[Sequence[float]]) -> list[str]:
     """Nash equilibria of a 2x2 game, as probabilities of action 0: the pure ones, and the mixed one
     of full support if there is one."""
-    first, second = (np.array(row).reshape(2, 2) for row in payoffs)
+    first, second = (np.array(row).reshape(2, 2) for row in rewards)
     found = [
         f"({1 - a}, {1 - b})"
         for a, b in itertools.product((0, 1), repeat=2)
@@ -387,10 +392,10 @@ def stage_equilibria(payoffs: Sequence[Sequence[float]]) -> list[str]:
     return found
 
 
-def payoff_table(made: TableGame, actions: Sequence[str]) -> str:
+def payoff_table(rewards: Sequence[Sequence[float]], actions: Sequence[str]) -> str:
     """Rewards of both, the row player's first."""
     names = actions if len(actions) == 2 else ("action 0", "action 1")
-    first, second = made.payoffs
+    first, second = rewards
     rows = [
         [f"**{cell(names[a])}**", *(f"{number(first[2 * a + b])}, {number(second[2 * a + b])}" for b in (0, 1))]
         for a in (0, 1)
