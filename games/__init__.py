@@ -11,7 +11,8 @@ from typing import Any
 from shaping_bench.games.base import Game
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
 from shaping_bench.games.grids.coin import CoinGame
-from shaping_bench.games.matrix.repeated import PublicGoods, RepeatedGame
+from shaping_bench.games.matrix.public_goods import PublicGoods
+from shaping_bench.games.matrix.repeated import RepeatedGame
 
 __all__ = ["GAMES", "Entry", "Game", "make"]
 

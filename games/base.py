@@ -13,23 +13,17 @@ contiguous vector over seeds, which compilers turn into the fastest code by far.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from shaping_bench.games import anchors
 from shaping_bench.games.anchors import Anchors
-from shaping_bench.games.spaces import Discrete, Space
+from shaping_bench.games.views import ExactGame, Params, SampledGame
 
-if TYPE_CHECKING:
-    from shaping_bench.games.grids.board import Board, Glyph
-
-Params = Any
-"""A player's policy parameters: ``(d_i,)`` or a tuple of ``d_i`` scalars."""
+__all__ = ["Count", "Game", "Params", "TableFacts", "TableGame"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +51,16 @@ class Count:
     share_of: tuple[str, ...] = ()
 
 
-class Game:
+class Game(SampledGame, ExactGame):
     """Base of all games. Subclasses are frozen pytree dataclasses.
 
-    An exact game defines ``n_players``, ``sizes`` and ``value``. A sampled game defines
-    ``n_players``, ``n_actions``, ``observation_shape``, ``num_steps``, ``gamma``, ``reset``,
-    ``step`` and ``observe``. The rest has defaults.
+    Here is what both views share; :class:`shaping_bench.games.views.ExactGame` and
+    :class:`shaping_bench.games.views.SampledGame` say what either asks of a game. ``n_players`` and
+    what belongs to its ``views`` is a game's to define, the rest has defaults.
+
+    >>> from shaping_bench.games import make
+    >>> sorted(make("ipd").views), sorted(make("coin-game").views)
+    (['exact', 'sampled'], ['sampled'])
     """
 
     views: ClassVar[frozenset[str]] = frozenset({"exact"})
@@ -75,18 +73,6 @@ class Game:
     """Of the rules: higher if what the same actions bring has changed, so that results differ."""
     counts: ClassVar[tuple[Count, ...]] = ()
     """What ``info`` of ``step`` counts."""
-    ends_early: ClassVar[bool] = False
-    """Whether an episode may be over before ``num_steps``: from the step that returns ``done`` on."""
-    keeps_world: ClassVar[bool] = False
-    """Whether the state of an episode's end is where the next one begins, in the same encounter."""
-
-    keeps_world: ClassVar[bool] = False
-    """Whether the state of the sampled view lives on from one episode of an encounter to the next;
-    see :meth:`resume`."""
-
-    init_mean: Any = 0.0
-    init_std: Any = 1.0
-
     gamma: Any
     """Discount."""
 
@@ -146,105 +132,6 @@ class Game:
         numbers are unknown; itself if there are none."""
         return self
 
-    # sampled view, in the manner of gymnax: pure, for one environment
-
-    @property
-    def n_actions(self) -> int:
-        """Number of actions of each player."""
-        raise NotImplementedError
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one player's observation; ``()`` for the index of a memory-one state."""
-        raise NotImplementedError
-
-    @property
-    def num_steps(self) -> int:
-        """Steps from ``reset`` to the end."""
-        raise NotImplementedError
-
-    @property
-    def num_moves(self) -> int:
-        """Steps that count where a reward per step is reported."""
-        return self.num_steps
-
-    def reset(self, key: Array) -> tuple[Array, Any]:
-        """Returns observations ``(n_players, *observation_shape)`` and state."""
-        raise NotImplementedError
-
-    def resume(self, key: Array, state: Any) -> Any:
-        """The state in which the next episode starts, in a game that keeps its world, from that in
-        which the last one ended: the same one by default."""
-        del key
-        return state
-
-    def step(self, key: Array, state: Any, actions: Array) -> tuple[Array, Any, Array, Array, dict[str, Array]]:
-        """Returns observations, state, rewards ``(n_players,)``, done, and counts ``(n_players,)`` by name."""
-        raise NotImplementedError
-
-    def observe(self, state: Any, player: int | None = None) -> Array:
-        """What a state looks like to ``player``, ``observation_shape``; by default to everybody,
-        ``(n_players, *observation_shape)``."""
-        raise NotImplementedError
-
-    def action_space(self, player: int) -> Space:
-        """What ``player`` may do in a step; by default one of ``n_actions``.
-
-        Where all seats choose from finitely many, joint actions are one array of integers; else a
-        tuple with the action of every seat.
-        """
-        del player
-        return Discrete(self.n_actions)
-
-    @property
-    def board_planes(self) -> int:
-        """How many of the leading planes of an observation show a board; the others are constant."""
-        return self.observation_shape[0]
-
-    scripts: ClassVar[tuple[str, ...]] = ()
-    """Fixed strategies that the sampled view defines by a rule of its state."""
-
-    def script(self, name: str, memory: Array, state: Any, player: int) -> tuple[Array, Array]:
-        """One of ``scripts``: its memory, 0 at the start, and logits ``(n_actions,)``; minus
-        infinity rules an action out."""
-        raise NotImplementedError
-
-    legend: ClassVar[Mapping[str, "Glyph"]] = {}
-    """How what lies on ``board`` is drawn."""
-    board_note: ClassVar[str] = ""
-    """What those who look at the board should know, in a sentence."""
-
-    def board(self, state: Any) -> "Board | None":
-        """A state for people who look, of concrete numbers; None, the default, if there is nothing to see."""
-        return None
-
-    def paid(self, observations: Array, actions: Array) -> Array:
-        """Rewards that the rules pay for joint actions, as anybody who saw them can tell.
-
-        Args:
-          observations: what player 1 saw before, ``(..., *observation_shape)``.
-          actions: ``(..., n_players)``.
-
-        Returns:
-          ``(..., n_players)``.
-        """
-        raise NotImplementedError
-
-    @property
-    def pays_in_public(self) -> bool:
-        """Whether :meth:`paid` can say what everybody earned."""
-        return type(self).paid is not Game.paid
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Number of policy parameters of each player."""
-        raise NotImplementedError
-
-    @property
-    def coordinates(self) -> tuple[tuple[str, ...], ...]:
-        """A name for each policy parameter of each player."""
-        return tuple(tuple(f"theta{k}" for k in range(d)) for d in self.sizes)
-
     @property
     def symmetric(self) -> bool:
         """True if exchanging any players exchanges their values, up to the order in which policies
@@ -265,35 +152,6 @@ class Game:
     def per_step(self) -> Any:
         """Factor that turns a value into the reported per-step scale (1 - discount)."""
         return 1.0
-
-    def init_params(self, key: Array, player: int) -> Array:
-        """Initial policy parameters ``(d_i,)``: normal, drawn in float32 for every precision."""
-        draw = jax.random.normal(key, (self.sizes[player],), jnp.float32)
-        return self.init_mean + self.init_std * draw
-
-    def value(self, params: Sequence[Params], player: int) -> Array:
-        """Unnormalised discounted value of ``player``, a scalar."""
-        raise NotImplementedError
-
-    def values(self, params: Sequence[Params]) -> Array:
-        """Unnormalised discounted values of all players, ``(n_players,)``."""
-        return jnp.stack([self.value(params, i) for i in range(self.n_players)])
-
-    def observables(self, params: Sequence[Params]) -> Mapping[str, Array]:
-        """Game-specific quantities of a joint policy, each ``(n_players,)``."""
-        return {}
-
-    def best_response(self, params: Sequence[Params], player: int) -> Params:
-        """Exact best response of ``player`` to the others, as policy parameters.
-
-        Raises:
-          NotImplementedError: the game has none in closed form.
-        """
-        raise NotImplementedError(f"{type(self).__name__} offers no exact best response")
-
-    @property
-    def has_best_response(self) -> bool:
-        return type(self).best_response is not Game.best_response
 
 
 class TableGame(Game):

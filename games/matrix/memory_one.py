@@ -12,7 +12,7 @@ test of extortion).
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +122,7 @@ def exploit(game: Game, params: Sequence[Params], exploiter: int) -> Exploit:
     joint = replaced(params, exploiter, best)
     gain = game.per_step * game.value(joint, exploiter)
     if game.memory_one and game.table is not None:
+        game = cast(MemoryOneGame, game)
         advantages = game.action_advantages(joint, exploiter, game.payoffs[exploiter])
         tie = TIE * payoff_range(game.payoffs)
         allowed: list[Any] = [(a >= -tie, a <= tie) for a in advantages]

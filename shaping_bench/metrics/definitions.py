@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -567,9 +567,9 @@ def _seat_quantities(game: Game, params: Sequence[Any], player: int, groups: fro
                 out[f"match_tft_{tolerance}"] = match(own, TEMPLATES["tft"], tolerance)
                 out[f"match_nash_{tolerance}"] = match(own, TEMPLATES["random"], tolerance)
         if "nearest" in groups:
-            out["nearest"] = nearest(game, params, player)
+            out["nearest"] = nearest(cast(MemoryOneGame, game), params, player)
         if "fits" in groups:
-            fit = zd_fit(game, params, player)
+            fit = zd_fit(cast(MemoryOneGame, game), params, player)
             out |= {"zd_slope": fit.slope, "zd_baseline": fit.baseline, "zd_sse": fit.sse}
             out["extortionate"] = fit.extortionate
     return out

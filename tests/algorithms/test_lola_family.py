@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from shaping_bench.algorithms.core import Access, View, with_info
 from shaping_bench.games import make
-from shaping_bench.games.matrix.repeated import PublicGoods, RepeatedGame
+from shaping_bench.games.matrix.public_goods import PublicGoods
+from shaping_bench.games.matrix.repeated import RepeatedGame
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.spec.registry import make_game, make_learner
 

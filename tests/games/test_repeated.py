@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shaping_bench.games import GAMES, make
-from shaping_bench.games.matrix.repeated import PublicGoods, RepeatedGame, seat_states, state_names
+from shaping_bench.games.matrix.public_goods import PublicGoods
+from shaping_bench.games.matrix.repeated import RepeatedGame, seat_states, state_names
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shaping_bench.games import make
-from shaping_bench.games.matrix.repeated import PublicGoods
+from shaping_bench.games.matrix.public_goods import PublicGoods
 
 
 def test_reset_and_step_two_players():
