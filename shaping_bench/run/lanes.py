@@ -110,5 +110,5 @@ class LanedArtifacts:
 
 
 def shared_preparations(rule: Learner, player: int, num_seeds: int, num_prepared: int) -> np.ndarray:
-    """Which preparation serves each seed of an encounter, ``(S,)``; see :mod:`shaping_bench.store.facts`."""
+    """Which preparation serves each seed of an encounter, ``(S,)``; see ``store.facts``."""
     return facts.shared_preparations(getattr(rule, "prepared_jointly", True), player, num_seeds, num_prepared)
