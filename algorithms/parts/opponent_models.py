@@ -5,7 +5,7 @@ j's actions by maximum likelihood as play goes on (LOLA paper, eq. 4.8). Observa
 actions are public, and rewards follow from the public rules, so access ``actions`` is enough.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +74,14 @@ class Modelling(Learner):
 
             ascend = jax.grad(log_likelihood)
             params = lax.fori_loop(0, steps, lambda _, x: trees.add(x, ascend(x), self.model_lr), params)
-            return params, log_likelihood(params) / play.rewards().shape[0]
+            return params, log_likelihood(params) / steps_played(play)
 
         pairs = [fitted(params, j) for params, j in zip(models.params, view.others, strict=True)]
         fit = jnp.mean(jnp.stack([x for _, x in pairs]))
         return Models(tuple(params for params, _ in pairs), models.updates + 1), {"model_log_likelihood": fit}
+
+
+def steps_played(play: Play) -> Any:
+    """Of an episode, on average."""
+    alive = play.alive
+    return play.rewards().shape[0] if alive is None else jnp.mean(jnp.sum(alive[:-1], axis=0))
