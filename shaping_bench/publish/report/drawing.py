@@ -15,6 +15,7 @@ import matplotlib.ticker
 import numpy as np
 from numpy.typing import NDArray
 
+from shaping_bench.games.matrix.repeated import state_names
 from shaping_bench.publish.digits import significant
 from shaping_bench.publish.model import Table
 from shaping_bench.publish.report.markup import breakable, escape, region
@@ -24,7 +25,7 @@ Array = NDArray[np.float64]
 NUM_LINES = 4
 """Line styles of the style sheet; further lines begin anew."""
 
-STATES = ("start", "CC", "CD", "DC", "DD")
+STATES = state_names(2)
 """Of a memory-one policy, own last action first."""
 
 _WIDTH, _HEIGHT = 240, 150
