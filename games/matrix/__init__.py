@@ -1,0 +1,1 @@
+"""Games given by a table of payoffs, repeated ones in both views."""

@@ -1,0 +1,1 @@
+"""What is measured: a metric is an entry of ``METRICS`` in ``definitions.py``."""

@@ -1,0 +1,1 @@
+"""Running: encounters, preparations, leagues, and the suite that is made of them."""
