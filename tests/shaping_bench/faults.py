@@ -19,6 +19,7 @@ from shaping_bench.algorithms.core import (
     trees,
 )
 from shaping_bench.games.base import Game
+from shaping_bench.games.grids.board import Board, Piece
 from shaping_bench.games.matrix.repeated import RepeatedGame
 
 PRISONERS = ((-1.0, -3.0, 0.0, -2.0), (-1.0, 0.0, -3.0, -2.0))
@@ -496,11 +497,19 @@ class CountsInSecret(Chancy):
 
 
 @pytree_dataclass
-class DrawsWithArrays(Chancy):
-    """Its board holds an array."""
+class DrawsWhatNobodyKnows(Chancy):
+    """A piece on its board is not in the legend."""
 
     def board(self, state):
-        return {"grid": jnp.zeros(())}
+        return Board(rows=1, columns=1, pieces=[Piece("ghost", 0, 0)])
+
+
+@pytree_dataclass
+class DrawsItsOwnWay(Chancy):
+    """Its board is a dictionary."""
+
+    def board(self, state):
+        return {"grid": 3}
 
 
 @pytree_dataclass
@@ -601,7 +610,7 @@ GAMES = {
     "sampled view: observe agrees with step": (SeesOtherwise,),
     "sampled view: shapes, structure and dtypes": (MisstatesItsObservations,),
     "sampled view: counts what it declares": (CountsInSecret,),
-    "sampled view: a board is JSON": (DrawsWithArrays,),
+    "sampled view: a board can be stored and drawn": (DrawsWhatNobodyKnows, DrawsItsOwnWay),
     "facts are JSON, and always the same": (StatesAnArray,),
     "symmetric as it says": (LiesAboutSymmetry,),
     "zero-sum as it says": (LiesAboutZeroSum,),
