@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shaping_bench import metrics
 from shaping_bench.errors import BadInput
 from shaping_bench.games.base import Game
-from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import check_size, run_encounter

@@ -17,7 +17,7 @@ import pandas as pd
 
 from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput, unknown
-from shaping_bench.metrics.definitions import METRICS
+from shaping_bench.metrics import METRICS
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import parse_call
 from shaping_bench.spec.registry import Named, with_settings

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from shaping_bench import metrics
 from shaping_bench.algorithms.fixed import Frozen
 from shaping_bench.analysis import stats
 from shaping_bench.claims.files import Claim, ClaimProtocol, Quantity, load_claims
 from shaping_bench.claims.record import Verdict, read_record, write_record
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
-from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import (

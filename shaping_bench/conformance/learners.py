@@ -43,7 +43,7 @@ from shaping_bench.conformance.trial import (
     trial_rule,
 )
 from shaping_bench.games import make
-from shaping_bench.metrics.definitions import METRICS
+from shaping_bench.metrics import METRICS
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.run.preparation import imagined_artifact
 

@@ -29,8 +29,8 @@ from shaping_bench.cli import app as command_line
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.grids.coin import PRESETS, CoinGame, Rules
+from shaping_bench.metrics import METRICS, Metric
 from shaping_bench.metrics.anchors import anchors_of
-from shaping_bench.metrics.definitions import METRICS, Metric
 from shaping_bench.publish import references
 from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.spec import registry

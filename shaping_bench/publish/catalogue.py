@@ -74,7 +74,7 @@ def _games() -> list[dict[str, Any]]:
 
 
 def _metrics() -> list[dict[str, Any]]:
-    from shaping_bench.metrics.definitions import METRICS
+    from shaping_bench.metrics import METRICS
 
     return [
         {

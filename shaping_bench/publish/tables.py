@@ -168,7 +168,7 @@ def _marks(results: Results, part: pd.DataFrame, grid: _Grid, statistic: Statist
     """
     if "learner" not in (grid.rows, grid.cols) or set(part["metric"]) <= set(COSTS):
         return None
-    from shaping_bench.metrics.definitions import definition
+    from shaping_bench.metrics import definition
 
     transposed = grid.rows != "learner"
     lines = [list(line) for line in (grid.samples if transposed else zip(*grid.samples, strict=True))]

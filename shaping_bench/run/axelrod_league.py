@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from shaping_bench import metrics
 from shaping_bench.algorithms import axelrod_strategies
 from shaping_bench.errors import BadInput
 from shaping_bench.games.base import Game
-from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run.measure import tidy_curves, tidy_finals
 from shaping_bench.run.records import cell_record
 from shaping_bench.spec import registry

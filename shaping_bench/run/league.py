@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from shaping_bench import metrics
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.fixed import Frozen
-from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run.encounter import run_encounter, steps_per_update, valued_exactly
 from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.spec.lineups import Labelled

@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
+from shaping_bench import metrics
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.games.base import Game
-from shaping_bench.metrics import definitions as metrics
 from shaping_bench.run.encounter import Outcome
 
 

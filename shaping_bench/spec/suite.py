@@ -300,7 +300,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 def expand(file: SuiteFile) -> Suite:
     """All cells of a suite."""
-    from shaping_bench.metrics.definitions import METRICS
+    from shaping_bench.metrics import METRICS
 
     for k, metric in enumerate(file.metrics):
         if metric not in METRICS:

@@ -16,7 +16,7 @@ import pytest
 from shaping_bench.algorithms.cola import COLA, responses, violation
 from shaping_bench.algorithms.core import Access, View
 from shaping_bench.games import make
-from shaping_bench.metrics.definitions import consistency, consistency_cosine, update_cosine
+from shaping_bench.metrics import consistency, consistency_cosine, update_cosine
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.run.preparation import Preparation

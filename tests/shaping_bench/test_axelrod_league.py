@@ -17,7 +17,7 @@ from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, Grim, Ra
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
-from shaping_bench.metrics.definitions import evaluate
+from shaping_bench.metrics import evaluate
 from shaping_bench.run.axelrod_league import _learned_class, match_values, play_league
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.spec.registry import make_learner

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from shaping_bench import metrics
 from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.errors import BadInput
 from shaping_bench.games import GAMES, make
 from shaping_bench.games.base import Count, Game
 from shaping_bench.games.matrix.memory_one import STRATEGIES, TEMPLATES
-from shaping_bench.metrics import definitions as metrics
-from shaping_bench.metrics.definitions import (
+from shaping_bench.metrics import (
     CURVE_METRICS,
     METRICS,
     OBSERVABLES,
@@ -20,6 +20,7 @@ from shaping_bench.metrics.definitions import (
     convergence,
     definition,
     evaluate,
+    evaluation,
     observable_names,
     reward_range,
 )
@@ -189,10 +190,10 @@ def test_batches_are_seamless():
 
 def test_one_program_for_all_two_player_repeated_games():
     evaluate(make("ipd"), draw(make("ipd")))
-    programs = metrics._program.cache_info().currsize
+    programs = evaluation._program.cache_info().currsize
     for name in ("imp", "chicken", "stag-hunt", "bos"):
         evaluate(make(name), draw(make(name)))
-    assert metrics._program.cache_info().currsize == programs
+    assert evaluation._program.cache_info().currsize == programs
 
 
 def test_asked_metrics_only():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from shaping_bench import metrics
 from shaping_bench.algorithms.fixed import TFT, AllC, AllD, Frozen
 from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.algorithms.naive import Naive
@@ -19,7 +20,6 @@ from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.grids.coin import CoinGame
-from shaping_bench.metrics import definitions as metrics
 from shaping_bench.publish.report import write_report
 from shaping_bench.run import devices
 from shaping_bench.run.encounter import (

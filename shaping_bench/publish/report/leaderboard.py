@@ -180,7 +180,7 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
     columns.append(
         _Column("self-play", own, bar=True, link=lambda label, cell: addresses.entry(cell.hashes)),
     )
-    from shaping_bench.metrics.definitions import definition
+    from shaping_bench.metrics import definition
 
     asked = [*suite_metrics(results, "encounter"), "influence"]
     for name in dict.fromkeys(x for x in asked if x in known and x not in _KNOWN_METRICS and x not in COSTS):

@@ -603,7 +603,7 @@ def _learners(results: Results) -> str:
 
 def _metrics(results: Results) -> str:
     """Formula, unit and source of the metrics on this page."""
-    from shaping_bench.metrics.definitions import definition
+    from shaping_bench.metrics import definition
 
     shown = [*suite_metrics(results, "encounter"), *SUITE_METRICS, *COSTS]
     shown += [x for x in ("exploitability",) if x in metric_names(results, "league")]

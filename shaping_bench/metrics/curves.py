@@ -1,0 +1,51 @@
+"""Metrics of curves: whether and when recorded returns settled."""
+
+import numpy as np
+
+from shaping_bench.errors import BadInput
+
+SETTLED = 1e-3
+"""Share of the payoff range by which a settled return may still move."""
+
+TAIL = 0.1
+"""Last share of the updates in which a settled return must not move."""
+
+
+def convergence(updates: np.ndarray, values: np.ndarray, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Whether and when recorded returns settled.
+
+    ``settled`` is 1 if, from the last record at or before 90 % of the updates to the end, the
+    return moves (maximum minus minimum) by at most :data:`SETTLED` of ``scale``.
+    ``updates_to_settle`` is the first recorded update from which on every record stays within
+    that distance of the last one.
+
+    Args:
+      updates: ``(R,)`` numbers of updates done, increasing.
+      values: recorded returns, ``(R, ..., n_players)``.
+      scale: payoff range (``reward_range(game)``), or a unit where the game has none.
+
+    Returns:
+      ``settled`` and ``updates_to_settle``, each ``(..., n_players)``. Both NaN where a record
+      of that player is not finite or with fewer than two records; ``updates_to_settle`` NaN where
+      not settled.
+    """
+    updates, values = np.asarray(updates), np.asarray(values, np.float64)
+    if len(updates) != len(values):
+        raise BadInput(f"values have {len(values)} records; allowed: one per recorded update, {len(updates)}")
+    nothing = np.full(values.shape[1:], np.nan)
+    if len(updates) < 2:
+        return {"settled": nothing, "updates_to_settle": nothing.copy()}
+    tolerance = SETTLED * scale
+    finite = np.isfinite(values).all(axis=0)
+    safe = np.where(finite, values, 0.0)
+    begin = np.searchsorted(updates, (1.0 - TAIL) * updates[-1], side="right") - 1
+    tail = safe[min(begin, len(updates) - 2) :]
+    settled = tail.max(axis=0) - tail.min(axis=0) <= tolerance
+    away = np.abs(safe - safe[-1]) > tolerance
+    # First record after the last one that is away from the end.
+    first = np.where(away.any(axis=0), len(updates) - np.argmax(away[::-1], axis=0), 0)
+    first_update = updates[np.minimum(first, len(updates) - 1)].astype(np.float64)
+    return {
+        "settled": np.where(finite, settled.astype(np.float64), nothing),
+        "updates_to_settle": np.where(finite & settled, first_update, nothing),
+    }
