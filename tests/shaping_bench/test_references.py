@@ -132,7 +132,12 @@ def test_the_citation_file_names_this_release(entries):
 
 def test_the_wheel_carries_the_bibliography():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "*.bib" in settings["package-data"]["shaping_bench.configs"]
+    package = ROOT / "shaping_bench"
+    carried = {path for pattern in settings["package-data"]["shaping_bench"] for path in package.glob(pattern)}
+    assert {path.name for path in carried if path.suffix == ".bib"} == {
+        x.name for x in (ROOT / "configs").glob("*.bib")
+    }
+    assert any(path.suffix == ".bib" for path in carried)
 
 
 @pytest.mark.skipif(not (shutil.which("pdflatex") and shutil.which("bibtex")), reason="no LaTeX here")
