@@ -17,7 +17,7 @@ from shaping_bench.algorithms.lola import LOLAFull
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.parts.evolution import CANDIDATES, as_arrays, check_population, generation, open_es
 from shaping_bench.algorithms.parts.meta_game import groups, mean_rewards, scalars
-from shaping_bench.games.base import Game, TableGame
+from shaping_bench.games.base import Game
 
 
 @pytree_dataclass
@@ -59,7 +59,7 @@ class GoodShepherd(PreparedLearner):
         return CANDIDATES * self.opponents
 
     def check_game(self, game: Game, player: int) -> None:
-        if not isinstance(game, TableGame):
+        if game.table is None:
             raise ValueError("is defined for two-action games whose policies are logits")
         check_population(self.population)
         self.coplayers().check_exact(game, player)

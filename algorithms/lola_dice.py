@@ -37,6 +37,7 @@ from shaping_bench.algorithms.parts.estimators import (
 from shaping_bench.algorithms.parts.opponent_models import Modelling, Models
 from shaping_bench.algorithms.parts.policies import Critic, network_field
 from shaping_bench.games.base import Game
+from shaping_bench.games.views import replaced
 
 
 class DiCEState(NamedTuple):
@@ -135,9 +136,9 @@ class LOLADiCE(NetworkLearner):
             def moved(params: tuple[Tree, ...], trajectory: Trajectory) -> tuple[Tree, ...]:
                 seen = play.of(trajectory)
                 steps = {
-                    j: jax.grad(lambda y, j=j: self.objective(policies, _with(params, j, y), critics, seen, j, view))(
-                        params[j]
-                    )
+                    j: jax.grad(
+                        lambda y, j=j: self.objective(policies, replaced(params, j, y), critics, seen, j, view)
+                    )(params[j])
                     for j in others
                 }
                 return tuple(
@@ -147,7 +148,7 @@ class LOLADiCE(NetworkLearner):
             return moved(params, play.trajectory)
 
         def anticipated_value(own: Tree) -> Array:
-            imagined = _with(params, i, own)
+            imagined = replaced(params, i, own)
             for m in range(self.lookahead_steps):
                 imagined = imagined_step(imagined, play(m, imagined))
             return self.objective(policies, imagined, critics, play(self.lookahead_steps, imagined), i, view)
@@ -255,7 +256,3 @@ class LOLADiCEOM(Modelling, LOLADiCE):
         # Critics of others learn from what the rules pay them; without critics nobody's rewards are asked.
         own, dice = self._stepped(gradient, state.dice, play.by_the_rules() if state.dice.critics else play, view)
         return own, ModellingState(dice, models), {**info, **fit}
-
-
-def _with(params: Sequence[Tree], player: int, own: Tree) -> tuple[Tree, ...]:
-    return tuple(own if j == player else theta for j, theta in enumerate(params))

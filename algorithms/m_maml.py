@@ -29,7 +29,7 @@ from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.parts.meta_game import scalars
-from shaping_bench.games.base import Game, TableGame
+from shaping_bench.games.base import Game
 
 
 @pytree_dataclass
@@ -75,7 +75,7 @@ class MMAML(PreparedLearner):
         return self.batch_size
 
     def check_game(self, game: Game, player: int) -> None:
-        if not isinstance(game, TableGame):
+        if game.table is None:
             raise ValueError("is defined for two-action games whose policies are logits")
         if self.initial and len(self.initial) != game.sizes[player]:
             raise ValueError(f"has {len(self.initial)} numbers in initial; allowed: none, or {game.sizes[player]}")

@@ -46,7 +46,7 @@ from shaping_bench.algorithms.parts.mlp import (
     sampled,
 )
 from shaping_bench.algorithms.parts.proximal import clipped_surrogate
-from shaping_bench.games.base import Game, TableGame
+from shaping_bench.games.base import Game
 
 CHUNK = 1024
 """Most games times steps that a gradient is taken of at once: 256 hidden units of them, their
@@ -208,7 +208,7 @@ class MFOS(PreparedLearner):
         return self._games if self.optimiser == "ppo" else CANDIDATES * self._games
 
     def check_game(self, game: Game, player: int) -> None:
-        if not isinstance(game, TableGame):
+        if game.table is None:
             raise ValueError("is defined for two-action games whose policies are logits")
         if self.opponent_init and {len(self.opponent_init)} != {game.sizes[j] for j in _others(game, player)}:
             sizes = sorted({game.sizes[j] for j in _others(game, player)})

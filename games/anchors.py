@@ -57,7 +57,7 @@ def of_table(payoffs: Sequence[Sequence[float]]) -> Anchors:
     the action that pays best on average.
 
     Args:
-      payoffs: ``n_players x 2^n_players``, as :class:`shaping_bench.games.base.TableGame` has them.
+      payoffs: ``n_players x 2^n_players``, as :class:`shaping_bench.games.matrix.tables.TableGame` has them.
     """
     table = np.asarray(payoffs, np.float64)
     n = len(table)

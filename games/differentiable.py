@@ -16,8 +16,9 @@ from jax import Array
 
 from shaping_bench.games import anchors
 from shaping_bench.games.anchors import SATURATED_LOGIT, Anchors
-from shaping_bench.games.base import Game, Params, TableGame
+from shaping_bench.games.base import Game, Params
 from shaping_bench.games.fields import field, pytree_dataclass
+from shaping_bench.games.matrix.tables import TableGame
 
 
 class ScalarGame(Game):

@@ -20,6 +20,11 @@ Params = Any
 """A player's policy parameters: ``(d_i,)`` or a tuple of ``d_i`` scalars."""
 
 
+def replaced(params: Sequence[Params], player: int, own: Params) -> tuple[Params, ...]:
+    """The joint parameters with ``player``'s own exchanged."""
+    return tuple(own if j == player else theta for j, theta in enumerate(params))
+
+
 class ExactGame:
     """Values as a differentiable function of the joint policy parameters.
 

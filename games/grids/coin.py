@@ -139,6 +139,7 @@ def _override(doc: str, *choices: Any) -> Any:
 class CoinGame(Game):
     """The Coin Game, in the sampled view. All rules default to those of the preset."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: rules._asdict() for name, rules in PRESETS.items()}
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     family: ClassVar[str | None] = "coin"
     counts: ClassVar[tuple[Count, ...]] = (

@@ -20,6 +20,7 @@ from jax import Array
 
 from shaping_bench.games.base import Game, Params
 from shaping_bench.games.matrix.repeated import MemoryOneGame, RepeatedGame, seat_states
+from shaping_bench.games.views import replaced
 
 TEMPLATES: dict[str, tuple[float, ...]] = {
     "all_c": (1.0, 1.0, 1.0, 1.0, 1.0),
@@ -52,11 +53,6 @@ EXTORTION_SSE = 1e-2
 EXTORTION_BASELINE = 1.0 / 30.0
 """Largest distance of the fitted baseline to mutual defection, as a share of the payoff
 range: 0.1 in the prisoner's dilemma of the LOLA paper."""
-
-
-def replaced(params: Sequence[Params], player: int, own: Params) -> tuple[Params, ...]:
-    """The joint parameters with ``player``'s own exchanged."""
-    return tuple(own if j == player else theta for j, theta in enumerate(params))
 
 
 def payoff_range(payoffs: Sequence[Sequence[Any]]) -> Any:

@@ -25,8 +25,10 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from shaping_bench.games.anchors import SATURATED_LOGIT
-from shaping_bench.games.base import Count, Params, TableGame
+from shaping_bench.games.base import Count, Params
 from shaping_bench.games.fields import field, pytree_dataclass
+from shaping_bench.games.matrix.tables import TableGame
+from shaping_bench.games.views import replaced
 
 Scalars = tuple[Any, ...]
 
@@ -330,7 +332,7 @@ class MemoryOneGame(TableGame):
         dtype = jnp.result_type(*params[player])
 
         def improve(policy: tuple[Array, ...]) -> tuple[Array, ...]:
-            advantage = self.action_advantages(self._with(params, player, policy), player, rewards)
+            advantage = self.action_advantages(replaced(params, player, policy), player, rewards)
             choice = [jnp.where(a >= 0, SATURATED_LOGIT, -SATURATED_LOGIT).astype(dtype) for a in advantage]
             if allowed is not None:
                 choice = [
@@ -370,10 +372,6 @@ class MemoryOneGame(TableGame):
         """Expected continuation value after each joint action, ``(P w)_s``."""
         w_last = (rewards[-1] + self.gamma * _dot(chain[-1], u)) / (1.0 - self.gamma)
         return tuple(_dot(row, u) + w_last for row in chain[1:])
-
-    @staticmethod
-    def _with(params: Sequence[Params], player: int, own: Params) -> tuple[Params, ...]:
-        return tuple(own if i == player else theta for i, theta in enumerate(params))
 
     # sampled view (gymnax's manner; finite horizon)
 

@@ -12,6 +12,7 @@ from jax import Array
 
 from shaping_bench.algorithms.core import Learner, View, trees, with_info
 from shaping_bench.games.base import Game
+from shaping_bench.games.views import replaced
 from shaping_bench.metrics.programs import MOST_PROGRAMS, Quantities, batched, flattened, numbers, on_host, stack
 from shaping_bench.run.encounter import shareable
 from shaping_bench.run.lanes import shared_preparations
@@ -160,7 +161,7 @@ def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
             beta = getattr(learners[player], "lookahead_lr", learners[player].lr)
 
             def anticipated_value(own: Any) -> Array:
-                here = tuple(own if j == player else theta for j, theta in enumerate(params))
+                here = replaced(params, player, own)
                 there = tuple(own if j == player else moved(j, here, beta) for j in range(game.n_players))
                 return game.value(there, player)
 

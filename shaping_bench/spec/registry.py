@@ -230,8 +230,11 @@ def _build(
             check_field(name, f, values[key])
         except ValueError as error:
             raise BadInput(f"{field}: {error}") from None
-    if "payoffs" in fields:
-        plain["payoffs"] = values["payoffs"] = _payoffs(name, plain["payoffs"], field)
+    if issubclass(cls, Game):
+        try:
+            plain = values = cls.checked(values)
+        except ValueError as error:
+            raise BadInput(f"{field}: {name}.{error}") from None
     try:
         return Named(name=name, hyperparameters=plain, value=cls(**values), game=game)
     except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
@@ -250,20 +253,6 @@ def _is_real(f: dataclasses.Field, value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _payoffs(name: str, table: Any, field: str) -> tuple[tuple[float, ...], ...]:
-    try:
-        rows = tuple(tuple(float(x) for x in row) for row in table)
-    except (TypeError, ValueError):
-        rows = ()
-    n = len(rows)
-    if n < 2 or any(len(row) != 2**n for row in rows) or any(abs(x) == float("inf") or x != x for r in rows for x in r):
-        raise BadInput(
-            f"{field}: {name}.payoffs is {table!r}; allowed: one row of 2^n finite numbers per player, n >= 2, "
-            "e.g. ((-1,-3,0,-2),(-1,0,-3,-2))"
-        )
-    return rows
 
 
 def check_encounter(game: Named, learners: Sequence[Named]) -> None:

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shaping_bench.errors import BadInput
 from shaping_bench.games import GAMES, Entry, make
-from shaping_bench.games.base import TableGame
+from shaping_bench.games.fields import pytree_dataclass
 from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.games.matrix.tables import TableGame
 from shaping_bench.games.spaces import Box, Discrete, Product
+from shaping_bench.spec import registry
 
 COMPLETE = [name for name in GAMES if not name.startswith("matrix")]
 
@@ -125,3 +128,24 @@ def test_spaces_are_hashable_and_checked():
         Box(1.0, 0.0)
     with pytest.raises(ValueError, match="at least 1"):
         Discrete(0)
+
+
+@pytree_dataclass
+class Odd(RepeatedGame):
+    """A game that has a say in its hyperparameters."""
+
+    @classmethod
+    def checked(cls, values):
+        values = super().checked(values)
+        if values["horizon"] % 2 == 0:
+            raise ValueError(f"horizon is {values['horizon']}; allowed: an odd number")
+        return values
+
+
+def test_a_game_checks_its_own_hyperparameters(monkeypatch):
+    monkeypatch.setattr(registry, "games", lambda: {"odd": Entry(Odd, "", "", GAMES["ipd"].defaults)})
+    assert registry.make_game("odd(horizon=3, payoffs=((3,0,5,1),(3,5,0,1)))").value.payoffs[0] == (3.0, 0.0, 5.0, 1.0)
+    with pytest.raises(BadInput, match=r"^game: odd\.horizon is 4; allowed: an odd number"):
+        registry.make_game("odd(horizon=4)")
+    with pytest.raises(BadInput, match=r"odd\.payoffs is \(\(1, 2\), \(3, 4\)\); allowed: one row of 2\^n"):
+        registry.make_game("odd(horizon=3, payoffs=((1,2),(3,4)))")
