@@ -28,7 +28,6 @@ from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
-from shaping_bench.games.grids.coin import PRESETS, CoinGame, Rules
 from shaping_bench.metrics import METRICS, Metric
 from shaping_bench.metrics.anchors import anchors_of
 from shaping_bench.publish import references
@@ -320,8 +319,8 @@ def game(name: str, actions: str = "") -> str:
       actions: names of the two actions, ``C,D``, for the payoff table.
     """
     entry = {**ADAPTERS, **registry.games()}[name]
-    complete = "payoffs" in entry.defaults or not any(
-        f.default is dataclasses.MISSING
+    complete = not any(
+        f.default is dataclasses.MISSING and f.name not in entry.defaults
         for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
     )
     made = registry.make_game(name).value if complete else None
@@ -441,15 +440,17 @@ def games() -> str:
     return table(("name", "players", "views", "what it is"), rows)
 
 
-def presets() -> str:
-    """The Coin Game's conventions, one column per preset."""
-    names = {f.name: f.metadata["doc"] for f in dataclasses.fields(CoinGame)}
+def presets(name: str) -> str:
+    """A game's conventions, one column per preset."""
+    cls = registry.games()[name].cls
+    docs = {f.name: f.metadata["doc"] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    rules = dict.fromkeys(rule for preset in cls.presets.values() for rule in preset)
     rows = [
-        [f"{code(rule)}: {cell(names[rule].removesuffix('; none: as the preset'))}"]
-        + [code(number(getattr(rules, rule))) for rules in PRESETS.values()]
-        for rule in Rules._fields
+        [f"{code(rule)}: {cell(docs[rule].removesuffix('; none: as the preset'))}"]
+        + [code(number(preset[rule])) for preset in cls.presets.values()]
+        for rule in rules
     ]
-    return table(("rule", *(code(name) for name in PRESETS)), rows)
+    return table(("rule", *map(code, cls.presets)), rows)
 
 
 # --- metrics, suites, README ------------------------------------------------------------------------
