@@ -34,7 +34,7 @@ class Glyph:
     """How something on a board is drawn.
 
     Attributes:
-      shape: one of :data:`SHAPES`. Shapes tell things apart; colour only helps.
+      shape: one of ``SHAPES``. Shapes tell things apart; colour only helps.
       label: what it is, as in a key: ``coins``.
       player: the seat that it is, if it is a player: it bears its number, and moves.
       owner: the seat that it belongs to, whose colour it has.
@@ -93,7 +93,7 @@ class Board:
       rows, columns: of the grid.
       pieces: what lies on it, what is drawn last at the end.
       cells: what the cells are made of: per row a string with a character per cell, keys of the
-        legend, :data:`NOTHING` for nothing. For what covers much: walls, water, apples, beams.
+        legend, ``NOTHING`` for nothing. For what covers much: walls, water, apples, beams.
       windows: what players see of it.
       inventories: per player what it holds, a number by name.
     """

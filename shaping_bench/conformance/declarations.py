@@ -25,9 +25,7 @@ def check_class(cls: type) -> list[Finding]:
         leaves, structure = jax.tree.flatten(made)
         # A field that is None by default ("as something else") has no leaf until it is given.
         traced = [f.name for f in fields if not f.metadata.get("static") and f.default is not None]
-        if len(leaves) < len([x for x in traced if x != "payoffs"]) or not isinstance(
-            jax.tree.unflatten(structure, leaves), cls
-        ):
+        if len(leaves) < len(traced) or not isinstance(jax.tree.unflatten(structure, leaves), cls):
             return "the class does not round-trip as a pytree whose leaves are its traced fields"
         return None
 

@@ -368,7 +368,7 @@ def reported(made: Game) -> list[tuple[str, str]]:
 
 def payoffs(made: Game | None) -> list[list[float]]:
     """Everybody's reward for each joint action, of a game that has a table of them; else nothing."""
-    return [[float(x) for x in row] for row in getattr(made, "payoffs", ())]
+    return [[float(x) for x in row] for row in made.table or ()] if made is not None else []
 
 
 def stage_equilibria(rewards: Sequence[Sequence[float]]) -> list[str]:
