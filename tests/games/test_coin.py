@@ -383,7 +383,8 @@ def test_scripted_policies_move_as_defined():
 def test_the_conformance_kit_passes(preset, float64):
     findings = check_game_instance(make("coin-game", preset=preset))
     assert [str(f) for f in findings if not f.passed] == []
-    assert {f.name.partition(":")[0] for f in findings} == {"sampled view"}
+    views = {view for view, colon, _ in (f.name.partition(":") for f in findings) if colon}
+    assert views == {"sampled view"}
 
 
 def test_exact_learners_refuse_it_in_one_line():
