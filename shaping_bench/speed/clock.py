@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def clocked(call: Callable[[], Any], runs: int) -> tuple[list[float], list[float]]:
-    """Wall and CPU-seconds of each of ``runs`` calls, after one that compiles and does not count."""
+def clocked(call: Callable[[], Any], runs: int, warm: bool = True) -> tuple[list[float], list[float]]:
+    """Wall and CPU-seconds of each of ``runs`` calls, if ``warm`` after one that compiles and does not count."""
     walls, cpus = [], []
-    for _ in range(runs + 1):
+    if warm:
+        call()
+    for _ in range(runs):
         wall, cpu = time.perf_counter(), time.process_time()
         call()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    return walls[1:], cpus[1:]
+    return walls, cpus
 
 
 def rates(count: int, walls: Sequence[float], cpus: Sequence[float], target: float | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class PlayWork:
       peer: whose figure stands beside ours.
       flop: floating-point operations of one unit, where somebody counted them.
       runs: at most so many timed calls.
+      warm: whether a call that does not count comes before; not where it takes a minute and ``make`` compiles.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PlayWork:
     peer: Peer | None = None
     flop: float | None = None
     runs: int = 3
+    warm: bool = True
 
 
 def _environment(game_text: str, batch_size: int, calls: int) -> Callable[[], Any]:
@@ -108,7 +110,9 @@ def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Callabl
     rule = make_learner(learner, game=named.name)
     (wanted, *_) = needed(named, [rule], seeds=seeds, seed=0, precision="float32")
     assert wanted is not None
-    return first_steps(wanted, steps)
+    call = first_steps(wanted)
+    call(0)  # compiles
+    return lambda: call(steps)
 
 
 def works() -> tuple[PlayWork, ...]:
@@ -197,10 +201,11 @@ def works() -> tuple[PlayWork, ...]:
             name="M-FOS, Coin Game, one trial of 512 x 16 x 16",
             unit="trials",
             count=1,
-            make=lambda: _preparation("coin-game(preset=mfos)", "mfos-recurrent", 1),
+            make=lambda: _preparation("coin-game(preset=mfos,episodes=1)", "mfos-recurrent", 1),
             target=1 / 45,
             flop=2.6e12,
             runs=1,
+            warm=False,
         ),
         PlayWork(
             name="M-FOS by PPO, IPD against naive, batch 4096 x 100",
@@ -241,7 +246,8 @@ def timed(work: PlayWork, runs: int, *, matrix_rate: float, alike: bool) -> dict
       matrix_rate: this machine's, which ``of_peak`` is a part of.
       alike: whether the machine is of the peers' kind.
     """
-    row = rates(work.count, *clocked(work.make(), min(runs, work.runs)), work.target)
+    seconds = clocked(work.make(), min(runs, work.runs), warm=work.warm)
+    row = rates(work.count, *seconds, work.target)
     rate = row["per_cpu_second"]
     return {
         "name": work.name,
