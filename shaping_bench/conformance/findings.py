@@ -1,6 +1,7 @@
 """What a check says, and how numbers are compared."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,19 +28,35 @@ class Finding:
         return f"{'ok     ' if self.passed else 'MISSING'}  {self.name}" + (f": {self.detail}" if self.detail else "")
 
 
+class Note(str):
+    """What a check that holds has to add."""
+
+
 def attempt(name: str, check: Callable[[], str | None]) -> Finding:
-    """A check returns what is wrong, or None; an exception is a finding too."""
+    """A check returns what is wrong, None, or a :class:`Note`; an exception is a finding too."""
     try:
         wrong = check()
     except AccessError as error:
         return Finding(name, False, f"{error}; declare that access, or do without")
     except Exception as error:
         return Finding(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    return Finding(name, wrong is None, wrong or "")
+    return Finding(name, wrong is None or isinstance(wrong, Note), str(wrong or ""))
 
 
 def attempts(where: str, checks: Mapping[str, Callable[[], str | None]]) -> list[Finding]:
     return [attempt(f"{where}: {what}" if where else what, check) for what, check in checks.items()]
+
+
+def plain(facts: Callable[[], Any]) -> str:
+    """Facts as JSON.
+
+    Raises:
+      ValueError: they cannot be stored as such.
+    """
+    try:
+        return json.dumps(facts(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"facts() is not plain JSON: {error}") from None
 
 
 def near(x: Any, y: Any, tolerance: float = 0.0) -> bool:

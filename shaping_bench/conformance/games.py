@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,10 +17,11 @@ from shaping_bench.algorithms.core.policy import Tabular
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.conformance.declarations import check_class
-from shaping_bench.conformance.findings import Finding, all_finite, attempts, near
+from shaping_bench.conformance.findings import Finding, all_finite, attempts, near, plain
 from shaping_bench.conformance.program import fingerprint, key_reuse, outside_randomness, weakly_typed
 from shaping_bench.games.base import Game
 from shaping_bench.games.grids.board import Board
+from shaping_bench.games.spaces import Discrete, Product, Space
 from shaping_bench.run.encounter import run_encounter
 
 
@@ -38,22 +40,20 @@ def check_game(cls: type[Game], numbers: Mapping[str, Any] | None = None) -> lis
 
 def check_game_instance(game: Game) -> list[Finding]:
     """Checks a game as it stands; call it with 64-bit floats enabled."""
-    checks: dict[str, Callable[[], str | None]] = {"facts are JSON, and always the same": lambda: _facts(game)}
+    findings = attempts("", {"facts are JSON, and always the same": lambda: _facts(game)})
     if "exact" in game.views:
-        checks |= _exact_view(game)
+        findings += attempts("", _exact_view(game))
     if "sampled" in game.views:
-        checks |= _sampled_view(game)
-    return attempts("", checks)
+        findings += attempts("", {SHAPED: lambda: _shapes(game)})
+        if findings[-1].passed:  # else it cannot be played
+            findings += attempts("", _sampled_view(game))
+    return findings
 
 
 def _facts(game: Game) -> str | None:
     """What cells store of a game has to be plain, and to follow from what the game is."""
-    try:
-        text = json.dumps(game.facts(), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        return f"facts() is not plain JSON: {error}"
     again = jax.tree.unflatten(jax.tree.structure(game), jax.tree.leaves(game))
-    return None if json.dumps(again.facts(), allow_nan=False) == text else "two equal games state different facts"
+    return None if plain(again.facts) == plain(game.facts) else "two equal games state different facts"
 
 
 NAIVE = Naive(lr=1e-3)
@@ -191,21 +191,78 @@ def _exact_view(game: Game) -> dict[str, Callable[[], str | None]]:
 EPISODES = 3
 """Episodes of random actions that a sampled view is checked on."""
 
+SHAPED = "sampled view: shapes, structure and dtypes"
+
+
+def random_element(space: Space, key: Array) -> Any:
+    """Any choice; a number within the bounds, within a few units of the other where one is missing."""
+    if isinstance(space, Product):
+        return tuple(random_element(part, jax.random.fold_in(key, k)) for k, part in enumerate(space.parts))
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (), 0, space.n)
+    low = space.low if math.isfinite(space.low) else min(space.high, 2.0) - 4.0
+    high = space.high if math.isfinite(space.high) else low + 4.0
+    return jax.random.uniform(key, space.shape, minval=low, maxval=high)
+
+
+def random_actions(game: Game, key: Array) -> Any:
+    """Of all seats, as ``step`` takes them: integers ``(n_players,)`` if everybody has choices, else a tuple."""
+    spaces = [game.action_space(i) for i in range(game.n_players)]
+    actions = tuple(random_element(space, jax.random.fold_in(key, i)) for i, space in enumerate(spaces))
+    return jnp.stack(actions) if all(isinstance(space, Discrete) for space in spaces) else actions
+
+
+def _described(tree: Any) -> Any:
+    return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def _shapes(game: Game) -> str | None:
+    n = game.n_players
+    key = jax.eval_shape(jax.random.key, 0)
+    seen, state = jax.eval_shape(game.reset, key)
+    actions = jax.eval_shape(lambda key: random_actions(game, key), key)
+    seen_next, state_next, rewards, done, info = jax.eval_shape(game.step, key, state, actions)
+    if rewards.shape != (n,) or done.shape != ():
+        return f"step gives rewards of shape {rewards.shape} and done of {done.shape}, not ({n},) and ()"
+    if _described((seen, state)) != _described((seen_next, state_next)):
+        return "reset and step differ in the structure, shapes or dtypes of observations or states"
+    if isinstance(seen, tuple):
+        if len(seen) != n:
+            return f"observations are {len(seen)} trees for {n} players"
+    elif seen.shape[:1] != (n,):
+        return f"observations have shape {seen.shape}; their first axis should be the {n} players"
+    elif seen.shape[1:] != tuple(game.observation_shape):
+        return f"observations have shape {seen.shape[1:]} per player; observation_shape says {game.observation_shape}"
+    for player in range(n):
+        alone = jax.eval_shape(lambda state, i=player: game.observe(state, i), state)
+        own = jax.eval_shape(lambda seen, i=player: seen[i], seen)
+        if _described(alone) != _described(own):
+            return f"observe(state, player={player}) is of another structure, shape or dtype than what step shows"
+    wrong = next((name for name, x in info.items() if x.shape != (n,)), None)
+    return None if wrong is None else f"the count {wrong!r} has shape {info[wrong].shape}, not ({n},)"
+
 
 @functools.partial(jax.jit, static_argnames="length")
 def _episode(game: Game, seed: Any, swapped: Any, other_dice: Any, *, length: int) -> Any:
     """Random actions, the seats' exchanged where ``swapped``, chance moves others with ``other_dice``: what was seen
-    at first, and per step what is seen, what ``observe`` makes of the state, rewards, done, counts."""
+    at first, and per step what is seen, what ``observe`` makes of the state (for all, and for each), rewards, done,
+    counts."""
     first, drawn, dice = (jax.random.fold_in(jax.random.key(seed), k) for k in (0, 1, 2 + other_dice))
-    actions = jax.random.randint(drawn, (length, game.n_players), 0, game.n_actions)
-    actions = jnp.where(swapped, jnp.flip(actions, axis=1), actions)
+    actions = jax.vmap(lambda key: random_actions(game, key))(jax.random.split(drawn, length))
+    if isinstance(actions, Array):
+        actions = jnp.where(swapped, jnp.flip(actions, axis=1), actions)
 
-    def step(state: Any, now: Any) -> Any:
+    def step(loop: Any, now: Any) -> Any:
+        state, alive = loop
         seen, after, rewards, done, info = game.step(now[0], state, now[1])
-        return after, (seen, game.observe(after), rewards, done, info)
+        if game.ends_early:  # what comes after the end counts nowhere
+            rewards, info = jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), (rewards, info))
+        seats = [game.observe(after, i) for i in range(game.n_players)]
+        return (after, alive & ~done), (seen, (game.observe(after), seats), rewards, done, info)
 
     seen, state = game.reset(first)
-    return seen, jax.lax.scan(step, state, (jax.random.split(dice, length), actions))[1]
+    start = state, jnp.ones((), bool)
+    return seen, jax.lax.scan(step, start, (jax.random.split(dice, length), actions))[1]
 
 
 @functools.partial(jax.jit, static_argnames="length")
@@ -224,7 +281,7 @@ def _played_and_valued(game: Game, seed: Any, *point: Any, episodes: int) -> Any
 def _sampled_view(game: Game) -> dict[str, Callable[[], str | None]]:
     n = game.n_players
     key = jax.eval_shape(jax.random.key, 0)
-    actions = jax.ShapeDtypeStruct((n,), jnp.int32)
+    actions = jax.eval_shape(lambda key: random_actions(game, key), key)
     shapes = jax.eval_shape(game.reset, key)
     length = min(game.num_steps, 200)
 
@@ -241,29 +298,33 @@ def _sampled_view(game: Game) -> dict[str, Callable[[], str | None]]:
             memory.append(together(seeds))
         return memory[0]
 
-    def contract() -> str | None:
-        seen, state = shapes
-        seen_next, state_next, rewards, done, info = jax.eval_shape(game.step, key, state, actions)
-        if rewards.shape != (n,) or done.shape != ():
-            return f"step gives rewards of shape {rewards.shape} and done of {done.shape}, not ({n},) and ()"
-        if seen.shape[:1] != (n,):
-            return f"observations have shape {seen.shape}; their first axis should be the {n} players"
-        described = [
-            (jax.tree.structure(x), [(y.shape, y.dtype) for y in jax.tree.leaves(x)])
-            for x in ((seen, state), (seen_next, state_next))
-        ]
-        if described[0] != described[1]:
-            return "reset and step differ in the structure, shapes or dtypes of observations or states"
-        if seen.shape[1:] != tuple(game.observation_shape):
-            return (
-                f"observations have shape {seen.shape[1:]} per player; observation_shape says {game.observation_shape}"
-            )
-        wrong = next((name for name, x in info.items() if x.shape != (n,)), None)
-        return None if wrong is None else f"the count {wrong!r} has shape {info[wrong].shape}, not ({n},)"
+    def declared() -> str | None:
+        spaces = [game.action_space(i) for i in range(n)]
+        if all(isinstance(space, Discrete) for space in spaces):
+            most = max(space.n for space in spaces if isinstance(space, Discrete))
+            if most != game.n_actions:
+                return f"action_space offers {most} choices at most; n_actions says {game.n_actions}"
+        if not game.memory_one:
+            return None
+        first, (seen, *_) = ran()
+        for player, size in enumerate(game.sizes):
+            indices = np.concatenate([first[..., player].ravel(), seen[..., player].ravel()])
+            if not np.issubdtype(indices.dtype, np.integer) or indices.min() < 0 or indices.max() >= size:
+                return (
+                    f"player {player + 1} sees {indices.min()} to {indices.max()} ({indices.dtype}), which should be "
+                    f"the index of one of its {size} states"
+                )
+        return None
 
     def observed() -> str | None:
-        _, (seen, observed, _, _, _) = ran()
-        return None if np.allclose(seen, observed) else "observe gives other observations of a state than step"
+        _, (seen, (observed, seats), _, _, _) = ran()
+        if not near(seen, observed, 1e-6):
+            return "observe gives other observations of a state than step"
+        for player, alone in enumerate(seats):
+            own = seen[player] if isinstance(seen, tuple) else seen[:, :, player]
+            if not near(own, alone, 1e-6):
+                return f"observe(state, player={player}) shows another thing than observe(state) shows that player"
+        return None
 
     def finite() -> str | None:
         return None if all_finite(ran()) else "not finite within an episode of random actions"
@@ -272,8 +333,14 @@ def _sampled_view(game: Game) -> dict[str, Callable[[], str | None]]:
         if length < game.num_steps:
             return None
         done = ran()[1][3]
+        if game.ends_early:
+            late = not done.any(axis=1).all()
+            return f"done should be true at step {game.num_steps} (num_steps) at the latest" if late else None
         if done[:, :-1].any() or not done[:, -1].all():
-            return f"done should be true at step {game.num_steps} (num_steps) and not before"
+            return (
+                f"done should be true at step {game.num_steps} (num_steps) and not before; a game whose episodes may "
+                "be over before says ends_early = True"
+            )
         return None
 
     def deterministic() -> str | None:
@@ -340,7 +407,7 @@ def _sampled_view(game: Game) -> dict[str, Callable[[], str | None]]:
         return _views_agree(game)
 
     return {
-        "sampled view: shapes, structure and dtypes": contract,
+        "sampled view: actions and observations are as declared": declared,
         "sampled view: observe agrees with step": observed,
         "sampled view: finite": finite,
         "sampled view: episodes end when they should": ends,

@@ -6,6 +6,7 @@ dice, its step size, what it may not see). A few read the program itself.
 
 import dataclasses
 import functools
+import json
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from jax import Array
 from shaping_bench.algorithms.core import Access, AccessError, Learner, PreparedLearner, View, costs
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.conformance.declarations import check_class
-from shaping_bench.conformance.findings import Finding, all_finite, attempt, attempts, near
+from shaping_bench.conformance.findings import Finding, Note, all_finite, attempt, attempts, near, plain
 from shaping_bench.conformance.preparations import check_preparation
 from shaping_bench.conformance.program import (
     changed_name,
@@ -32,14 +33,17 @@ from shaping_bench.conformance.program import (
     weakly_typed,
 )
 from shaping_bench.conformance.trial import (
-    PLAYGROUNDS,
-    SMALL_GAMES,
+    PADDED,
+    TABLE_OF_THREE,
     THREE_PLAYERS,
+    CutShort,
     Lane,
     Trial,
     Updated,
     entered_seats,
+    is_exact,
     step_sizes,
+    trial_games,
     trial_rule,
 )
 from shaping_bench.games import make
@@ -53,17 +57,18 @@ def check_learner(cls: type[Learner], *, thorough: bool = True) -> list[Finding]
 
     Args:
       cls: the class.
-      thorough: False leaves out what takes longest: in a second game to run a rule that plays, whose program
-        is then only read (as is its preparation), and the other seat of one that does not; to store an encounter.
+      thorough: False leaves out what takes longest: in a second game and among three to run a rule that plays,
+        whose program is then only read (as is its preparation), and episodes that end early; the other seat of
+        one that does not; to store an encounter.
     """
     findings = check_class(cls)
     if not findings[0].passed:
         return findings
-    exact = "exact" in cls.views
+    exact = is_exact(cls)
     tried: list[str] = []
     refused = False
     with jax.enable_x64(exact):  # networks are as encounters have them; exact rules are compared to rounding
-        for name, numbers in SMALL_GAMES if exact else PLAYGROUNDS:
+        for name, numbers in trial_games(cls):
             game = make(name, **numbers)
             rule = trial_rule(cls, name, game)
             if rule is None or refused:
@@ -81,9 +86,11 @@ def check_learner(cls: type[Learner], *, thorough: bool = True) -> list[Finding]
                 findings += _check_lanes(trial, first=len(tried) == 1, thorough=thorough)
                 if name == "ipd" and exact:
                     findings.append(_check_zero_sum(trial))
-        if exact and tried and all(f.passed for f in findings):
-            findings += _check_three(cls)
-    names = ", ".join(name for name, _ in (SMALL_GAMES if exact else PLAYGROUNDS))
+        if tried and all(f.passed for f in findings):
+            findings += _check_three(cls, run=exact or thorough)
+            if not exact and thorough:
+                findings += _check_padding(cls)
+    names = ", ".join(name for name, _ in trial_games(cls))
     findings.append(Finding("plays at least one trial game", bool(tried), "" if tried else f"none of {names}"))
     if tried and thorough and all(f.passed for f in findings):
         stored = f"{tried[0]}: an encounter runs, is measured, stored and read back"
@@ -110,14 +117,16 @@ def _check_program(trial: Trial) -> list[Finding]:
 
     def allowed() -> str | None:
         traced.append(trace())
-        return None
+        return _overdeclared(trial)
 
     def kept() -> str | None:
         out: Updated = traced[0].out_info
         if trial.exact:
             seat = trial.player
-            theta, _ = jax.eval_shape(lambda: started(rule, jax.random.key(0), game, seat, trial.artifacts[seat]))
-            got = theta.shape
+            # A tuple of scalars will do as well as an array.
+            got = jax.eval_shape(
+                lambda: jnp.stack([*started(rule, jax.random.key(0), game, seat, trial.artifacts[seat])[0]])
+            ).shape
             if got != (game.sizes[trial.player],):
                 return f"init gives policy parameters of shape {got}, not {(game.sizes[trial.player],)}"
         for what, x, y in (("own parameters", out.before, out.after), ("state", out.state, out.new_state)):
@@ -183,10 +192,17 @@ def _check_program(trial: Trial) -> list[Finding]:
             f"reports {taken[0]!r}, which is a metric: it would be stored as 'reported_{taken[0]}'; give another name"
         )
 
+    def stated() -> str | None:
+        text = plain(lambda: rule.facts(game))
+        forgotten = sorted({*Learner().facts(game)} - {*json.loads(text)})
+        if forgotten:
+            return f"facts() leaves out {forgotten[0]!r}; add to super().facts(game)"
+        again = jax.tree.unflatten(jax.tree.structure(rule), jax.tree.leaves(rule))
+        return None if plain(lambda: again.facts(game)) == text else "two equal rules state different facts"
+
     findings = attempts(trial.name, {REFUSED: allowed})
     if not traced:
         return findings
-    findings[0] = dataclasses.replace(findings[0], detail=_overdeclared(trial) or "")
     return findings + attempts(
         trial.name,
         {
@@ -196,12 +212,13 @@ def _check_program(trial: Trial) -> list[Finding]:
             "random keys are used once, and no others": keys,
             CARRIED: carried,
             "reports by names of its own": named,
+            "facts are JSON, and always the same": stated,
         },
     )
 
 
-def _overdeclared(trial: Trial) -> str | None:
-    """A note, not a fault: what a rule may see can be more than it asked for this time."""
+def _overdeclared(trial: Trial) -> Note | None:
+    """No fault: what a rule may see can be more than it asked for this time."""
     access = trial.rule.access
     if access == Access.ACTIONS:
         return None
@@ -209,7 +226,22 @@ def _overdeclared(trial: Trial) -> str | None:
         jax.eval_shape(lambda own, lane: trial.update(own, lane, access=Access(access - 1)), *trial.arguments())
     except AccessError:
         return None
-    return f"declares access {str(access)!r}; what it asked the view for needs less"
+    return Note(f"declares access {str(access)!r}; what it asked the view for needs less")
+
+
+def _undeclared_steps(rule: Learner) -> Note | None:
+    """No fault: what is called a step size may be one that others are assumed to take."""
+    alike = [
+        f.name
+        for f in dataclasses.fields(rule)  # type: ignore[arg-type]
+        if isinstance(f.default, float) and (f.name == "lr" or f.name.endswith("_lr"))
+    ]
+    if not alike:
+        return None
+    return Note(
+        f"not checked: {', '.join(alike)} may be a step size, but no field is declared as one; if it multiplies the "
+        "update, field(default, doc, step=True)"
+    )
 
 
 def _inputs_changed(trial: Trial) -> str | None:
@@ -296,8 +328,10 @@ def _check_lanes(trial: Trial, first: bool, thorough: bool) -> list[Finding]:
 
     def still() -> str | None:
         steps = step_sizes(trial.numbers)
-        if not steps or rule.online:  # a learner that learns while it plays shows what it played last
+        if rule.online:  # a learner that learns while it plays shows what it played last
             return None
+        if not steps:
+            return _undeclared_steps(rule)
         out = ran()["no step"]
         same = near(list(jax.tree.leaves(out.after)), list(jax.tree.leaves(out.before)))
         return None if same else f"{', '.join(steps)} = 0 moves the policy; every step is to be multiplied by it"
@@ -392,33 +426,61 @@ def _alone(trial: Trial, rule: Learner, lane: Lane) -> Updated:
 
 
 def _check_zero_sum(trial: Trial) -> Finding:
-    """Iterated matching pennies differ from the prisoner's dilemma in numbers only: the program is compiled already."""
+    """Iterated matching pennies differ from the prisoner's dilemma in numbers and in facts that follow from them."""
     game = make("imp")
 
     def updated() -> str | None:
         if len(entered_seats(trial.rule, game)) < game.n_players:
             return None
-        outs = trial.together(list(trial.lanes().values()), game)
+        # What was prepared for one game need not fit another.
+        there = Trial(trial.rule, game, "imp") if trial.rule.needs_preparation else trial
+        outs = there.together(list(there.lanes().values()), game)
         return None if all(all_finite(out.after) for out in outs[:4]) else "not finite after one update"
 
     return attempt("imp: a finite update", updated)
 
 
-def _check_three(cls: type[Learner]) -> list[Finding]:
-    """Among three players, if the rule says that it can be."""
-    game = make("matrix-one-shot", payoffs=THREE_PLAYERS)
-    rule = trial_rule(cls, "matrix-one-shot", game)
-    if rule is None:
+def _check_three(cls: type[Learner], run: bool) -> list[Finding]:
+    """Among three players, if the rule says that it can be; where it is not run, its program is only made."""
+    name, numbers = ("matrix-one-shot", {"payoffs": THREE_PLAYERS}) if is_exact(cls) else TABLE_OF_THREE
+    game = make(name, **numbers)
+    rule = trial_rule(cls, name, game)
+    if rule is None or (rule.needs_preparation and not run):
         return []
-    trial = Trial(rule, game, "matrix-one-shot")
 
     def updated() -> str | None:
-        (out,) = trial.together([(trial.numbers, trial.lane())])
+        trial = Trial(rule, game, name)
+        out = jax.eval_shape(lambda own, lane: trial.update(own, lane), *trial.arguments())
         if str(jax.tree.structure(out.before)) != str(jax.tree.structure(out.after)):
             return "update changes the structure of the own parameters"
+        if not run:
+            return None
+        (out,) = trial.together([(trial.numbers, trial.lane())])
         return None if all_finite(out.after) else "not finite after one update"
 
-    return [attempt("matrix-one-shot: a finite update among 3 players", updated)]
+    return [attempt(f"{name}: a finite update among 3 players", updated)]
+
+
+def _check_padding(cls: type[Learner]) -> list[Finding]:
+    """Episodes that are over before they are full: random words and keys of what is played are the same then,
+    however long they are padded."""
+    rule = trial_rule(cls, "ipd", CutShort())
+    if rule is None:
+        return []
+
+    def unmoved() -> str | None:
+        outs = []
+        for horizon in PADDED:
+            trial = Trial(rule, CutShort(horizon=horizon), "ipd")
+            (out,) = trial.together([(trial.numbers, trial.lane())])
+            outs.append(jax.tree.leaves((out.after, out.new_state)))
+        # What a rule keeps of whole episodes is as long as they are.
+        short, long = zip(*((x, y) for x, y in zip(*outs, strict=True) if x.shape == y.shape), strict=True)
+        if near(short, long, 1e-3):
+            return None
+        return "what comes after the end of an episode changes the update; weigh steps by play.alive, if there is one"
+
+    return [attempt("ipd: learns nothing after the end of an episode", unmoved)]
 
 
 def _stored(cls: type[Learner], name: str) -> str | None:
@@ -426,8 +488,7 @@ def _stored(cls: type[Learner], name: str) -> str | None:
     from shaping_bench.run.measure import measure
     from shaping_bench.store.store import Store, read_parquet
 
-    places = SMALL_GAMES if "exact" in cls.views else PLAYGROUNDS
-    game = make(name, **dict(places)[name])
+    game = make(name, **dict(trial_games(cls))[name])
     rule = trial_rule(cls, name, game)
     assert rule is not None
     rules = (rule,) * game.n_players

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from jax import Array
 from shaping_bench.algorithms.core import Access, Joint, Learner, Play, PreparedLearner, Stage, View
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.games.base import Game
-from shaping_bench.games.fields import check_field
+from shaping_bench.games.fields import check_field, field, pytree_dataclass
+from shaping_bench.games.matrix.repeated import EnvState, RepeatedGame
 from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.spec import registry
 
@@ -27,6 +28,42 @@ THREE_PLAYERS = ((1, 2, 0, -1, 3, -2, 1, 0), (0, 1, 2, -1, 1, 1, -2, 3), (2, 0, 
 
 PLAYGROUNDS: tuple[tuple[str, dict[str, Any]], ...] = (("ipd", {"horizon": 6}), ("coin-game", {"horizon": 6}))
 """Where a rule that plays is tried: memory-one policies, then networks."""
+
+TABLE_OF_THREE: tuple[str, dict[str, Any]] = ("public-goods", {"horizon": 6})
+"""Where it meets two others."""
+
+
+def is_exact(rule: Learner | type[Learner]) -> bool:
+    """Whether it learns from exact values; else it plays to learn."""
+    return "exact" in rule.views
+
+
+def trial_games(cls: type[Learner]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Where a rule is tried: names of games and their numbers."""
+    return SMALL_GAMES if is_exact(cls) else PLAYGROUNDS
+
+
+@pytree_dataclass
+class CutShort(RepeatedGame):
+    """The repeated prisoner's dilemma, of which at most three steps are played, however long it is padded.
+
+    What comes after the end is nonsense that nobody may learn from.
+    """
+
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    ends_early: ClassVar[bool] = True
+
+    payoffs: Any = field(((-1.0, -3.0, 0.0, -2.0), (-1.0, 0.0, -3.0, -2.0)), "rewards")
+
+    def step(self, key: Array, state: EnvState, actions: Array) -> tuple[Array, EnvState, Array, Array, dict[str, Any]]:
+        _, after, rewards, _, counts = super().step(key, state, actions)
+        over = (after.time >= 3) | (after.joint_action == 0)
+        after = after._replace(time=jnp.where(over, 3, after.time))
+        return self.observe(after), after, jnp.where(state.time < 3, rewards, 99.0), over, counts
+
+
+PADDED = (4, 7)
+"""Lengths to which its episodes are padded."""
 
 
 SHIFT = 0.37
@@ -126,7 +163,7 @@ class Trial:
     """Whether policies are arrays even where an exact rule could have tuples of scalars."""
 
     def __post_init__(self) -> None:
-        self.exact = "exact" in self.rule.views
+        self.exact = is_exact(self.rule)
         if not self.artifacts:
             # Unprepared networks will do: what is checked does not depend on what they learned.
             imagined = jax.jit(lambda i: imagined_artifact(self.rule, self.game, i), static_argnums=0)
@@ -245,7 +282,7 @@ def entered_seats(rule: Learner, game: Game) -> list[int]:
     for player in range(game.n_players):
         with contextlib.suppress(ValueError):
             rule.check_game(game, player)
-            if "exact" not in rule.views:
+            if not is_exact(rule):
                 rule.policy(game, player)
             seats.append(player)
     return seats

@@ -4,6 +4,8 @@ A twin is what the fault was added to. Exact ones play games of one number per p
 ones memory-one policies only, which keeps the kit short.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from shaping_bench.algorithms.core import (
 from shaping_bench.games.base import Game
 from shaping_bench.games.grids.board import Board, Piece
 from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.games.spaces import Box, Discrete, Product
 
 PRISONERS = ((-1.0, -3.0, 0.0, -2.0), (-1.0, 0.0, -3.0, -2.0))
 
@@ -265,6 +268,39 @@ class ReportsAMetric(Ascent):
 
 
 @pytree_dataclass
+class StatesASet(Ascent):
+    """A fact that cannot be stored."""
+
+    def facts(self, game):
+        return {**super().facts(game), "partners": {"naive"}}
+
+
+@pytree_dataclass
+class StatesOtherwiseEachTime(Ascent):
+    """Its facts say how often they were asked for."""
+
+    asked = itertools.count()
+
+    def facts(self, game):
+        return {**super().facts(game), "asked": next(self.asked)}
+
+
+@pytree_dataclass
+class StatesTooLittle(Ascent):
+    """Its facts are not those that tables read."""
+
+    def facts(self, game):
+        return {"kind": "ascent"}
+
+
+@pytree_dataclass
+class StepsUndeclared(Ascent):
+    """Does not say that its step size is one."""
+
+    lr: float = field(1.0, "own step size", low=0.0)
+
+
+@pytree_dataclass
 class Unexplained(Ascent):
     """Does not say where it comes from."""
 
@@ -291,13 +327,16 @@ class Player(Learner):
     def play(self, key, view):
         return view.play(self.batch_size)
 
+    def counted(self, log_probs, play):
+        return log_probs if play.alive is None else jnp.where(play.alive[:-1], log_probs, 0.0)
+
     def update(self, key, state, view):
         play = self.play(key, view)
         returns = jnp.sum(self.rewards(play), axis=0)
 
         def surrogate(theta):
-            policy = view.policy.unroll(theta, play.observations()[:-1])
-            return jnp.mean(returns * jnp.sum(policy.log_prob(play.actions()), axis=0))
+            log_probs = view.policy.unroll(theta, play.observations()[:-1]).log_prob(play.actions())
+            return jnp.mean(returns * jnp.sum(self.counted(log_probs, play), axis=0))
 
         return trees.add(view.own, jax.grad(surrogate)(view.own), self.lr), state, {}
 
@@ -321,6 +360,23 @@ class LearnsNothing(Player):
     def update(self, key, state, view):
         self.play(key, view)
         return trees.scale(1.0 + self.lr, view.own), state, {}
+
+
+@pytree_dataclass
+class LearnsAfterTheEnd(Player):
+    """Praises what it did after the end of an episode for what was earned before."""
+
+    def counted(self, log_probs, play):
+        return log_probs
+
+
+@pytree_dataclass
+class KnowsOneOther(Player):
+    """Enters games of any number of players, and thinks that they have two."""
+
+    def rewards(self, play):
+        (other,) = (i for i in range(play.game.n_players) if i != play.player)
+        return play.rewards() + 0.0 * play.actions(other)
 
 
 # --- rules that prepare -------------------------------------------------------------------
@@ -479,6 +535,118 @@ class SeesOtherwise(Chancy):
 
 
 @pytree_dataclass
+class SeesOtherwiseAlone(Chancy):
+    """observe for one seat shows the first player's state."""
+
+    def observe(self, state, player=None):
+        if player is not None:
+            return RepeatedGame.observe(self, state, 0)
+        return jnp.stack([RepeatedGame.observe(self, state, i) for i in (0, 1)])
+
+
+@pytree_dataclass
+class CutShort(Chancy):
+    """Mutual defection is the end of it."""
+
+    ends_early = True
+
+    def step(self, key, state, actions):
+        _, after, rewards, done, info = super().step(key, state, actions)
+        over = (state.joint_action == 3) | (after.joint_action == 3)
+        # After the end nothing moves, whatever is played.
+        after = after._replace(joint_action=jnp.where(state.joint_action == 3, 3, after.joint_action))
+        return self.observe(after), after, rewards, done | over, info
+
+
+@pytree_dataclass
+class EndsEarlyInSecret(CutShort):
+    """Does not say that its episodes may end early."""
+
+    ends_early = False
+
+
+@pytree_dataclass
+class EndsEarlyOrNever(CutShort):
+    """Episodes without an early end have none."""
+
+    def step(self, key, state, actions):
+        seen, after, rewards, done, info = super().step(key, state, actions)
+        return seen, after, rewards, done & False, info
+
+
+@pytree_dataclass
+class MiscountsItsActions(Chancy):
+    """Offers one action where it has two."""
+
+    def action_space(self, player):
+        return Discrete(1)
+
+
+@pytree_dataclass
+class SeesBeyondItsStates(Chancy):
+    """Observations are no indices of the states of its policies."""
+
+    def observe(self, state, player=None):
+        if player is None:
+            return jnp.stack([self.observe(state, i) for i in (0, 1)])
+        return RepeatedGame.observe(self, state, player) + 1
+
+
+@pytree_dataclass
+class Gifts(Game):
+    """Both move (1 earns 1) and give away a part of a unit: what one gives, the other gets."""
+
+    views = frozenset({"sampled"})
+
+    gamma: float = field(0.9, "discount")
+    horizon: int = field(5, "length of an episode", low=1, static=True)
+
+    n_players = 2
+
+    @property
+    def num_steps(self):
+        return self.horizon
+
+    def action_space(self, player):
+        return Product([Discrete(3), Box(0.0, 1.0)])
+
+    def kept(self, gifts):
+        return jnp.sqrt(1.0 - gifts)
+
+    def reset(self, key):
+        state = {"time": jnp.zeros((), jnp.int32), "gifts": jnp.zeros(2, jnp.result_type(float))}
+        return self.observe(state), state
+
+    def observe(self, state, player=None):
+        seats = [{"time": state["time"], "own": state["gifts"][i], "other": state["gifts"][1 - i]} for i in (0, 1)]
+        return tuple(seats) if player is None else seats[player]
+
+    def step(self, key, state, actions):
+        moves, gifts = (jnp.stack(x) for x in zip(*actions, strict=True))
+        after = {"time": state["time"] + 1, "gifts": gifts}
+        rewards = (moves == 1) + self.kept(gifts) + gifts[::-1]
+        return self.observe(after), after, rewards, after["time"] >= self.horizon, {}
+
+
+@pytree_dataclass
+class GivesMoreThanItHas(Gifts):
+    """Its actions reach beyond what its rewards are made for."""
+
+    def action_space(self, player):
+        return Product([Discrete(3), Box(0.0, 9.0)])
+
+
+@pytree_dataclass
+class TakesNoGifts(Gifts):
+    """Declares a choice, and takes a choice and a number."""
+
+    def action_space(self, player):
+        return Discrete(3)
+
+    n_actions = 3
+
+
+@pytree_dataclass
 class MisstatesItsObservations(Chancy):
     """Says that an observation is a vector."""
 
@@ -594,6 +762,9 @@ LEARNERS = {
     "state can be stored": (KeepsItsKey,),
     "names its source": (Unexplained,),
     "reports by names of its own": (ReportsAMetric,),
+    "facts are JSON, and always the same": (StatesASet, StatesOtherwiseEachTime, StatesTooLittle),
+    "a finite update among 3 players": (KnowsOneOther,),
+    "learns nothing after the end of an episode": (LearnsAfterTheEnd,),
     "different under different keys": (LearnsNothing,),
     "the artifact matters": (IgnoresItsArtifact,),
     "preparation is priced": (PreparesForFree,),
@@ -606,9 +777,11 @@ GAMES = {
     "sampled view: random keys are used once, and no others": (StepReusesItsKey, StepMakesAKey),
     "sampled view: agrees with the exact view": (ViewsDisagree,),
     "sampled view: step is a pure function": (CountsInPython,),
-    "sampled view: episodes end when they should": (NeverEnds,),
-    "sampled view: observe agrees with step": (SeesOtherwise,),
-    "sampled view: shapes, structure and dtypes": (MisstatesItsObservations,),
+    "sampled view: episodes end when they should": (NeverEnds, EndsEarlyInSecret, EndsEarlyOrNever),
+    "sampled view: observe agrees with step": (SeesOtherwise, SeesOtherwiseAlone),
+    "sampled view: shapes, structure and dtypes": (MisstatesItsObservations, TakesNoGifts),
+    "sampled view: actions and observations are as declared": (MiscountsItsActions, SeesBeyondItsStates),
+    "sampled view: finite": (GivesMoreThanItHas,),
     "sampled view: counts what it declares": (CountsInSecret,),
     "sampled view: a board can be stored and drawn": (DrawsWhatNobodyKnows, DrawsItsOwnWay),
     "facts are JSON, and always the same": (StatesAnArray,),
@@ -618,4 +791,4 @@ GAMES = {
     "best response is one": (LiesAboutItsBestResponse,),
 }
 
-HONEST = (Ascent, Noisy, Player, Prepared, ChancyInBothViews, Duel)
+HONEST = (Ascent, Noisy, Player, Prepared, ChancyInBothViews, CutShort, Gifts, Duel)

@@ -26,6 +26,8 @@ NUMBERS = {
 }
 """Of games that need some, or are checked with others than their own."""
 
+NO_OP = "a step size of zero is a no-op"
+
 
 def missing(findings):
     return [str(finding) for finding in findings if not finding.passed]
@@ -98,6 +100,12 @@ def test_a_faulty_game_is_found(check, cls):
     found = [finding for finding in check_game(cls) if not finding.passed]
     assert {finding.name for finding in found} == {check}, missing(found)
     assert all(finding.detail for finding in found)
+
+
+def test_a_step_size_that_is_not_declared_is_noted():
+    (note,) = [f for f in check_learner(faults.StepsUndeclared, thorough=False) if f.check == NO_OP]
+    assert note.passed
+    assert "lr may be a step size" in note.detail
 
 
 def test_a_class_that_is_no_dataclass_is_told_so_first():
