@@ -275,7 +275,7 @@ def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
     """Environment steps of one update of everybody, play that several share counted once."""
     with costs.counting() as count:
         jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[0])
-    return count.steps
+    return int(count.steps)
 
 
 def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int = 1) -> int:
