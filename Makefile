@@ -1,7 +1,7 @@
 # make bench    set up .venv, run the quick suite, print its table and name its page
 # make check    while you work: lint, types, and the tests of what has changed (under two minutes)
 # make test     all tests (under 20 minutes on 2 cores)
-# make speed    the speed benchmark: JSON on stdout, a table on stderr
+# make speed    the speed benchmark: JSON on stdout, a table on stderr (about eight minutes)
 # make lint     ruff and mypy
 # make docs     the documentation site, in .docs/html
 # make clean    remove what the other targets made, results excepted
