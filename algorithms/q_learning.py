@@ -141,7 +141,7 @@ class OnlineLearner(Learner):
         play, learnt = view.live()
         rewards, gamma = play.rewards()[:, 0], view.game.gamma
         discounts = gamma ** jnp.arange(rewards.shape[0], dtype=rewards.dtype)
-        return self.played(learnt), learnt, {"training_return": (1.0 - gamma) * jnp.sum(discounts * rewards)}
+        return self.played(learnt), learnt, {"episode_return": (1.0 - gamma) * jnp.sum(discounts * rewards)}
 
 
 # --- Q-learning ----------------------------------------------------------------------------

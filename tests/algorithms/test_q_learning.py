@@ -343,7 +343,7 @@ def test_all_defect_where_the_future_hardly_counts(names):
     for params in outcome.params:
         assert (params[-1][:, DD] < 0).mean() > 0.95
     for info in outcome.infos:  # the first move, hardly discounted: rarely seen, yet learnt
-        assert info["training_return"][-1].mean() < -1.5
+        assert info["episode_return"][-1].mean() < -1.5
 
 
 @pytest.mark.parametrize("names", PAIRS)
@@ -352,7 +352,7 @@ def test_seeds_are_reproducible_and_of_their_own(names):
     one, two = (run_encounter(game, rules, num_seeds=s, num_updates=3) for s in (4, 6))
     for a, b in zip(one.params, two.params, strict=True):
         np.testing.assert_array_equal(a, b[:, :4])
-    assert len(np.unique(one.infos[0]["training_return"][-1])) > 1
+    assert len(np.unique(one.infos[0]["episode_return"][-1])) > 1
 
 
 def test_the_return_of_an_episode_is_discounted_and_normalised():
@@ -361,7 +361,7 @@ def test_the_return_of_an_episode_is_discounted_and_normalised():
     play = types.SimpleNamespace(rewards=lambda: jnp.array([[-1.0], [0.0], [-2.0]]))
     view = types.SimpleNamespace(live=lambda: (play, state), game=game)
     params, after, info = rule.update(jax.random.key(1), (), view)
-    assert float(info["training_return"]) == near(0.1 * (-1.0 - 0.81 * 2.0))
+    assert float(info["episode_return"]) == near(0.1 * (-1.0 - 0.81 * 2.0))
     assert after is state
     np.testing.assert_array_equal(params, rule.played(state))
 
