@@ -233,7 +233,7 @@ def wandb_sweep(
     named = registry.make_learner(learner, game=played.name)
     others = [registry.make_learner(text, game=played.name) for text in opponents]
     registry.check_encounter(played, [named, *others] if others else [named] * played.value.n_players)
-    measured = [x.name for x in METRICS.values() if x.level in ("policy", "play") and x.applies(played.value)]
+    measured = [x.name for x in METRICS.values() if x.level in ("policy", "play", "report") and x.applies(played.value)]
     if metric not in measured:
         raise unknown("--metric", metric, measured)
     direction = METRICS[metric].direction

@@ -185,7 +185,8 @@ def _check_program(trial: Trial) -> list[Finding]:
 
     def named() -> str | None:
         counted = {name for count in game.counts for name in (count.name, *count.share_of)}
-        taken = sorted({*traced[0].out_info.info} & {*METRICS, *counted})
+        computed = {name for name, metric in METRICS.items() if metric.level != "report"}
+        taken = sorted({*traced[0].out_info.info} & (computed | counted))
         if not taken:
             return None
         return (

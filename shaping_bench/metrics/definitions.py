@@ -33,6 +33,7 @@ class Metric:
       level: what it is computed from: ``"policy"`` (a joint policy, :func:`shaping_bench.metrics.evaluate`),
         ``"play"`` (episodes, :func:`shaping_bench.metrics.from_play`), ``"curve"``
         (:func:`shaping_bench.metrics.convergence`), ``"rule"`` (``shaping_bench.metrics.RULE_METRICS``),
+        ``"report"`` (what learners report of their own updates, under this name),
         ``"suite"`` (several cells) or ``"cost"`` (bookkeeping of a cell).
     """
 
@@ -210,7 +211,7 @@ _DEFINITIONS: tuple[Metric, ...] = (
         "higher",
         source="Foerster et al., AAMAS 2018, section 6.3 (tournament)",
         applies=_sampled,
-        level="play",
+        level="report",
     ),
     *_counted(),
     _metric("diverged", "1 if any policy parameter of any player is not finite", _FLAG, "lower", 0.0, 1.0),

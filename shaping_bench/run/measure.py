@@ -24,12 +24,15 @@ def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[
     measured = frozenset({*over_time, *finals})
     for name in sorted({name for info in outcome.infos for name in info}):
         missing = np.full(outcome.diverged.shape, np.nan)
-        over_time[_reported(name, measured)] = np.stack(
+        series = np.stack(
             [
                 np.stack([info[name][r] if name in info else missing for info in outcome.infos], -1)
                 for r in range(len(outcome.updates))
             ]
         )
+        over_time[_reported(name, measured)] = series
+        if name in metrics.METRICS and metrics.METRICS[name].level == "report":
+            finals[name] = series[-1]
     diverged = outcome.diverged
     finals = {name: np.where(diverged[:, None], np.nan, x) for name, x in finals.items()}
     finals["diverged"] = np.broadcast_to(diverged[:, None], (len(diverged), game.n_players)).astype(float)
@@ -69,5 +72,6 @@ def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFr
 
 def _reported(name: str, measured: Collection[str]) -> str:
     """What a learner's report of its updates is called in curves: a number of its own making must not
-    take the place of a metric."""
-    return f"reported_{name}" if name in metrics.METRICS or name in measured else name
+    take the place of a metric, but those that are defined as such a report."""
+    defined = name in metrics.METRICS and metrics.METRICS[name].level != "report"
+    return f"reported_{name}" if defined or name in measured else name

@@ -49,7 +49,7 @@ def test_every_metric_is_fully_defined():
         assert metric.source
         assert metric.direction in ("higher", "lower", "none")
         assert metric.low is None or metric.high is None or metric.low < metric.high
-        assert metric.level in ("policy", "play", "curve", "rule", "suite", "cost")
+        assert metric.level in ("policy", "play", "curve", "rule", "report", "suite", "cost")
 
 
 def test_metrics_apply_to_games_without_error():
