@@ -234,6 +234,8 @@
       return made("path", { class: `window t${player % 5}`, d: `M${x} ${y}h${width}v${height}h-${width}z` });
     }
 
+    // The pieces of the page without scripts have no names by which the next frame would know them.
+    layer("players").replaceChildren();
     const isPlayer = ([name]) => episode.legend[name].player !== undefined;
 
     function draw() {
