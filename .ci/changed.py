@@ -79,7 +79,13 @@ def selected(changed: set[str]) -> list[str]:
 
     other = {test for start, test in OTHERS.items() if any(file.startswith(start) for file in changed)}
     chosen = other | {test for test in tests if test in changed}
-    near = {test for test, names in direct.items() if names & touched}
+    # What a package hands on is imported under the package's name.
+    packages = {name for name in modules if any(x.startswith(f"{name}.") for x in modules)}
+    named = touched | {name for name in packages if modules[name] & touched}
+    near = {test for test, names in direct.items() if names & named}
+    if touched and not near:  # a module that only others of ours import: its tests are theirs
+        named |= {name for name, used in modules.items() if used & named}
+        near = {test for test, names in direct.items() if names & named}
     far = {test for test, names in direct.items() if reaches(names)}
     chosen |= far if len(far) <= LONG else near
     return sorted(test for test in chosen if (ROOT / test).is_file()) or list(FAST)
