@@ -167,7 +167,13 @@ class Cell(Protocol):
 
     @property
     def command(self) -> str:
-        """The shell command that runs this encounter alone, and again."""
+        """The shell command that runs this encounter alone, by the same protocol.
+
+        Its numbers are those of the cell but for rounding: in a suite hyperparameters lie in lanes,
+        one for each seed and setting, alone they are numbers that all seeds share, and the compiler
+        makes other sums of them. Updates amplify that as they amplify everything: seeds near a
+        boundary may end elsewhere.
+        """
         names = shlex.join(x.named.text for x in (self.game, *self.learners))
         options = {
             "seeds": self.seeds,
