@@ -1,11 +1,14 @@
 """Leagues: what a diverged policy does is nobody's, and means are over those whom one met."""
 
+import itertools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
+from shaping_bench.games import make
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec.suite import expand, validate
 from shaping_bench.store.results import load
@@ -101,3 +104,35 @@ def test_fixed_strategies_and_best_responses_have_no_number_against_a_diverged_p
         np.testing.assert_array_equal(lost[:, 1], 0.0)  # its own policy is whole
         assert record["diverged"] == 1
         json.dumps(record["met"])
+
+
+def test_the_last_of_three_responds_to_two_who_differ(tmp_path):
+    content = {
+        "name": "three",
+        "games": ["public-goods"],
+        "learners": ["lola"],
+        "seeds": 2,
+        "steps": 2,
+        "league": {"best_response": True},
+    }
+    suite, store = expand(validate(content)), Store(tmp_path)
+    assert run_suite(suite, store) == []
+    results = load(tmp_path)
+    cells = {(r["kind"], *(x["label"] for x in r["learners"])): r for r in results.records}
+    record = cells["league", "lola", "lola", "best-response"]
+    assert record["best_response"]
+    game = make("public-goods")
+    # In seat i the policies of seat i of the self-play: two who differ.
+    final = store.policies(cells["encounter", "lola", "lola", "lola"]["hash"])
+    met = [final[f"player_{i + 1}"].astype(np.float64) for i in range(2)]
+    assert not np.isclose(*met).any()
+    values = results.final("return", "league")
+    values = values[values["hash"] == record["hash"]].pivot(index="seed", columns="player", values="value").to_numpy()
+    pure = np.array(list(itertools.product((-40.0, 40.0), repeat=game.sizes[2])))
+    with jax.enable_x64(True):
+        for seed in range(2):
+            seated = [x[seed] for x in met]
+            every = game.per_step * jax.jit(jax.vmap(lambda x, seated=seated: game.values((*seated, x))))(pure)
+            best = np.argmax(every[:, 2])
+            np.testing.assert_allclose(values[seed, 2], every[best, 2], rtol=1e-9)
+            np.testing.assert_allclose(values[seed, :2], every[best, :2], rtol=1e-6)  # if the best is one alone

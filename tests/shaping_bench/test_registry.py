@@ -96,6 +96,13 @@ def test_a_coplayer_is_recorded_with_every_number_it_has():
     assert other.identity() != named.identity()
 
 
+@pytest.mark.parametrize("name", ["mfos", "good-shepherd"])
+def test_an_evolution_strategy_that_does_not_deviate_is_refused(name):
+    with pytest.raises(BadInput, match="es_sigma is 0"):
+        registry.make_learner(f"{name}(es_sigma=0)")
+    assert registry.make_learner(f"{name}(es_sigma=0.001)").value.es_sigma == 0.001
+
+
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
