@@ -191,31 +191,22 @@ def _run(
     base = np.uint32(seed)
     prepared = LanedArtifacts.laid(learners, artifacts, num_points, num_seeds, lanes, dtype)
 
-    begin, compile_seconds = program.compiled("begin", (shared, laned, prepared, base, seeds))
-    clock = time.perf_counter()
-    joint: Joint = begin(shared, laned, prepared, base, seeds)
-    if init is not None:
-
-        def laid(x: Any) -> np.ndarray:
-            return lanes.split(np.tile(x, (num_points, *[1] * (np.ndim(x) - 1))).astype(dtype))
-
-        given = []
-        for own, start in zip(joint.params, init, strict=True):
-            if start is None:
-                given.append(own)
-            elif isinstance(start, np.ndarray | list):
-                rows = np.broadcast_to(np.asarray(start), (num_seeds, np.shape(start)[-1]))
-                given.append(laid(rows) if playing else tuple(laid(column) for column in rows.T))
-            else:
-                given.append(jax.tree.map(laid, start))
-        joint = joint._replace(params=tuple(given))
-    carry = lanes.place(joint)
-    run_seconds = time.perf_counter() - clock
-
     updates = recorded_updates(num_updates, record_every)
     # The first point is recorded after no update at all.
     intervals = np.diff(updates, prepend=0).astype(np.int32)
     per_call = min(RECORDS_PER_CALL_OF_PLAY if playing else RECORDS_PER_CALL, len(intervals))
+    compile_seconds = run_seconds = 0.0
+    start = (shared, laned, prepared, base, seeds)
+    carry: Joint | None = None  # how the one program begins that does everything
+    # Where somebody plays, the compiler makes other sums of an update that stands beside its beginning.
+    if playing or init is not None or len(intervals) > per_call:
+        begin, compile_seconds = program.compiled("begin", start)
+        clock = time.perf_counter()
+        carry = begin(*start)
+        if init is not None:
+            carry = carry._replace(params=_laid(init, carry.params, num_points, num_seeds, lanes, dtype, playing))
+        carry = lanes.place(carry)
+        run_seconds = time.perf_counter() - clock
     points: list[Any] = []
     infos: list[Any] = []
     done = 0
@@ -223,8 +214,12 @@ def _run(
         chunk = intervals[first : first + per_call]
         padded = np.pad(chunk, (0, per_call - len(chunk)))
         real = np.arange(per_call) < len(chunk)
-        arguments = (shared, laned, prepared, base, seeds, np.int32(done), padded, real, carry)
-        advance, seconds = program.compiled("advance", arguments)
+        arguments: tuple[Any, ...] = (*start, np.int32(done), padded, real)
+        if carry is None:
+            advance, seconds = program.compiled("whole", arguments)
+        else:
+            arguments = (*arguments, carry)
+            advance, seconds = program.compiled("advance", arguments)
         compile_seconds += seconds
         clock = time.perf_counter()
         carry, (point, info) = advance(*arguments)
@@ -237,6 +232,7 @@ def _run(
         if on_progress is not None:
             on_progress(done)
 
+    assert carry is not None  # whatever is run has a first call
     shape = (num_points, num_seeds) if swept else (num_seeds,)
 
     def joined(x: np.ndarray) -> np.ndarray:
@@ -259,6 +255,32 @@ def _run(
     for leaf in jax.tree.leaves(final):
         finite &= np.isfinite(leaf).reshape(*shape, -1).all(axis=-1)
     return Outcome(updates, params_out, infos_out, ~finite, compile_seconds, run_seconds, final, played)
+
+
+def _laid(
+    init: Sequence[Any],
+    own: Sequence[Any],
+    num_points: int,
+    num_seeds: int,
+    lanes: Lanes,
+    dtype: Any,
+    playing: bool,
+) -> tuple[Any, ...]:
+    """Initial policy parameters as they were given, laid out in lanes; the learners' own where none were."""
+
+    def laid(x: Any) -> np.ndarray:
+        return lanes.split(np.tile(x, (num_points, *[1] * (np.ndim(x) - 1))).astype(dtype))
+
+    starts: list[Any] = []
+    for theta, start in zip(own, init, strict=True):
+        if start is None:
+            starts.append(theta)
+        elif isinstance(start, np.ndarray | list):
+            rows = np.broadcast_to(np.asarray(start), (num_seeds, np.shape(start)[-1]))
+            starts.append(laid(rows) if playing else tuple(laid(column) for column in rows.T))
+        else:
+            starts.append(jax.tree.map(laid, start))
+    return tuple(starts)
 
 
 def costs_per_update(game: Game, learners: Sequence[Learner]) -> tuple[costs.Costs, ...]:

@@ -31,7 +31,12 @@ _KEPT = threading.Lock()
 
 
 class Program:
-    """The two compiled functions of an encounter shape, kept while they are among the last used."""
+    """The compiled functions of an encounter shape, kept while they are among the last used.
+
+    ``begin`` and ``advance`` are what an encounter of many recorded points alternates between the
+    device and its host; ``whole`` is one after the other, for exact ones that need a single
+    call: one program is traced, lowered and looked up sooner than two.
+    """
 
     def __init__(self, treedef: Any, is_laned: tuple[bool, ...], mesh: Mesh, playing: bool, episodes: int) -> None:
         self.treedef, self.is_laned, self.mesh = treedef, is_laned, mesh
@@ -60,16 +65,17 @@ class Program:
         return compiled, time.perf_counter() - started
 
     def function(self, name: str) -> Any:
-        """``begin`` or ``advance``, spread over the devices, not yet compiled."""
+        """``begin``, ``advance`` or ``whole``, spread over the devices, not yet compiled."""
         lanes, everywhere = P("lanes"), P()
         prepared = LanedArtifacts(common=everywhere, laned=lanes)  # type: ignore[arg-type]
-        if name == "begin":
-            function: Callable[..., Any] = self._begin
-            specs: tuple[Any, ...] = (everywhere, lanes, prepared, everywhere, lanes)
-            donate: tuple[int, ...] = ()
-        else:
-            specs = (everywhere, lanes, prepared, everywhere, lanes, everywhere, everywhere, everywhere, lanes)
-            function, donate = self._advance, (8,)
+        start: tuple[Any, ...] = (everywhere, lanes, prepared, everywhere, lanes)
+        records = (everywhere, everywhere, everywhere)
+        functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...]]] = {
+            "begin": (self._begin, start, ()),
+            "advance": (self._advance, (*start, *records, lanes), (8,)),
+            "whole": (self._whole, (*start, *records), ()),
+        }
+        function, specs, donate = functions[name]
         sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=lanes, check_vma=False)
         return jax.jit(sharded, donate_argnums=donate)
 
@@ -145,6 +151,20 @@ class Program:
             return joint, records
 
         return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
+
+    def _whole(
+        self,
+        shared: list[Array],
+        laned: list[Array],
+        prepared: LanedArtifacts,
+        base: Array,
+        seeds: Array,
+        done: Array,
+        intervals: Array,
+        real: Array,
+    ) -> Any:
+        joint = self._begin(shared, laned, prepared, base, seeds)
+        return self._advance(shared, laned, prepared, base, seeds, done, intervals, real, joint)
 
 
 def _lane_key(base: Array, seed: Array) -> Array:

@@ -8,10 +8,13 @@ import pytest
 
 from shaping_bench.algorithms.adjustments import Consensus
 from shaping_bench.algorithms.core import costs
+from shaping_bench.algorithms.fixed import BestResponse
 from shaping_bench.algorithms.lola import LOLA, LookAhead
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.sos import SOS
 from shaping_bench.games import make
+from shaping_bench.games.differentiable import ScalarGame
+from shaping_bench.games.fields import pytree_dataclass
 from shaping_bench.run import encounter, lanes, programs
 from shaping_bench.run.encounter import costs_per_update, recorded_updates, run_encounter
 
@@ -108,6 +111,27 @@ def test_both_precisions_start_from_the_same_points():
     np.testing.assert_allclose(final(single), final(double), rtol=2e-3, atol=2e-3)
 
 
+@pytree_dataclass
+class Numberless(ScalarGame):
+    """Nothing of it enters a program as data."""
+
+    def payoff(self, x, y):
+        return -((x - y / 3) ** 2), -((y - x / 3) ** 2)
+
+    def best_response(self, params, player):
+        (other,) = params[1 - player]
+        return (other / 3,)
+
+
+def test_a_program_without_numbers_is_another_in_another_precision():
+    game, rules = Numberless(), [BestResponse(), BestResponse()]
+    assert not jax.tree.leaves((game, rules))
+    ends = [run_encounter(game, rules, num_seeds=2, num_updates=3, precision=p) for p in ("float32", "float64")]
+    assert [x.params[0].dtype for x in ends] == [np.float32, np.float64]
+    thirds = ends[1].params[0][-1] * 27  # three times a third of the other's, which was another's start
+    np.testing.assert_allclose(thirds, ends[1].params[1][0], rtol=1e-15)
+
+
 def test_given_starts_per_seed_and_for_all():
     rows = np.arange(6.0).reshape(3, 2)
     outcome = run_encounter(TANDEM, [Naive(), Naive()], num_seeds=3, num_updates=0, init=[rows[:, :1], rows[:, 1:]])
@@ -172,13 +196,13 @@ def test_seeds_are_spread_over_all_devices():
 
 
 def test_old_programs_make_room_for_new_ones(monkeypatch):
-    monkeypatch.setattr(programs, "MOST_COMPILED", 2)
+    monkeypatch.setattr(programs, "MOST_COMPILED", 1)
     game = make("tandem")
 
     def run(rule):
         return run_encounter(game, [rule, rule], num_seeds=1, num_updates=1)
 
     first, _, again = (run(rule) for rule in (Naive(), LOLA(), Naive()))
-    assert len(programs._COMPILED) == 2  # what begins and what advances the last
+    assert len(programs._COMPILED) == 1  # the last
     assert again.compile_seconds > 0
     np.testing.assert_array_equal(again.params[0], first.params[0])
