@@ -1,5 +1,8 @@
 """Learners by name.
 
+Populations of fixed policies (``populations.py``) and strategies of Axelrod's library are named in
+:data:`shaping_bench.spec.registry.ADAPTED`.
+
 Other packages add theirs through the entry-point group ``shaping_bench.algorithms``.
 """
 

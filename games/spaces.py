@@ -1,6 +1,7 @@
 """Spaces: what an action or an observation may be.
 
-A space belongs to the program, not to the data: it is hashable and holds no arrays.
+A space belongs to the program, not to the data: it is hashable and holds no arrays. What is
+drawn on one is in :mod:`shaping_bench.algorithms.core.distributions`.
 """
 
 import dataclasses

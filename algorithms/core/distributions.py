@@ -1,8 +1,9 @@
 """Distributions of actions: what a policy yields.
 
-Each belongs to a space of actions (:mod:`shaping_bench.games.spaces`) and is a pytree whose arrays
-have batch axes ``...`` first. An action has the same batch axes: an integer ``(...)`` for
-``Discrete``, ``(..., *shape)`` for ``Box``, a tuple for ``Product``.
+Each belongs to a space of actions (:mod:`shaping_bench.games.spaces`), which the functions at the end of
+this file tell apart, and is a pytree whose arrays have batch axes ``...`` first. An action has the
+same batch axes: an integer ``(...)`` for ``Discrete``, ``(..., *shape)`` for ``Box``, a tuple for
+``Product``.
 
 >>> import jax.numpy as jnp
 >>> from shaping_bench.games.spaces import Box, Discrete, Product

@@ -1,4 +1,4 @@
-"""What is measured: a metric is an entry of :data:`METRICS`, in ``definitions.py``.
+"""What is measured: a metric has its definition, from which :data:`METRICS` is made, in ``definitions.py``.
 
 Computed from joint policies and from play in ``evaluation.py``, from curves in ``curves.py``, from
 learning rules in ``rules.py``; what its scale is on each game, in ``anchors.py``.
