@@ -25,6 +25,8 @@ app = App(
 )
 
 Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
+Engine = Literal["local"]
+Format = Literal["md", "latex", "csv", "json", "html"]
 Several = Parameter(consume_multiple=True, negative="")
 Flag = Parameter(negative="")
 
@@ -110,7 +112,7 @@ def run(
     seeds: Whole | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "offline",
-    engine: Literal["local"] = "local",
+    engine: Engine = "local",
 ) -> int:
     """Run what is not yet stored of a suite; safe to interrupt and repeat.
 
@@ -228,9 +230,6 @@ def encounter(
     else:
         print(encounter_text(result))
     return 0
-
-
-Format = Literal["md", "latex", "csv", "json", "html"]
 
 
 @app.command

@@ -3,7 +3,8 @@
 An engine only schedules. It is given a function and the jobs to call it with, and hands back what
 each yielded, in whatever order they end; what to run, and what becomes of it, is the runner's
 affair (:mod:`shaping_bench.run.runner`). To add one, write a class with the one method of
-:class:`Engine` in a file of its own here, and name it in :data:`ENGINES`.
+:class:`Engine` in a file of its own here, and name it in :data:`ENGINES` and among the words of
+``--engine`` in ``cli.py``.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -47,7 +47,7 @@ def _algorithms() -> list[dict[str, Any]]:
             "source": cls.source,
             "hyperparameters": _hyperparameters(cls, {}),
         }
-        for name, cls in registry.algorithms().items()
+        for name, cls in {**registry.algorithms(), **registry.ADAPTED}.items()
     ]
 
 

@@ -2,11 +2,14 @@
 
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from shaping_bench.cli import main
+from shaping_bench.cli import Engine, Format, main
+from shaping_bench.engines import ENGINES
+from shaping_bench.publish.writers import WRITERS
 
 TEST_POINT = [[0.5, -0.3, 0.8, -1.2, 0.1], [-0.7, 0.4, -0.2, 1.1, -0.9]]
 
@@ -192,6 +195,11 @@ def test_a_diverged_seed_is_reported_not_averaged_away(capsys):
     assert result["metrics"]["return"][0] == {"mean": None, "std": None, "iqm": None, "n": 0}
 
 
+def test_every_engine_and_format_of_tables_can_be_asked_for():
+    assert set(get_args(Engine)) == set(ENGINES)
+    assert set(get_args(Format)) == set(WRITERS)
+
+
 def test_list_says_what_exists(capsys):
     code, out, _ = run(capsys, "list", "--json")
     found = json.loads(out)
@@ -201,6 +209,7 @@ def test_list_says_what_exists(capsys):
     assert lola["access"] == "gradients"
     assert lola["needs_preparation"] is False
     assert lola["views"] == ["exact"]
+    assert {"memory-one", "stored", "axelrod"} <= {a["name"] for a in found["algorithms"]}
     metric = next(m for m in found["metrics"] if m["name"] == "return")
     assert metric["formula"]
     assert metric["direction"] == "higher"

@@ -1,4 +1,5 @@
-"""The ways to write tables: a new one is a module with a function ``write``, and a line here.
+"""The ways to write tables: a new one is a module with a function ``write``, a line here, and its
+name among ``Format`` in ``cli.py``.
 
 A writer gets tables whose entries are formatted already, and prints their texts.
 """
