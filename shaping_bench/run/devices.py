@@ -29,8 +29,9 @@ def configure(precision: str = "float32") -> None:
     """Sets JAX up for a process of ours; to be called before any computation.
 
     A persistent compilation cache, so that the second process does not pay the first
-    one's compilation, and one CPU device per usable core, over which seeds are spread.
-    A setting that the user made through its environment variable stays as it is.
+    one's compilation, and one CPU device, whatever the number of cores: seeds are laid out by
+    devices, so with more of them last bits would depend on the machine. Cores are used by jobs side
+    by side. A setting that the user made through its environment variable stays as it is.
 
     Args:
       precision: ``"float32"`` or ``"float64"``, the default for computations outside encounters.
@@ -42,10 +43,8 @@ def configure(precision: str = "float32") -> None:
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    if "cpu" in os.environ.get("JAX_PLATFORMS", "cpu") and "host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        settings["jax_num_cpu_devices"] = usable_cores()
+    if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        settings["jax_num_cpu_devices"] = 1
     for name, value in settings.items():
         if name.upper() not in os.environ:
             # The number of devices is settled once a backend exists, and then stays.
