@@ -250,13 +250,13 @@ class LOQA(Learner):
         policy, critic = self.policy(game, player), self.action_values(game, player).net
         own = _floats(Agent(policy.ignorant(actor_key), critic.init(critic_key)))
         return own.policy, LOQAState(
-            own.q,
-            own,
-            self._actor_optimiser().init(own),
-            self._critic_optimiser().init(own.q),
-            past_selves.empty(own, self.buffer_size) if self.buffer_size else (),
-            jnp.zeros((), jnp.int32),
-            self._new_rival(_floats(critic.init(rival_key))),
+            q=own.q,
+            target=own,
+            optimiser=self._actor_optimiser().init(own),
+            critic_optimiser=self._critic_optimiser().init(own.q),
+            past=past_selves.empty(own, self.buffer_size) if self.buffer_size else (),
+            updates=jnp.zeros((), jnp.int32),
+            rival=self._new_rival(_floats(critic.init(rival_key))),
         )
 
     def _new_rival(self, q: Tree) -> Tree:
@@ -344,7 +344,7 @@ class LOQA(Learner):
         returns = discounted_returns(play.rewards(you), game.gamma, alive=play.alive)
         modelled = opponent_model(q, returns, play.actions(you), self.temperature)
         averaged = self.action_values(game, me).unroll(target.q, play.observations())
-        return Lesson(logits, modelled, returns - values(logits[:-1], q), averaged)
+        return Lesson(logits=logits, modelled=modelled, surprise=returns - values(logits[:-1], q), averaged=averaged)
 
     def objective(self, play: Play, lesson: Lesson, own: Agent) -> tuple[Array, Info]:
         """What the policy ascends, less what the action values descend.

@@ -98,7 +98,16 @@ def mutual_episodes(
         played = [sampled(draws[i], actors[i], seen[i]) for i in (0, 1)]
         params = [tuple(action) for action, _ in played]
         earned = jax.vmap(value)(*params)
-        return params, tuple(Episode(seen[i], *played[i], earned[i], earned[1 - i]) for i in (0, 1))
+        return params, tuple(
+            Episode(
+                observations=seen[i],
+                actions=played[i][0],
+                log_densities=played[i][1],
+                rewards=earned[i],
+                other_rewards=earned[1 - i],
+            )
+            for i in (0, 1)
+        )
 
     with costs.repeated(games * steps):
         return lax.scan(step, params, jax.random.split(key, steps))[1]

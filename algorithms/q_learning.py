@@ -392,7 +392,7 @@ class WoLFPHC(HillClimber):
         states = game.sizes[player]
         uniform = constant_table(0.5, states, 2)
         table, visits = normal_table(key, states, 2), constant_table(0.0, states)
-        return WoLFState(table, uniform, uniform, visits, jnp.zeros((), jnp.int32))
+        return WoLFState(table=table, policy=uniform, average=uniform, visits=visits, time=jnp.zeros((), jnp.int32))
 
     def react(self, game: Game, state: WoLFState, observation: Array, reward: Array, then: Array) -> WoLFState:
         time = state.time + 1
@@ -404,11 +404,11 @@ class WoLFPHC(HillClimber):
         step = self.step(values, policy, average, time)
         policy = climbed(policy, values, own_action(then, game.n_players), step)
         return WoLFState(
-            table,
-            write(state.policy, observation, policy),
-            write(state.average, observation, average),
-            write(state.visits, observation, visits),
-            time,
+            table=table,
+            policy=write(state.policy, observation, policy),
+            average=write(state.average, observation, average),
+            visits=write(state.visits, observation, visits),
+            time=time,
         )
 
     def step(self, values: Row, policy: Row, average: Row, time: Array) -> Array:

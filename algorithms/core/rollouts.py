@@ -152,7 +152,7 @@ def rollout_on(
     rewards, info = jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (rewards, info))
     if dice.choices:
         actions = jnp.moveaxis(actions, 1, -1)
-    return Trajectory(states, actions, rewards, info, alive), ends
+    return Trajectory(states=states, actions=actions, rewards=rewards, info=info, alive=alive), ends
 
 
 def spread(start: Tree, batch_size: int) -> Tree:
@@ -303,5 +303,5 @@ def live(
     inputs = (words, jax.random.split(step_key, length))
     (_, last, _, minds, goes_on), (before, actions, rewards, info, alive) = lax.scan(step, loop, inputs)
     stacked, alive = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), (before, alive), (last, goes_on))
-    trajectory = Trajectory(stacked, actions, rewards, info, alive)
+    trajectory = Trajectory(states=stacked, actions=actions, rewards=rewards, info=info, alive=alive)
     return jax.tree.map(lambda x: x[:, None], trajectory), minds

@@ -125,7 +125,7 @@ class Stage:
         dtype = jnp.result_type(float)
         if not self.trees:
             scalars = tuple(tuple(jnp.asarray(x, dtype) for x in theta) for theta in params)
-            return Joint(scalars, tuple(states), ((),) * len(scalars), ())
+            return Joint(params=scalars, states=tuple(states), carries=((),) * len(scalars), world=())
         vectors = jax.tree.map(lambda x: jnp.asarray(x, dtype), tuple(params))
         carries = tuple(
             rollouts.spread(policy.start(), self.width) if policy.keeps_carry else () for policy in self._policies()
@@ -134,7 +134,7 @@ class Stage:
         if self.game.keeps_world:
             assert key is not None, "this game keeps its world: where it begins needs a key"
             world = jax.vmap(self.game.reset)(jax.random.split(key, self.width))[1]
-        return Joint(vectors, tuple(states), carries, world)
+        return Joint(params=vectors, states=tuple(states), carries=carries, world=world)
 
     def views(self, joint: Joint, key: Array | None = None) -> tuple[View, ...]:
         """What every seat sees of a joint state; with a key, what is played too."""

@@ -85,7 +85,7 @@ Groups = Sequence[tuple[MetaGame, int]]
 def groups(game: Game, player: int, coplayers: Mixture, games: int, start: tuple[float, ...] = ()) -> Groups:
     """A batch of meta-games, divided among the co-players by their shares."""
     pairs = zip(coplayers.learners, coplayers.counts(games), strict=True)
-    return [(MetaGame(game, player, rule, start), count) for rule, count in pairs]
+    return [(MetaGame(game=game, player=player, rule=rule, start=start), count) for rule, count in pairs]
 
 
 def scalars(theta: Any) -> Scalars:
@@ -158,7 +158,11 @@ def meta_episode(
             joints, seen = carry
             key, action, log_densities = act(key, seen)
             joints, then, rewards = jax.vmap(meta.step)(jax.random.split(key, games), joints, tuple(action))
-            return (joints, jnp.stack(then)), of(Episode(seen, action, log_densities, *rewards))
+            own, others = rewards
+            episode = Episode(
+                observations=seen, actions=action, log_densities=log_densities, rewards=own, other_rewards=others
+            )
+            return (joints, jnp.stack(then)), of(episode)
 
         with costs.repeated(games):
             joints, seen = jax.vmap(begin)(jax.random.split(start, games))

@@ -101,7 +101,9 @@ def encoding(game: Game, kind: str | None = None, player: int = 0) -> Encoding:
         seen = jax.eval_shape(lambda key: game.reset(key)[0], jax.random.key(0))
         own = seen[player] if isinstance(seen, tuple) else jax.eval_shape(lambda x: x[player], seen)
         arrays = jax.tree.leaves(own)
-        return Encoding("numbers", 0, (sum(x.size for x in arrays),), tuple(x.ndim for x in arrays))
+        return Encoding(
+            kind="numbers", size=0, shape=(sum(x.size for x in arrays),), axes=tuple(x.ndim for x in arrays)
+        )
     kind = kind or ("flat" if len(shape) == 3 else "states")
     if (len(shape) == 3) != (kind in ("planes", "board", "flat")) or (kind == "moves" and game.n_players != 2):
         raise ValueError(f"observations of shape {shape} have no encoding {kind!r}")

@@ -144,17 +144,17 @@ class CoinGame(Game):
     family: ClassVar[str | None] = "coin"
     counts: ClassVar[tuple[Count, ...]] = (
         Count(
-            "own_coins",
-            "coins of the own colour taken, per step",
-            "coins per step",
-            "higher",
+            name="own_coins",
+            doc="coins of the own colour taken, per step",
+            unit="coins per step",
+            direction="higher",
             source="Foerster et al., AAMAS 2018, Figure 5",
         ),
         Count(
-            "other_coins",
-            "coins of the other's colour taken, per step",
-            "coins per step",
-            "lower",
+            name="other_coins",
+            doc="coins of the other's colour taken, per step",
+            unit="coins per step",
+            direction="lower",
             source="Aghajohari et al., ICLR 2024 (adversity)",
         ),
         Count(
@@ -310,7 +310,7 @@ class CoinGame(Game):
             rewards = _where(last, _zeros(rewards), rewards)
             if rules.boundary == "reset_step":
                 own, other = _where(last, _zeros((own, other)), (own, other))
-        after = State(state.time + 1, players, coins, owners, rewards)
+        after = State(time=state.time + 1, players=players, coins=coins, owners=owners, rewards=rewards)
         if chained:
             fresh = self._board(bits[1:])._replace(time=after.time)
             after = _where(after.time % rules.horizon == 0, fresh, after)
@@ -377,7 +377,9 @@ class CoinGame(Game):
             else:
                 coins, owners = (where[2], where[3]), (jnp.int32(RED), jnp.int32(BLUE))
             nothing = jnp.zeros(())
-            state = State(jnp.int32(0), (where[0], where[1]), coins, owners, (nothing, nothing))
+            state = State(
+                time=jnp.int32(0), players=(where[0], where[1]), coins=coins, owners=owners, rewards=(nothing, nothing)
+            )
             players = (self._moved(where[0], actions[0]), self._moved(where[1], actions[1]))
             return jnp.stack(self._paid(*self._pick_ups(players, state)))
 
@@ -446,7 +448,9 @@ class CoinGame(Game):
             coins.append(cell)
         owners = (colour,) if rules.num_coins == 1 else (jnp.int32(RED), jnp.int32(BLUE))
         nothing = jnp.zeros(())
-        return State(jnp.int32(0), (red, blue), tuple(coins), owners, (nothing, nothing))
+        return State(
+            time=jnp.int32(0), players=(red, blue), coins=tuple(coins), owners=owners, rewards=(nothing, nothing)
+        )
 
     def _coin_cell(self, bits: Array, players: Pair, where: str) -> tuple[Array, Array]:
         """A random cell for a coin, and what is left of the random word."""

@@ -259,4 +259,4 @@ def zd_fit(game: MemoryOneGame, params: Sequence[Params], player: int) -> ZDFit:
     sse, baseline = dot(residual, residual), -k / (a + b)
     near_defection = jnp.abs(baseline - own[3]) < EXTORTION_BASELINE * payoff_range(seated.payoffs)
     extortionate = (sse < EXTORTION_SSE) & (a > 0) & (-b > a) & near_defection
-    return ZDFit(-a / b, baseline, sse, extortionate)
+    return ZDFit(slope=-a / b, baseline=baseline, sse=sse, extortionate=extortionate)

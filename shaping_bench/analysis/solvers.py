@@ -497,7 +497,8 @@ def dynamics(
     ends = np.where(settled[:, None], shares[-1], average / average.sum(axis=1, keepdims=True))
     names = ("uniform", *rules)
     paths = tuple(
-        Trajectory(name, times[:, k], shares[:, k], bool(settled[k]), ends[k]) for k, name in enumerate(names)
+        Trajectory(start=name, times=times[:, k], shares=shares[:, k], settled=bool(settled[k]), end=ends[k])
+        for k, name in enumerate(names)
     )
     groups: dict[tuple[int, ...], list[Array]] = {}
     for end in ends[len(names) :]:

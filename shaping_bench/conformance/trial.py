@@ -202,7 +202,14 @@ class Trial:
         state = joint.states[self.player]
         # Every seat draws by the same key, so that those of a symmetric game can be compared.
         new, new_state, info = own.update(jax.random.fold_in(dice, 0), state, view)
-        return Updated(start.params[self.player], joint.params[self.player], new, state, new_state, dict(info))
+        return Updated(
+            start=start.params[self.player],
+            before=joint.params[self.player],
+            after=new,
+            state=state,
+            new_state=new_state,
+            info=dict(info),
+        )
 
     def point(self, k: int, swapped: bool = False) -> Any:
         """Joint parameters to start from: scalars, as encounters pass them to exact rules."""
@@ -215,7 +222,13 @@ class Trial:
 
     def lane(self, seed: int = 0, dice: int = 0, hidden: int = 0, artifact: int = 0, swapped: bool = False) -> Lane:
         kind = jnp.result_type(float).type
-        return Lane(np.uint32(seed), np.uint32(dice), self.point(seed, swapped), kind(hidden), kind(artifact))
+        return Lane(
+            seed=np.uint32(seed),
+            dice=np.uint32(dice),
+            params=self.point(seed, swapped),
+            hidden=kind(hidden),
+            artifact=kind(artifact),
+        )
 
     def lanes(self, swapped: bool = False) -> dict[str, tuple[Learner, Lane]]:
         """Updates of two seeds, and of the first seed with one thing changed: its dice, no step size, all numbers

@@ -148,7 +148,17 @@ def _metric(
     applies: Callable[[Game], bool] = _always,
     level: str = "policy",
 ) -> Metric:
-    return Metric(name, formula, unit, direction, low, high, source, applies, level)
+    return Metric(
+        name=name,
+        formula=formula,
+        unit=unit,
+        direction=direction,
+        low=low,
+        high=high,
+        source=source,
+        applies=applies,
+        level=level,
+    )
 
 
 def _cooperation(state: str) -> Metric:

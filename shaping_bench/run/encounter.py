@@ -254,7 +254,16 @@ def _run(
     finite = np.ones(shape, bool)
     for leaf in jax.tree.leaves(final):
         finite &= np.isfinite(leaf).reshape(*shape, -1).all(axis=-1)
-    return Outcome(updates, params_out, infos_out, ~finite, compile_seconds, run_seconds, final, played)
+    return Outcome(
+        updates=updates,
+        params=params_out,
+        infos=infos_out,
+        diverged=~finite,
+        compile_seconds=compile_seconds,
+        run_seconds=run_seconds,
+        final=final,
+        played=played,
+    )
 
 
 def _laid(

@@ -159,7 +159,7 @@ def _against_response(cell: Cell, seated: Sequence[Labelled], own: Sequence[Popu
     values = {name: np.where(valid, x, np.nan) for name, x in values.items()}
     values["diverged"] = _flags([*(x.finite for x in own), answers])
     lost = tuple(int((~valid[:, 0] & x.finite).sum()) for x in own)
-    return Match(values, 1, (*lost, int((~valid[:, 0] & answers).sum())), steps)
+    return Match(values=values, met=1, lost=(*lost, int((~valid[:, 0] & answers).sum())), environment_steps=steps)
 
 
 def _all_against_all(cell: Cell, seats: Sequence[Population]) -> Match:

@@ -109,7 +109,7 @@ def needed(
             found.append(None)
             continue
         seat = rule.prepared_seat(game.value, player)
-        found.append(Preparation(learner, game, seat, seeds, seed, precision))
+        found.append(Preparation(learner=learner, game=game, seat=seat, seeds=seeds, seed=seed, precision=precision))
     return tuple(found)
 
 

@@ -85,7 +85,7 @@ class Program:
 
     def _stage(self, shared: list[Array], laned: list[Array], artifacts: tuple[Any, ...]) -> Stage:
         game, learners = self._rebuild(shared, laned)
-        return Stage(game, learners, artifacts, self.playing)
+        return Stage(game=game, learners=learners, artifacts=artifacts, playing=self.playing)
 
     def _begin(
         self, shared: list[Array], laned: list[Array], prepared: LanedArtifacts, base: Array, seeds: Array

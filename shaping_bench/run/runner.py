@@ -184,14 +184,14 @@ def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str,
 def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
     """One setting of a sweep; the group's seconds are shared equally."""
     return Outcome(
-        outcome.updates,
-        tuple(x[:, k] for x in outcome.params),
-        tuple({name: x[:, k] for name, x in info.items()} for info in outcome.infos),
-        outcome.diverged[k],
-        outcome.compile_seconds / num_points,
-        outcome.run_seconds / num_points,
-        jax.tree.map(lambda x: x[k], outcome.final),
-        {name: x[:, k] for name, x in outcome.played.items()},
+        updates=outcome.updates,
+        params=tuple(x[:, k] for x in outcome.params),
+        infos=tuple({name: x[:, k] for name, x in info.items()} for info in outcome.infos),
+        diverged=outcome.diverged[k],
+        compile_seconds=outcome.compile_seconds / num_points,
+        run_seconds=outcome.run_seconds / num_points,
+        final=jax.tree.map(lambda x: x[k], outcome.final),
+        played={name: x[:, k] for name, x in outcome.played.items()},
     )
 
 

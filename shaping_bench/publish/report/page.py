@@ -280,7 +280,8 @@ def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits:
         points = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
         x, mean, std, half = (group[c].to_numpy(float)[points] for c in ("update", "mean", "std", "half"))
         std = np.nan_to_num(std)
-        lines.append(Line(name, x, mean, *((std, half) if std.any() else ())))
+        around = {"spread": std, "interval": half} if std.any() else {}
+        lines.append(Line(name=name, x=x, mean=mean, **around))
     who = meeting(labels)
     return drawing.line_panel(lines, f"{title}: {who}", limits, who)
 
