@@ -17,6 +17,22 @@ class StoreError(Exception):
     """Results cannot be written (a full disk, say); what was finished is stored. Exit code 1."""
 
 
+class OutOfTime(Exception):
+    """Stopped at a checkpoint, from which the same call goes on. Exit code 75.
+
+    Args:
+      what: what was stopped and where, e.g. ``"an encounter stopped at update 3400 of 6000"``.
+      further: whether it got further than where it was begun.
+    """
+
+    def __init__(self, what: str, further: bool = True) -> None:
+        super().__init__(what, further)
+        self.what, self.further = what, further
+
+    def __str__(self) -> str:
+        return self.what
+
+
 def unknown(field: str, value: object, allowed: Iterable[str], listed: str = "") -> BadInput:
     """``field`` has an unknown ``value``: names the nearest known ones, and all allowed if they are few.
 
