@@ -9,6 +9,8 @@ remember as they like; they meet final policies in matches of Axelrod's own engi
 import functools
 import itertools
 import re
+import sys
+import types
 import warnings
 from typing import Any
 
@@ -16,9 +18,13 @@ from shaping_bench.algorithms.core import field, pytree_dataclass
 from shaping_bench.algorithms.fixed import FixedStrategy
 from shaping_bench.games.base import Game
 
-INSTALL = "pip install --no-deps axelrod==4.13.1 dask==2024.8.2 importlib_metadata==8.5.0 zipp toolz tqdm"
+INSTALL = "pip install dask tqdm && pip install --no-deps axelrod==4.13.1"
 """Smallest set of packages beside our own dependencies with which Axelrod 4 can be imported; from
 4.14 on its wheel holds 47 MB of a network's weights, and needs PyTorch."""
+
+UNUSED = "dask.dataframe"
+"""Axelrod imports it for files of interactions, which we neither write nor read; dask's needs pyarrow,
+by which pandas would behave otherwise."""
 
 HISTORIES = 5
 """Rounds of the longest histories on which a strategy is tried before it is called memory-one."""
@@ -31,12 +37,18 @@ def package() -> Any:
     Raises:
       ImportError: it cannot be imported; says what to install.
     """
+    absent = UNUSED not in sys.modules
+    if absent:
+        sys.modules[UNUSED] = types.ModuleType(UNUSED)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import axelrod
     except ImportError as error:
         raise ImportError(f"needs the package axelrod, which cannot be imported ({error}); {INSTALL}") from None
+    finally:
+        if absent:
+            del sys.modules[UNUSED]
     return axelrod
 
 

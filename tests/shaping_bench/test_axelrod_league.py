@@ -3,6 +3,7 @@
 Importing the package takes most of this file's time.
 """
 
+import importlib.util
 import itertools
 import json
 import re
@@ -12,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from shaping_bench.algorithms.axelrod_strategies import memory_one, payoffs_of, player
+from shaping_bench.algorithms.axelrod_strategies import memory_one, package, payoffs_of, player
 from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, Grim, Random, ZDExtort
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
@@ -40,7 +41,9 @@ AXELRODS = {"payoffs": ((3.0, 0.0, 5.0, 1.0), (3.0, 5.0, 0.0, 1.0))}
 @pytest.fixture(scope="module", autouse=True)
 def axelrod():
     reason = "axelrod not installed: pip install --no-deps -r .ci/no-deps.txt"
-    return pytest.importorskip("axelrod", reason=reason)
+    if importlib.util.find_spec("axelrod") is None:
+        pytest.skip(reason)
+    return package()
 
 
 def logits(rule, game):
