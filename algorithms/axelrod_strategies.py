@@ -69,12 +69,12 @@ def player(name: str) -> Any:
     """
     import difflib
 
-    found = {_bare(known): cls for known, cls in strategies().items()}
-    if _bare(name) not in found:
-        near = difflib.get_close_matches(_bare(name), found, n=3, cutoff=0.4)
-        names = ", ".join(repr(found[x].name) for x in near) or "a name of axelrod.strategies"
-        raise ValueError(f"strategy is {name!r}; allowed: {len(found)} names of axelrod.strategies, e.g. {names}")
-    return found[_bare(name)]()
+    by_name = {_bare(known): cls for known, cls in strategies().items()}
+    if _bare(name) not in by_name:
+        near = difflib.get_close_matches(_bare(name), by_name, n=3, cutoff=0.4)
+        names = ", ".join(repr(by_name[x].name) for x in near) or "a name of axelrod.strategies"
+        raise ValueError(f"strategy is {name!r}; allowed: {len(by_name)} names of axelrod.strategies, e.g. {names}")
+    return by_name[_bare(name)]()
 
 
 def _bare(name: str) -> str:

@@ -84,13 +84,13 @@ class GoodShepherd(PreparedLearner):
         return as_arrays(strategy.init(key, mean, strategy.default_params))
 
     def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
-        met = groups(game, player, self.coplayers(), self.opponents)
+        meetings = groups(game, player, self.coplayers(), self.opponents)
 
         def trials(key: Array, theta: Array) -> tuple[Array, Array]:
             def act(seen: Array) -> Array:
                 return jnp.broadcast_to(theta[:, None], (theta.size, seen.shape[-1]))
 
-            return mean_rewards(key, met, act, self.meta_steps, scalars(theta))
+            return mean_rewards(key, meetings, act, self.meta_steps, scalars(theta))
 
         return generation(key, self._strategy(game.sizes[player]), carry, trials)
 

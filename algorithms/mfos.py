@@ -404,8 +404,8 @@ class MFOS(PreparedLearner):
             return jax.tree.unflatten(structure, moved)
 
         def trials(weights: Tree, key: Array, games: int) -> tuple[Array, Array]:
-            met = self.meta_games(game, player, games)
-            return mean_rewards(key, met, lambda seen: mlp(weights, seen), self.meta_steps)
+            meta_groups = self.meta_games(game, player, games)
+            return mean_rewards(key, meta_groups, lambda seen: mlp(weights, seen), self.meta_steps)
 
         with costs.repeated(self.population):
             rewards = lax.map(
@@ -431,8 +431,8 @@ class MFOS(PreparedLearner):
         strategy = self._strategy(sum(game.sizes), game.sizes[player])
 
         def trials(key: Array, weights: Tree) -> tuple[Array, Array]:
-            met = self.meta_games(game, player, self.opponents)
-            return mean_rewards(key, met, lambda seen: mlp(weights, seen), self.meta_steps)
+            meta_groups = self.meta_games(game, player, self.opponents)
+            return mean_rewards(key, meta_groups, lambda seen: mlp(weights, seen), self.meta_steps)
 
         state, info = generation(key, strategy, carry[0], trials)
         return (state, strategy.get_mean(state)), info

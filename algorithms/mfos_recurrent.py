@@ -273,12 +273,12 @@ class MFOSRecurrent(PreparedLearner):
         def naive() -> Any:
             agents = [jax.tree.map(lambda x, a=a: x[a], carry.weights) for a in (0, 1)]
             with costs.either(met_naive):
-                met = [
+                plays = [
                     self._against_others(jax.random.fold_in(play, a), weights, game, a)
                     for a, weights in enumerate(agents)
                 ]
-            trials = jax.tree.map(lambda *x: jnp.stack(x), *(trial for trial, _ in met))
-            return trials, jnp.stack([values[0] for _, values in met])
+            trials = jax.tree.map(lambda *x: jnp.stack(x), *(trial for trial, _ in plays))
+            return trials, jnp.stack([values[0] for _, values in plays])
 
         trials, values = lax.cond(together, each_other, naive)
         nan = jnp.nan
@@ -294,10 +294,10 @@ class MFOSRecurrent(PreparedLearner):
         coplayers = self.coplayers()
 
         def against(rule: Learner, share: float, key: Array) -> tuple[Trial, Array]:
-            rules, given = [rule] * game.n_players, [None] * game.n_players
-            rules[player], given[player] = self, weights
+            rules, parameters = [rule] * game.n_players, [None] * game.n_players
+            rules[player], parameters[player] = self, weights
             with costs.either(share):
-                trials = self._trial(key, game, tuple(rules), tuple(given))
+                trials = self._trial(key, game, tuple(rules), tuple(parameters))
             values = [_per_step(game, trial.rewards) for trial in trials]
             others = [x for i, x in enumerate(values) if i != player]
             return trials[player], jnp.stack([values[player], sum(others[1:], others[0]) / len(others)])
@@ -316,10 +316,7 @@ class MFOSRecurrent(PreparedLearner):
         stage = Stage(game, rules)
         start, play = jax.random.split(key)
         joint = stage.begin(start)
-        own = [
-            theta if given is None else {**theta, "weights": given}
-            for theta, given in zip(joint.params, weights, strict=True)
-        ]
+        own = [theta if w is None else {**theta, "weights": w} for theta, w in zip(joint.params, weights, strict=True)]
 
         def episode(joint: Joint, key: Array) -> tuple[Joint, tuple[Trial, ...]]:
             joint, play, _ = stage.episode(key, joint)

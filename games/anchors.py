@@ -106,8 +106,8 @@ def of_numbers(game: "ScalarGame") -> Anchors | None:
             value, slope = descent(theta)
             return float(value), np.asarray(slope)
 
-        found = [minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-10}) for start in starts]
-        best = min(found, key=lambda x: x.fun)
+        minima = [minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-10}) for start in starts]
+        best = min(minima, key=lambda x: x.fun)
         if not np.isfinite(best.fun) or np.abs(best.x).max() > 1e6:
             return None
         response = None

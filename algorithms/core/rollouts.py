@@ -116,10 +116,10 @@ def rollout_on(
         seen, states = jax.vmap(game.reset, out_axes=(seats, 0))(jax.random.split(reset_key, batch_size))
     else:
         seen = jax.vmap(game.observe, out_axes=seats)(states)
-    given = (None,) * n if carries is None else carries
+    initial = (None,) * n if carries is None else carries
     starts = tuple(
         spread(policy.start(), batch_size) if carry is None else carry
-        for policy, carry in zip(policies, given, strict=True)
+        for policy, carry in zip(policies, initial, strict=True)
     )
     dice = Dice.of(game)
     words = dice.draw(action_key, length, batch_size)

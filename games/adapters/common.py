@@ -41,15 +41,15 @@ def _stdout_to_stderr() -> Iterator[None]:
     streams = [x for x in (sys.stdout, sys.__stdout__) if x is not None]
     for stream in streams:
         stream.flush()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
         for stream in (*streams, sys.stdout):
             stream.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 # --- theirs as ours -----------------------------------------------------------------------
@@ -184,8 +184,8 @@ def described(
     if not colon and environment not in names:
         raise ValueError(f"environment is {environment!r}; allowed: module:Class, or one of {', '.join(sorted(names))}")
     try:
-        given = dict(options)
-        return getattr(importlib.import_module(module), name)(**given) if colon else make(environment, **given)
+        arguments = dict(options)
+        return getattr(importlib.import_module(module), name)(**arguments) if colon else make(environment, **arguments)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"environment is {environment!r} with options {options!r}: {error}") from None
 

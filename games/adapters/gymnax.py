@@ -28,8 +28,10 @@ Act = Callable[[Array, Array, Any], Array]
 def _gymnax(environment: Any, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
     """The same of a :class:`GymnaxGame`, and its default parameters."""
     gymnax = package("gymnax")
-    made = described(environment, options, lambda name, **given: gymnax.make(name, **given)[0], gymnax.registered_envs)
-    return made, made.default_params
+    described_environment = described(
+        environment, options, lambda name, **given: gymnax.make(name, **given)[0], gymnax.registered_envs
+    )
+    return described_environment, described_environment.default_params
 
 
 @pytree_dataclass

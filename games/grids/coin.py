@@ -204,8 +204,8 @@ class CoinGame(Game):
     @property
     def rules(self) -> Rules:
         """The rules in force: the preset's, but for those given."""
-        given = {name: getattr(self, name) for name in Rules._fields}
-        return PRESETS[self.preset]._replace(**{k: v for k, v in given.items() if v is not None})
+        own = {name: getattr(self, name) for name in Rules._fields}
+        return PRESETS[self.preset]._replace(**{k: v for k, v in own.items() if v is not None})
 
     @property
     def n_players(self) -> int:

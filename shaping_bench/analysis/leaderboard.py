@@ -112,13 +112,13 @@ def field(results: Results, kind: str = "encounter", game: str | None = None) ->
     learners = tuple(sorted(frame["learner"].unique(), key=lambda x: results.rank("learner", x)))
     samples = tuple(sample(frame[frame["learner"] == x]) for x in learners)
     tasks = tuple(dict.fromkeys(task for x in samples for task in x.tasks))
-    drawn = [x.runs(tasks) for x in samples]
+    pairs = [x.runs(tasks) for x in samples]
     return Field(
         learners=learners,
         samples=samples,
         tasks=tasks,
-        runs=tuple(runs for runs, _ in drawn),
-        units=tuple(units for _, units in drawn),
+        runs=tuple(runs for runs, _ in pairs),
+        units=tuple(units for _, units in pairs),
         played=np.array([[task in x.tasks for task in tasks] for x in samples]),
     )
 

@@ -274,16 +274,18 @@ def _stored(results: Results, game: str) -> _Stored | None:
         return None
     players = len(records[0]["learners"])
     lineups = {tuple(x["label"] for x in r["learners"]) for r in records}
-    met = {(x[i], facts.opponent(x, i)): facts.company(x, i) for x in lineups for i in range(players)}
+    companies_of = {(x[i], facts.opponent(x, i)): facts.company(x, i) for x in lineups for i in range(players)}
     if not facts.game(records[0]).get("exchangeable", True):  # one order of seats does not say all
-        met = {(a, b): c for (a, b), c in met.items() if set(itertools.permutations((a, *c))) <= lineups}
+        companies_of = {
+            (a, b): c for (a, b), c in companies_of.items() if set(itertools.permutations((a, *c))) <= lineups
+        }
     frame = frame[frame["game"] == game]
-    frame = frame[[pair in met for pair in zip(frame["learner"], frame["opponent"], strict=True)]]
+    frame = frame[[pair in companies_of for pair in zip(frame["learner"], frame["opponent"], strict=True)]]
     present = set(frame["learner"])
     labels = tuple(x for x in results.labels if x in present)
     index = {label: k for k, label in enumerate(labels)}
     at = solvers.place(len(labels), players - 1)
-    where = {pair: at[tuple(sorted(index[x] for x in c))] for pair, c in met.items() if present.issuperset(c)}
+    where = {pair: at[tuple(sorted(index[x] for x in c))] for pair, c in companies_of.items() if present.issuperset(c)}
     frame = frame[[pair in where for pair in zip(frame["learner"], frame["opponent"], strict=True)]]
     seeds = {seed: k for k, seed in enumerate(sorted(frame["seed"].unique()))}
     rows = frame["learner"].map(index).to_numpy(int)
@@ -317,8 +319,8 @@ def _all_met(
         return all(table[i, at[profile[:k] + profile[k + 1 :]]] for k, i in enumerate(profile))
 
     profiles = solvers.compositions(n, players)
-    met = {profile: everywhere(valued, profile) for profile in profiles}
-    apart = [sorted(set(profile)) for profile in profiles if len(set(profile)) > 1 and not met[profile]]
+    known = {profile: everywhere(valued, profile) for profile in profiles}
+    apart = [sorted(set(profile)) for profile in profiles if len(set(profile)) > 1 and not known[profile]]
     weights = 1.0 + np.arange(n, 0, -1) / (n * (n + 1.0))  # ties: together less than one rule more
     rows = np.zeros((len(apart), n))
     for row, together in zip(rows, apart, strict=True):
@@ -326,14 +328,14 @@ def _all_met(
     solved = milp(
         -weights,
         integrality=np.ones(n),
-        bounds=Bounds(0.0, [float(met[(i,) * players]) for i in range(n)]),
+        bounds=Bounds(0.0, [float(known[(i,) * players]) for i in range(n)]),
         constraints=[LinearConstraint(rows, ub=rows.sum(axis=1) - 1.0)] if apart else [],
     )
     rules = [i for i in range(n) if solved.x[i] > 0.5]
     left_out = {}
     for i in sorted(set(range(n)) - set(rules)):
         companies = itertools.combinations_with_replacement([i, *rules], players - 1)
-        missed = [c for c in companies if not met[tuple(sorted((i, *c)))]]
+        missed = [c for c in companies if not known[tuple(sorted((i, *c)))]]
         names = ["itself" if set(c) == {i} else facts.opponent([labels[j] for j in (i, *c)], 0) for c in missed]
         never = all(everywhere(ran, tuple(sorted((i, *c)))) for c in missed)
         left_out[labels[i]] = f"{'no finite return against' if never else 'did not meet'} {', '.join(names)}"
@@ -373,7 +375,7 @@ def _resampled(
     finite seed keeps its payoff there.
     """
     rng = np.random.default_rng(seed)
-    drawn = np.empty((reps, *payoffs.shape))
+    resamples = np.empty((reps, *payoffs.shape))
     for pool in dict.fromkeys(pools.ravel()):
         size = pool[1]
         pairs = np.nonzero([[x == pool for x in row] for row in pools])
@@ -384,10 +386,12 @@ def _resampled(
         np.add.at(count, at, finite)
         weights = rng.multinomial(size, np.full(size, 1.0 / size), reps)
         counts = weights @ count.T
-        drawn[:, pairs[0], pairs[1]] = np.where(counts > 0, weights @ total.T / np.maximum(counts, 1), payoffs[pairs])
-    return drawn
+        resamples[:, pairs[0], pairs[1]] = np.where(
+            counts > 0, weights @ total.T / np.maximum(counts, 1), payoffs[pairs]
+        )
+    return resamples
 
 
-def _interval(drawn: Array) -> Array:
+def _interval(resamples: Array) -> Array:
     """95 % percentile interval over the first axis, put last."""
-    return np.moveaxis(np.quantile(drawn, [0.025, 0.975], axis=0), 0, -1)
+    return np.moveaxis(np.quantile(resamples, [0.025, 0.975], axis=0), 0, -1)

@@ -169,17 +169,17 @@ def symmetric_equilibria(
     if players > 2:
         return _equilibria_of_several(table, max_supports, players)
     scaled = (table - table.min()) / span(table)
-    found: list[tuple[Array, float]] = []
+    equilibria: list[tuple[Array, float]] = []
     tried = 0
     for size in range(1, n + 1):
         tried += math.comb(n, size)
         if tried > max_supports:
-            return found, False
+            return equilibria, False
         supports = itertools.combinations(range(n), size)
         while len(chunk := np.array(list(itertools.islice(supports, SUPPORTS_AT_ONCE)), int)):
-            for shares in _equilibria_on(scaled, chunk, [x for x, _ in found]):
-                found.append((shares, float(shares @ table @ shares)))
-    return found, True
+            for shares in _equilibria_on(scaled, chunk, [x for x, _ in equilibria]):
+                equilibria.append((shares, float(shares @ table @ shares)))
+    return equilibria, True
 
 
 def _equilibria_of_several(table: Array, max_supports: int, players: int) -> tuple[list[tuple[Array, float]], bool]:
@@ -257,13 +257,13 @@ def _equilibria_on(table: Array, supports: NDArray[np.int64], known: list[Array]
     np.put_along_axis(shares, supports, solved[:, :size], axis=1)
     used = (solved[:, :size] > TOLERANCE).all(axis=1)
     best = (shares @ table.T <= solved[:, size:] + TOLERANCE).all(axis=1)
-    found = list(shares[~singular & used & best])
+    mixtures = list(shares[~singular & used & best])
     for support in undecided:
         # A part of this support that is one already stands for the continuum they belong to.
-        if not any(set(np.flatnonzero(x)) <= set(support) for x in [*known, *found]):
+        if not any(set(np.flatnonzero(x)) <= set(support) for x in [*known, *mixtures]):
             point = _any_equilibrium_on(table, support)
-            found += [] if point is None else [point]
-    return found
+            mixtures += [] if point is None else [point]
+    return mixtures
 
 
 def _any_equilibrium_on(table: Array, support: NDArray[np.int64]) -> Array | None:

@@ -85,8 +85,8 @@ def strata(scores: ArrayLike) -> list[NDArray[np.float64]]:
       One array per task that has a finite run.
     """
     columns = np.atleast_2d(np.asarray(scores, np.float64).T)
-    kept = [column[np.isfinite(column)] for column in columns]
-    return [column for column in kept if len(column)]
+    finite = [column[np.isfinite(column)] for column in columns]
+    return [column for column in finite if len(column)]
 
 
 # --- statistics ---------------------------------------------------------------------------
@@ -130,9 +130,9 @@ def iqm(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
     total = upto[..., -1:]
     quarter = total // 4
     below = np.clip(upto, quarter, total - quarter) - quarter  # how much of what remains lies up to each run
-    kept = np.diff(below, axis=-1, prepend=0)
+    shares = np.diff(below, axis=-1, prepend=0)
     with np.errstate(invalid="ignore"):  # a resample without runs has no mean
-        return kept @ ordered / (total - 2 * quarter)[..., 0]
+        return shares @ ordered / (total - 2 * quarter)[..., 0]
 
 
 def task_median(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
@@ -196,14 +196,14 @@ def average_improvement(samples: Sequence[Strata], weights: Sequence[Weights] | 
       ``(L,)`` or ``(R, L)``; NaN where nobody else has runs in any task.
     """
     size = len(samples)
-    drawn = weights or [[np.ones((1, len(x))) for x in runs] for runs in samples]
+    counts = weights or [[np.ones((1, len(x))) for x in runs] for runs in samples]
     chances = []
     for t in range(len(samples[0])):
         values = np.concatenate([runs[t] for runs in samples])
         owner = np.repeat(np.arange(size), [len(runs[t]) for runs in samples])
         by_owner = (owner == np.arange(size)[:, None]).astype(np.float64)
         # Runs come first, resamples last: picking rows is fast, picking columns is not.
-        w = np.concatenate([x[t].T for x in drawn])
+        w = np.concatenate([x[t].T for x in counts])
         totals = by_owner @ w
         present = totals > 0
         shares = w / np.where(present, totals, 1.0)[owner]  # every learner weighs the same
@@ -215,8 +215,8 @@ def average_improvement(samples: Sequence[Strata], weights: Sequence[Weights] | 
         others = present.sum(axis=0) - 1
         chance = (by_owner @ (shares * below) / 2 - 0.5) / np.maximum(others, 1)
         chances.append(np.where(present & (others > 0), chance, np.nan).T)
-    found = _over_tasks(chances)
-    return found if weights else found[0]
+    average = _over_tasks(chances)
+    return average if weights else average[0]
 
 
 def performance_profile(runs: Strata, thresholds: ArrayLike, weights: Weights | None = None) -> NDArray[np.float64]:
@@ -274,11 +274,11 @@ def standard_error(runs: Strata, units: Units) -> float:
             sums = np.bincount(units.of[t], weights=runs[t], minlength=size)
             row[counts > 0] = sums[counts > 0] / counts[counts > 0]
         finite = np.isfinite(means)
-        kept = finite.any(axis=0)
-        if kept.sum() < 2:
+        present = finite.any(axis=0)
+        if present.sum() < 2:
             return float("nan")
-        per_unit = np.where(finite, means, 0.0).sum(axis=0)[kept] / finite.sum(axis=0)[kept]
-        variance += (len(tasks) / len(runs)) ** 2 * per_unit.var(ddof=1) / kept.sum()
+        per_unit = np.where(finite, means, 0.0).sum(axis=0)[present] / finite.sum(axis=0)[present]
+        variance += (len(tasks) / len(runs)) ** 2 * per_unit.var(ddof=1) / present.sum()
     return float(np.sqrt(variance)) if runs else float("nan")
 
 
@@ -416,8 +416,8 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> NDArray[n
 
 def _counts(rng: np.random.Generator, size: int, reps: int) -> NDArray[np.float64]:
     """How often each of ``size`` units is drawn, ``(R, size)``."""
-    drawn = rng.integers(size, size=(reps, size)) + np.arange(reps)[:, None] * size
-    counts = np.bincount(drawn.ravel(), minlength=reps * size).reshape(reps, size)
+    indices = rng.integers(size, size=(reps, size)) + np.arange(reps)[:, None] * size
+    counts = np.bincount(indices.ravel(), minlength=reps * size).reshape(reps, size)
     return np.asfortranarray(counts, np.float64)
 
 
@@ -505,11 +505,11 @@ def holm(p_values: ArrayLike, family: int | None = None) -> NDArray[np.float64]:
     >>> holm([0.01], family=3)
     array([0.03])
     """
-    given = np.asarray(p_values, np.float64)
-    order = np.argsort(given)[: np.isfinite(given).sum()]
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
     factors = (len(order) if family is None else family) - np.arange(len(order))
-    adjusted = np.full(given.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * factors), 1.0)
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return adjusted
 
 

@@ -98,9 +98,9 @@ def series(results: Results, metric: str = "return") -> list[Series]:
                     seats.setdefault(sweep, {}).setdefault(x, {}).setdefault(record["hash"], []).append(player + 1)
     final = results.final(metric, "encounter")
     runs = {key: part.set_index("seed")["value"] for key, part in final.groupby(["hash", "player"], observed=True)}
-    found = [_measured(sweep, metric, points, runs) for sweep, points in seats.items() if len(points) >= LEAST_POINTS]
+    curves = [_measured(sweep, metric, points, runs) for sweep, points in seats.items() if len(points) >= LEAST_POINTS]
     rank = {game: k for k, game in enumerate(results.games)}, {label: k for k, label in enumerate(results.learners)}
-    return sorted(found, key=lambda s: (rank[0][s.game], rank[1].get(s.learner, len(rank[1])), s.learner, s.opponent))
+    return sorted(curves, key=lambda s: (rank[0][s.game], rank[1].get(s.learner, len(rank[1])), s.learner, s.opponent))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

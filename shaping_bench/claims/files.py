@@ -170,8 +170,8 @@ class Quantity(Strict):
         if self.aggregate in ("fraction", "count") and self.threshold != 0.5:  # 0.5 is for flags
             how += f" above {self.threshold:g}"
         scaled = "" if self.scale == 1.0 else f"{self.scale:g} * "
-        met = "" if self.against is None else f" against {self.against}"
-        return f"{scaled}{self.metric}{met}{who}{when}{how}"
+        opponent = "" if self.against is None else f" against {self.against}"
+        return f"{scaled}{self.metric}{opponent}{who}{when}{how}"
 
 
 class Claim(Strict):

@@ -21,8 +21,8 @@ def check_class(cls: type) -> list[Finding]:
             return f"fields without a default: {', '.join(without)}"
         if any(f.default is dataclasses.MISSING for f in fields):
             return None  # a game that needs numbers; its instances are checked
-        made = cls()
-        leaves, structure = jax.tree.flatten(made)
+        value = cls()
+        leaves, structure = jax.tree.flatten(value)
         # A field that is None by default ("as something else") has no leaf until it is given.
         traced = [f.name for f in fields if not f.metadata.get("static") and f.default is not None]
         if len(leaves) < len(traced) or not isinstance(jax.tree.unflatten(structure, leaves), cls):

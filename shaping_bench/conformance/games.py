@@ -247,8 +247,8 @@ def _episode(game: Game, seed: Any, swapped: Any, other_dice: Any, *, length: in
     """Random actions, the seats' exchanged where ``swapped``, chance moves others with ``other_dice``: what was seen
     at first, and per step what is seen, what ``observe`` makes of the state (for all, and for each), rewards, done,
     counts."""
-    first, drawn, dice = (jax.random.fold_in(jax.random.key(seed), k) for k in (0, 1, 2 + other_dice))
-    actions = jax.vmap(lambda key: random_actions(game, key))(jax.random.split(drawn, length))
+    first, choice, dice = (jax.random.fold_in(jax.random.key(seed), k) for k in (0, 1, 2 + other_dice))
+    actions = jax.vmap(lambda key: random_actions(game, key))(jax.random.split(choice, length))
     if isinstance(actions, Array):
         actions = jnp.where(swapped, jnp.flip(actions, axis=1), actions)
 

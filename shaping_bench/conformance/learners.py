@@ -77,10 +77,10 @@ def check_learner(cls: type[Learner], *, thorough: bool = True) -> list[Finding]
             trial = Trial(rule, game, name)
             if isinstance(rule, PreparedLearner) and len(tried) == 1:
                 findings += check_preparation(rule, game, name, run=exact or thorough)
-            found = _check_program(trial)
-            findings += found
-            refused = not found[0].passed  # it cannot be traced, so nothing else can be said
-            if any(not f.passed and f.check in DECISIVE for f in found):
+            results = _check_program(trial)
+            findings += results
+            refused = not results[0].passed  # it cannot be traced, so nothing else can be said
+            if any(not f.passed and f.check in DECISIVE for f in results):
                 continue  # every comparison of numbers would fail because of it
             if exact or thorough or len(tried) == 1:
                 findings += _check_lanes(trial, first=len(tried) == 1, thorough=thorough)
@@ -247,7 +247,7 @@ def _undeclared_steps(rule: Learner) -> Note | None:
 
 def _inputs_changed(trial: Trial) -> str | None:
     """Whether ``update`` writes into the containers that it is given."""
-    found: list[str] = []
+    faults: list[str] = []
 
     class Watched(type(trial.rule)):  # type: ignore[misc]
         def update(self, key: Any, state: Any, view: View) -> Any:
@@ -257,14 +257,14 @@ def _inputs_changed(trial: Trial) -> str | None:
             if str(jax.tree.structure(state)) != str(before) or any(
                 x is not y for x, y in zip(leaves, after, strict=True)
             ):
-                found.append("update writes into the state that it is given; return a new one")
+                faults.append("update writes into the state that it is given; return a new one")
             return out
 
     watched = object.__new__(Watched)
     for f in dataclasses.fields(trial.rule):  # type: ignore[arg-type]
         object.__setattr__(watched, f.name, getattr(trial.rule, f.name))
     jax.eval_shape(lambda lane: trial.update(watched, lane), trial.arguments()[1])
-    return found[0] if found else None
+    return faults[0] if faults else None
 
 
 def _keyed_trace(trial: Trial) -> Any:

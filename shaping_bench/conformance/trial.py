@@ -217,8 +217,8 @@ class Trial:
             return ()
         rng = np.random.default_rng(k)
         dtype = jnp.result_type(float)
-        drawn = [tuple(dtype.type(x) for x in 0.5 * rng.normal(size=d)) for d in self.game.sizes]
-        return tuple(reversed(drawn)) if swapped else tuple(drawn)
+        params = [tuple(dtype.type(x) for x in 0.5 * rng.normal(size=d)) for d in self.game.sizes]
+        return tuple(reversed(params)) if swapped else tuple(params)
 
     def lane(self, seed: int = 0, dice: int = 0, hidden: int = 0, artifact: int = 0, swapped: bool = False) -> Lane:
         kind = jnp.result_type(float).type

@@ -67,9 +67,9 @@ def _colons(app: Sphinx, what: str, name: str, thing: object, options: object, l
     several = re.compile(r"( +)(\w+(?:, \w+)+): (.*)")
     out: list[str] = []
     for line in lines:
-        found = several.match(line)
-        names = found[2].split(", ") if found and "Attributes:" in lines else []
-        out += [f"{found[1]}{name}: {found[3]}" for name in names] if found and names else [line]
+        match = several.match(line)
+        names = match[2].split(", ") if match and "Attributes:" in lines else []
+        out += [f"{match[1]}{name}: {match[3]}" for name in names] if match and names else [line]
     lines[:] = out
     if what in ("attribute", "property", "data") and lines:
         lines[0] = f": {lines[0]}"

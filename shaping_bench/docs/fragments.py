@@ -165,10 +165,10 @@ def anchor(kind: str, name: str) -> str:
 def command(name: str) -> str:
     """The shortest encounter that shows the learner at work, checked to be possible."""
     for game, opponent in (("ipd", "naive"), ("coin-game", "ppo")):
-        made = registry.make_game(game)
+        named = registry.make_game(game)
         learners = [registry.make_learner(text, game=game) for text in (name, opponent)]
         try:
-            registry.check_encounter(made, learners)
+            registry.check_encounter(named, learners)
         except registry.BadInput:
             continue
         return f"shaping-bench encounter {game} {name} {opponent}"
@@ -203,19 +203,19 @@ def bibtex(*names: str) -> str:
 def by_paper() -> dict[str, list[claims.Claim]]:
     """All claims, by paper."""
     paper_of = claims.papers()
-    found: dict[str, list[claims.Claim]] = {}
+    by_paper: dict[str, list[claims.Claim]] = {}
     for claim in claims.load_claims().values():
-        found.setdefault(paper_of[claim.id], []).append(claim)
-    return found
+        by_paper.setdefault(paper_of[claim.id], []).append(claim)
+    return by_paper
 
 
 @functools.cache
 def verdicts() -> dict[str, list[dict[str, Any]]]:
     """Recorded verdicts by claim, one per quantity."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_claim: dict[str, list[dict[str, Any]]] = {}
     for row in recorded():
-        found.setdefault(row["claim"], []).append(row)
-    return found
+        by_claim.setdefault(row["claim"], []).append(row)
+    return by_claim
 
 
 def players(claim: claims.Claim) -> set[str]:
@@ -252,9 +252,9 @@ NUMBERS = ("number", "published", "ours", "tolerance", "verdict")
 
 def numbers(claim: claims.Claim) -> list[tuple[str, ...]]:
     """Rows of a claim's numbers: a link to it, then :data:`NUMBERS`."""
-    found = verdicts().get(claim.id) or [{}] * len(claim.quantities)
+    judged = verdicts().get(claim.id) or [{}] * len(claim.quantities)
     rows: list[tuple[str, ...]] = []
-    for q, verdict in zip(claim.quantities, found, strict=True):
+    for q, verdict in zip(claim.quantities, judged, strict=True):
         tolerance = verdict["tolerance"] if verdict else q.tolerance
         said = verdict.get("verdict", "not recorded")
         rows.append(
@@ -323,11 +323,11 @@ def game(name: str, actions: str = "") -> str:
         f.default is dataclasses.MISSING and f.name not in entry.defaults
         for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
     )
-    made = registry.make_game(name).value if complete else None
-    rewards = payoffs(made)
+    game = registry.make_game(name).value if complete else None
+    rewards = payoffs(game)
     facts = [("views", ", ".join(sorted(entry.cls.views))), ("source", cell(entry.source)), ("cite", cited(name))]
-    if made is not None:
-        facts[1:1] = [("players", str(made.n_players)), *reported(made)]
+    if game is not None:
+        facts[1:1] = [("players", str(game.n_players)), *reported(game)]
     return paragraphs(
         f"({anchor('game', name)})=\n## `{name}`",
         cell(entry.summary[0].upper() + entry.summary[1:]) + ".",
@@ -337,13 +337,13 @@ def game(name: str, actions: str = "") -> str:
     )
 
 
-def reported(made: Game) -> list[tuple[str, str]]:
+def reported(game: Game) -> list[tuple[str, str]]:
     """Facts about a game's numbers that follow from its table."""
     facts = []
-    if made.sizes:
-        names = "; ".join(dict.fromkeys(", ".join(map(code, own)) for own in made.coordinates))
-        facts.append(("parameters per player", f"{len(made.coordinates[0])}: {names}"))
-    anchors = anchors_of(made)
+    if game.sizes:
+        names = "; ".join(dict.fromkeys(", ".join(map(code, own)) for own in game.coordinates))
+        facts.append(("parameters per player", f"{len(game.coordinates[0])}: {names}"))
+    anchors = anchors_of(game)
     if anchors is not None:
         scale: list[tuple[str, float | None]] = [
             ("random play", anchors.random),
@@ -352,30 +352,30 @@ def reported(made: Game) -> list[tuple[str, str]]:
         scale.append(("best response to random play", anchors.best_response))
         said = ", ".join(f"{what} {x:.4g}" for what, x in scale if x is not None)
         facts.append(("per step and player", said))
-    table_of = payoffs(made)
+    table_of = payoffs(game)
     if not table_of:
         return facts
-    if made.memory_one:
-        facts.append(("discount", number(made.gamma)))
+    if game.memory_one:
+        facts.append(("discount", number(game.gamma)))
     everything = [x for row in table_of for x in row]
     facts.append(("return per step lies in", f"[{number(min(everything))}, {number(max(everything))}]"))
     facts.append(("all play action 0", ", ".join(number(row[0]) for row in table_of)))
     facts.append(("all play action 1", ", ".join(number(row[-1]) for row in table_of)))
-    if made.n_players == 2:
+    if game.n_players == 2:
         facts.append(("equilibria of one round", "; ".join(stage_equilibria(table_of))))
     return facts
 
 
-def payoffs(made: Game | None) -> list[list[float]]:
+def payoffs(game: Game | None) -> list[list[float]]:
     """Everybody's reward for each joint action, of a game that has a table of them; else nothing."""
-    return [[float(x) for x in row] for row in made.table or ()] if made is not None else []
+    return [[float(x) for x in row] for row in game.table or ()] if game is not None else []
 
 
 def stage_equilibria(rewards: Sequence[Sequence[float]]) -> list[str]:
     """Nash equilibria of a 2x2 game, as probabilities of action 0: the pure ones, and the mixed one
     of full support if there is one."""
     first, second = (np.array(row).reshape(2, 2) for row in rewards)
-    found = [
+    pairs = [
         f"({1 - a}, {1 - b})"
         for a, b in itertools.product((0, 1), repeat=2)
         if first[a, b] >= first[1 - a, b] and second[a, b] >= second[a, 1 - b]
@@ -387,8 +387,8 @@ def stage_equilibria(rewards: Sequence[Sequence[float]]) -> list[str]:
         q = (first[1, 1] - first[0, 1]) / bends[0]
         p = (second[1, 1] - second[1, 0]) / bends[1]
         if 0 < p < 1 and 0 < q < 1:
-            found.append(f"({number(float(p))}, {number(float(q))})")
-    return found
+            pairs.append(f"({number(float(p))}, {number(float(q))})")
+    return pairs
 
 
 def payoff_table(rewards: Sequence[Sequence[float]], actions: Sequence[str]) -> str:
@@ -404,10 +404,10 @@ def payoff_table(rewards: Sequence[Sequence[float]], actions: Sequence[str]) -> 
 
 def strategies(name: str, *names: str) -> str:
     """Exact returns per step of fixed strategies against one another, the row's."""
-    made = registry.make_game(name).value
-    thetas = [registry.make_learner(text).value.init(jax.random.key(0), made, 0)[0] for text in names]
+    game = registry.make_game(name).value
+    thetas = [registry.make_learner(text).value.init(jax.random.key(0), game, 0)[0] for text in names]
     pairs = jnp.stack([jnp.stack([a, b]) for a, b in itertools.product(thetas, repeat=2)])
-    values = jax.jit(jax.vmap(lambda pair: made.per_step * made.value(tuple(pair), 0)))(pairs)
+    values = jax.jit(jax.vmap(lambda pair: game.per_step * game.value(tuple(pair), 0)))(pairs)
     values = np.asarray(values).reshape(len(names), len(names))
     return table(
         ("", *(code(x) for x in names)),
@@ -417,13 +417,13 @@ def strategies(name: str, *names: str) -> str:
 
 def strategy_table() -> str:
     """What the fixed strategies play in the IPD, by state."""
-    made = registry.make_game("ipd").value
+    game = registry.make_game("ipd").value
     rows = []
     for name, cls in registry.algorithms().items():
         if issubclass(cls, FixedStrategy):
-            table_of = registry.make_learner(name).value.probabilities(made, 0)
+            table_of = registry.make_learner(name).value.probabilities(game, 0)
             rows.append((code(name), *(number(round(float(p), 4)) for p in table_of)))
-    return table(("", *(code(state) for state in made.coordinates[0])), rows)
+    return table(("", *(code(state) for state in game.coordinates[0])), rows)
 
 
 def games() -> str:
@@ -517,12 +517,12 @@ def readme(*title: str) -> str:
       ExtensionError: there is no such section.
     """
     heading = " ".join(title)
-    found = re.search(
+    match = re.search(
         rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
     )
-    if found is None:
+    if match is None:
         raise ExtensionError(f"README.md has no section {heading!r}")
-    return found[1].strip()
+    return match[1].strip()
 
 
 FRAGMENTS: dict[str, Callable[..., str]] = {

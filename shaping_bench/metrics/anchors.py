@@ -104,10 +104,10 @@ def anchors_of(game: "Game") -> Scale | None:
     """
     declared: Any = getattr(game, "anchors", None)
     if callable(declared):
-        found = declared()
-        if found is None or dataclasses.is_dataclass(found):
-            return None if found is None else Scale(**dataclasses.asdict(found))  # type: ignore[arg-type]
-        declared = found
+        scale = declared()
+        if scale is None or dataclasses.is_dataclass(scale):
+            return None if scale is None else Scale(**dataclasses.asdict(scale))  # type: ignore[arg-type]
+        declared = scale
     return None if declared is None else _declared(type(game).__name__, declared)
 
 
@@ -115,9 +115,9 @@ def _declared(who: str, declared: Any) -> Scale:
     """The scale that somebody's anchors make, as the game declares or a cell has stored them."""
     allowed = ("random", "social_optimum", "best_response", "smallest", "largest")
     try:
-        given = dict(declared)
-        source = str(given.pop("source", f"declared by {who}"))
-        numbers = {key: None if value is None else float(value) for key, value in given.items()}
+        entries = dict(declared)
+        source = str(entries.pop("source", f"declared by {who}"))
+        numbers = {key: None if value is None else float(value) for key, value in entries.items()}
         return Scale(**numbers, source=source)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise BadInput(

@@ -52,9 +52,9 @@ def _groups(names: Iterable[str]) -> frozenset[str]:
         "fits": _FITTED,
         "matches": _MATCHED | {"nash_distance"},
     }
-    found = {group for group, members in groups.items() if asked & members}
+    programs = {group for group, members in groups.items() if asked & members}
     observed = asked - _FROM_RETURNS - frozenset().union(*groups.values())
-    return frozenset(found | ({OBSERVABLES} if observed else set()))
+    return frozenset(programs | ({OBSERVABLES} if observed else set()))
 
 
 def _return(game: Game, params: Sequence[Any], player: int) -> Array:
@@ -243,13 +243,13 @@ def from_play(game: Game, played: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     Returns:
       The same and what follows from them, each ``(..., n_players)``, in float64.
     """
-    given = {name: np.asarray(x, np.float64) for name, x in played.items()}
-    shape = given["return"].shape
-    out = dict(given)
-    combined = _combine(game, {"return": given["return"].reshape(-1, shape[-1])})
+    values = {name: np.asarray(x, np.float64) for name, x in played.items()}
+    shape = values["return"].shape
+    out = dict(values)
+    combined = _combine(game, {"return": values["return"].reshape(-1, shape[-1])})
     out |= {name: x.reshape(shape) for name, x in combined.items()}
     for count in game.counts:
-        if count.share_of and set(count.share_of) <= set(given):
-            part, total = given[count.share_of[0]], sum(given[name] for name in count.share_of)
+        if count.share_of and set(count.share_of) <= set(values):
+            part, total = values[count.share_of[0]], sum(values[name] for name in count.share_of)
             out[count.name] = np.divide(part, total, out=np.full(shape, np.nan), where=total > 0)
     return out

@@ -35,10 +35,10 @@ def stack(*entries: Any) -> Array:
 def flattened(game: Game, params: Sequence[np.ndarray]) -> tuple[tuple[int, ...], list[np.ndarray]]:
     """Common leading shape, and per player the parameters as ``(N, d_i)``."""
     arrays = [np.asarray(theta, np.float64) for theta in params]
-    given, needed = [a.shape for a in arrays], game.sizes
+    actual, needed = [a.shape for a in arrays], game.sizes
     shapes = {a.shape[:-1] for a in arrays}
     if len(shapes) != 1 or tuple(a.shape[-1:] for a in arrays) != tuple((d,) for d in needed):
-        raise BadInput(f"params have the shapes {given}; allowed: common leading axes, then {list(needed)} parameters")
+        raise BadInput(f"params have the shapes {actual}; allowed: common leading axes, then {list(needed)} parameters")
     (shape,) = shapes
     return shape, [a.reshape(math.prod(shape), d) for a, d in zip(arrays, needed, strict=True)]
 

@@ -51,8 +51,8 @@ def consistency_cosine(
 
     Arguments and NaN as in :func:`consistency`, for everybody if for any player.
     """
-    found = _of_rules(_consistency_program, game, learners, params, artifacts)
-    return _cosine(found["product"], found["direction"], found["response"])
+    sums = _of_rules(_consistency_program, game, learners, params, artifacts)
+    return _cosine(sums["product"], sums["direction"], sums["response"])
 
 
 def update_cosine(
@@ -68,8 +68,8 @@ def update_cosine(
       ``(..., S, n_players)``; NaN if a rule has no direction or is zero, and where parameters
       are not finite.
     """
-    found = _of_rules(_likeness_program, game, learners, params, artifacts)
-    return _cosine(found["product"], found["first"], found["second"])
+    sums = _of_rules(_likeness_program, game, learners, params, artifacts)
+    return _cosine(sums["product"], sums["first"], sums["second"])
 
 
 RULE_METRICS: dict[str, Callable[..., np.ndarray]] = {
@@ -106,8 +106,8 @@ def _of_rules(
         for which in np.unique(served, axis=0):
             here = (served == which).all(axis=1)
             own = tuple(jax.tree.map(lambda x, k=k: np.asarray(x)[k], a) for a, k in zip(prepared, which, strict=True))
-            met = [theta[here] for theta in points]
-            for name, x in batched(program(treedef), (leaves, own), met).items():
+            here_points = [theta[here] for theta in points]
+            for name, x in batched(program(treedef), (leaves, own), here_points).items():
                 out.setdefault(name, np.full((len(points[0]), game.n_players), np.nan))[here] = x
     for x in out.values():
         x[~finite] = np.nan

@@ -58,14 +58,14 @@ def _games() -> list[dict[str, Any]]:
             f.default is not dataclasses.MISSING or f.name in entry.defaults
             for f in dataclasses.fields(entry.cls)  # type: ignore[arg-type]
         )
-        made = entry.cls(**entry.defaults) if complete else None
+        game = entry.cls(**entry.defaults) if complete else None
         out.append(
             {
                 "name": name,
                 "summary": entry.summary,
                 "views": sorted(entry.cls.views),
-                "players": made.n_players if made else None,
-                "parameters": list(made.sizes) if made else None,
+                "players": game.n_players if game else None,
+                "parameters": list(game.sizes) if game else None,
                 "source": entry.source,
                 "hyperparameters": _hyperparameters(entry.cls, entry.defaults),
             }
@@ -120,11 +120,11 @@ COLUMNS = {
 }
 
 
-def to_text(found: dict[str, list[dict[str, Any]]]) -> str:
+def to_text(kinds: dict[str, list[dict[str, Any]]]) -> str:
     """Tables for people."""
     console = Console(width=None if Console().is_terminal else 140)
     with console.capture() as capture:
-        for kind, records in found.items():
+        for kind, records in kinds.items():
             table = Table(title=kind, title_justify="left", title_style="bold", box=None, pad_edge=False)
             for column in COLUMNS[kind]:
                 table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "name")

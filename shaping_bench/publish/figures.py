@@ -119,8 +119,8 @@ def figures(results: Results, game: str | None = None) -> dict[str, Callable[[],
 
     Drawing functions are called within :data:`STYLE`.
     """
-    found: dict[str, Callable[[], Figure | None]] = {}
-    drawn = {
+    figures: dict[str, Callable[[], Figure | None]] = {}
+    kinds = {
         "curves": learning_curves,
         "cross-play": cross_play,
         "profiles": performance_profiles,
@@ -130,10 +130,10 @@ def figures(results: Results, game: str | None = None) -> dict[str, Callable[[],
     }
     for label in [game] if game else results.games:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
-        found |= {f"{name}-{kind}": functools.partial(draw, results, label) for kind, draw in drawn.items()}
+        figures |= {f"{name}-{kind}": functools.partial(draw, results, label) for kind, draw in kinds.items()}
     if game is None and len(results.games) > 1:
-        found["all-aggregates"] = functools.partial(aggregates, results, None)
-    return found
+        figures["all-aggregates"] = functools.partial(aggregates, results, None)
+    return figures
 
 
 # --- lines --------------------------------------------------------------------------------
@@ -172,10 +172,10 @@ def learning_curves(results: Results, game: str) -> Figure | None:
     for k, (panel, learner) in enumerate(zip(grid.flat, learners, strict=False)):
         _curve(panel, alone[alone["learner"] == learner], "self-play", 0)
         if naive not in (None, learner):
-            met = bands[(bands["learner"] == learner) & (bands["opponent"] == naive)]
+            meetings = bands[(bands["learner"] == learner) & (bands["opponent"] == naive)]
             # Of several naive ones each meets the learner and the other naive ones.
-            theirs = bands[(bands["learner"] == naive) & bands["hash"].isin(met["hash"])]
-            _curve(panel, met, f"against {naive}", 1)
+            theirs = bands[(bands["learner"] == naive) & bands["hash"].isin(meetings["hash"])]
+            _curve(panel, meetings, f"against {naive}", 1)
             _curve(panel, theirs, f"{naive} against it", 2)
         panel.set_title(learner)
         panel.tick_params(labelbottom=k + columns >= len(learners))
@@ -383,11 +383,11 @@ def meta_game(results: Results, game: str) -> Figure | None:
     bars.set(ylim=(num - 0.5, -0.5), xlim=(0.0, 1.02), xlabel="alpha-rank (mass)")
     uniform = meta.trajectories[0]
     later = uniform.times > 0.0
-    drawn = (
+    curves = (
         (sweep, meta.alphas, meta.alpha_sweep, f"selection {TIMES} range of payoffs", "alpha-rank (mass)"),
         (path, uniform.times[later], uniform.shares[later], f"time {TIMES} return", "share (replicator dynamics)"),
     )
-    for panel, x, shares, xlabel, ylabel in drawn:
+    for panel, x, shares, xlabel, ylabel in curves:
         for i, rule in enumerate(meta.rules):
             # Of many rules, those that never matter share one grey.
             seen = num <= len(_COLORS) or max(meta.alpha_sweep[:, i].max(), uniform.shares[:, i].max()) > 2.0 / num

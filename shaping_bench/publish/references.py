@@ -48,11 +48,11 @@ def _entries() -> dict[str, Any]:
 @functools.cache
 def _by_name() -> dict[str, tuple[str, ...]]:
     """Registered name or topic to the keys of what it is cited as."""
-    found: dict[str, list[str]] = {}
+    keys: dict[str, list[str]] = {}
     for key, entry in _entries().items():
         for name in entry["keywords"].split(","):
-            found.setdefault(name.strip(), []).append(key)
-    return {name: tuple(cited) for name, cited in found.items()}
+            keys.setdefault(name.strip(), []).append(key)
+    return {name: tuple(cited) for name, cited in keys.items()}
 
 
 def names() -> tuple[str, ...]:
@@ -99,17 +99,17 @@ def used(results: Results) -> tuple[str, ...]:
     against, who was trained as a best response, and the benchmark."""
     from shaping_bench.spec import registry
 
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for record in results.records:
-        found[record["game"]["name"]] = None
+        names[record["game"]["name"]] = None
         responder = record.get("responder")
         if responder:
-            found[parse_call(responder["learner"], "responder")[0]] = None
+            names[parse_call(responder["learner"], "responder")[0]] = None
         for learner in record["learners"]:
-            found[learner["name"]] = None
+            names[learner["name"]] = None
             against = names_in(learner.get("hyperparameters", {}).get("against"))
-            found |= dict.fromkeys(name for name in against if name in registry.algorithms())
-    return (*found, "statistics", BENCHMARK)
+            names |= dict.fromkeys(name for name in against if name in registry.algorithms())
+    return (*names, "statistics", BENCHMARK)
 
 
 def cite(what: Iterable[str]) -> str:
@@ -140,5 +140,5 @@ def _without_entry(name: str) -> str:
 
     if name in UNPUBLISHED or name in _by_name():
         return ""
-    found: dict[str, Any] = {**registry.games(), **registry.algorithms()}
-    return " ".join(str(found[name].source).split()) or "no paper is named"
+    entries: dict[str, Any] = {**registry.games(), **registry.algorithms()}
+    return " ".join(str(entries[name].source).split()) or "no paper is named"

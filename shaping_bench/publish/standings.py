@@ -256,14 +256,14 @@ def improvement_table(results: Results, game: str | None = None, kind: str = "en
     def shown(a: int, b: int) -> Entry:
         if (a, b) not in pairs:
             return Entry(ABSENT)
-        found = pairs[a, b]
+        pair = pairs[a, b]
         first, second = sorted((a, b))
         return Entry(
-            digits.with_interval(found.chance, found.interval, 2),
-            mean=found.chance,
-            ci=found.interval,
-            n=found.tasks,
-            runs=found.tasks,
+            digits.with_interval(pair.chance, pair.interval, 2),
+            mean=pair.chance,
+            ci=pair.interval,
+            n=pair.tasks,
+            runs=pair.tasks,
             hashes=tuple(dict.fromkeys([*field.samples[first].hashes, *field.samples[second].hashes])),
         )
 

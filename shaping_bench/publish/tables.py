@@ -198,13 +198,13 @@ def _bold_note(
     line = "column" if grid.rows == "learner" else "row"
     among = " among the suite's learners"
     small = {what for what, size in pools if size < compare.FEW}
-    given = "; of the preparations that there are, not of others" if "preparations" in small else ""
-    given += f"; fewer than {compare.FEW} seeds tell nobody apart" if "seeds" in small else ""
+    remark = "; of the preparations that there are, not of others" if "preparations" in small else ""
+    remark += f"; fewer than {compare.FEW} seeds tell nobody apart" if "seeds" in small else ""
     if grid.rows == "learner" and set(grid.row_labels) <= set(results.learners or results.labels):
         among = ""
     return (
         f"bold: the best of each {line}{among} and all that its runs do not tell apart from it (exchange test, paired "
-        f"by seed, Holm-corrected over all pairs of the {line}, level {compare.LEVEL}{given}); "
+        f"by seed, Holm-corrected over all pairs of the {line}, level {compare.LEVEL}{remark}); "
     )
 
 

@@ -167,8 +167,8 @@ def _replaced(text: str, words: dict[str, str]) -> str:
 
 def _without_kit(test: str) -> str:
     """A template's test without the conformance kit."""
-    kept, _, _ = test.partition("\n\n\ndef test_it_is_a_good_citizen")
-    return re.sub(r"^from shaping_bench\.conformance.*\n", "", kept, flags=re.MULTILINE) + "\n"
+    body, _, _ = test.partition("\n\n\ndef test_it_is_a_good_citizen")
+    return re.sub(r"^from shaping_bench\.conformance.*\n", "", body, flags=re.MULTILINE) + "\n"
 
 
 def _registered(file: Path, what: str, name: str, words: dict[str, str]) -> dict[Path, str]:

@@ -53,9 +53,9 @@ def split_call(spec: str | Mapping[str, Any], field: str) -> tuple[str, dict[str
     if isinstance(spec, str):
         return parse_call(spec, field)
     if isinstance(spec, Mapping) and len(spec) == 1:
-        ((name, given),) = spec.items()
-        if given is None or isinstance(given, Mapping):
-            return str(name), dict(given or {})
+        ((name, settings),) = spec.items()
+        if settings is None or isinstance(settings, Mapping):
+            return str(name), dict(settings or {})
     raise BadInput(f"{field} is {spec!r}; allowed: a name, name(key=value) or {{name: {{key: value}}}}")
 
 

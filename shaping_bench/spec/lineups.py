@@ -86,12 +86,12 @@ def _cross(
     n = game.n_players
     if kind == "mixtures":
         several = list(itertools.combinations_with_replacement(learners, n)) if among else []
-        met = [
+        mixtures = [
             fill
             for fill in itertools.combinations_with_replacement([*learners, *opponents], n)
             if any(x in learners for x in fill) and any(x in opponents for x in fill)
         ]
-        chosen = [fill for fill in (*several, *met) if len({x.label for x in fill}) > 1]
+        chosen = [fill for fill in (*several, *mixtures) if len({x.label for x in fill}) > 1]
         return chosen if game.symmetric else [order for fill in chosen for order in itertools.permutations(fill)]
     pairs = list(itertools.combinations(learners, 2)) if among else []
     pairs += itertools.product(learners, opponents)

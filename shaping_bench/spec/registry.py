@@ -62,12 +62,12 @@ class Named:
         """Everything that defines it, for content hashes and records. A field that was added after
         results had been stored is left out at its default: without it they are the same results."""
         fields = {f.name: f for f in dataclasses.fields(self.value)}
-        kept = {
+        hyperparameters = {
             k: v
             for k, v in self.hyperparameters.items()
             if not (fields[k].metadata.get("added") and v == fields[k].default)
         }
-        return {"name": self.name, "hyperparameters": kept}
+        return {"name": self.name, "hyperparameters": hyperparameters}
 
     def _is_default(self, key: str) -> bool:
         """Whether reading the name alone yields this value, with and without the game."""
@@ -165,12 +165,12 @@ def make_learner(spec: str | Mapping[str, Any], field: str = "learner", game: st
     Raises:
       BadInput: unknown name or hyperparameter, or a value out of range.
     """
-    name, given = split_call(spec, field)
+    name, settings = split_call(spec, field)
     known = {**ADAPTED, **algorithms()}
     if name not in known:
         raise unknown(field, name, known, "shaping-bench list algorithms")
     cls = known[name]
-    return _build(name, cls, published(cls, game), given, field, game)
+    return _build(name, cls, published(cls, game), settings, field, game)
 
 
 def with_settings(learner: str, settings: Sequence[str], game: str) -> Named:
@@ -179,13 +179,13 @@ def with_settings(learner: str, settings: Sequence[str], game: str) -> Named:
     Raises:
       BadInput: not of that form, or no hyperparameter of the learner.
     """
-    name, given = split_call(learner, "learner")
+    name, own = split_call(learner, "learner")
     for setting in settings:
         key, equals, _ = setting.partition("=")
         if not equals or not key.isidentifier():
             raise BadInput(f"--set is {setting!r}; allowed: NAME=VALUE with a hyperparameter of {name!r}")
-        given |= parse_call(f"x({setting})", "--set")[1]
-    return make_learner({name: given}, "--set" if settings else "learner", game)
+        own |= parse_call(f"x({setting})", "--set")[1]
+    return make_learner({name: own}, "--set" if settings else "learner", game)
 
 
 def learner_fields(name: str) -> frozenset[str]:
@@ -201,21 +201,21 @@ def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
     Raises:
       BadInput: as :func:`make_learner`.
     """
-    name, given = split_call(spec, field)
+    name, settings = split_call(spec, field)
     known = {**ADAPTERS, **games()}
     if name not in known:
         raise unknown(field, name, known, "shaping-bench list games")
-    return _build(name, known[name].cls, known[name].defaults, given, field)
+    return _build(name, known[name].cls, known[name].defaults, settings, field)
 
 
 def _build(
-    name: str, cls: type, defaults: Mapping[str, Any], given: Mapping[str, Any], field: str, game: str | None = None
+    name: str, cls: type, defaults: Mapping[str, Any], settings: Mapping[str, Any], field: str, game: str | None = None
 ) -> Named:
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in given:
+    for key in settings:
         if key not in fields:
             raise unknown(f"hyperparameter of {field} {name!r}", key, fields)
-    plain = {**defaults, **{k: _plain(v) for k, v in given.items()}}
+    plain = {**defaults, **{k: _plain(v) for k, v in settings.items()}}
     for key, f in fields.items():
         if key not in plain:
             if f.default is dataclasses.MISSING:

@@ -62,17 +62,17 @@ def _closure(roots: Iterable[str]) -> dict[str, str]:
     other people's packages are left out."""
     waiting = [name for name in roots if name.partition(".")[0] not in sys.stdlib_module_names]
     packages = (*PACKAGES, *(name.partition(".")[0] for name in waiting if not name.startswith("shaping_bench.")))
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
         path = _file(name)
-        if name in found or path is None:
+        if name in sources or path is None:
             continue
-        found[name], imported = _read(path, name)
+        sources[name], imported = _read(path, name)
         for base, names in imported:
             if any(base == package or base.startswith(f"{package}.") for package in packages):
                 waiting += _modules(base, names)
-    return found
+    return sources
 
 
 def _modules(base: str, names: Sequence[str]) -> list[str]:
@@ -125,9 +125,9 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 def _drop_docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     """Drops every string that stands for itself: a docstring, or one after an assignment."""
-    kept = [
+    statements = [
         x
         for x in node.body
         if not (isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant) and isinstance(x.value.value, str))
     ]
-    node.body = kept or [ast.Pass()]
+    node.body = statements or [ast.Pass()]

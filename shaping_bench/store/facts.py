@@ -148,8 +148,8 @@ def _position_by_label(described: Described, entries: Sequence[Any]) -> int:
 
 def _entry(entry: Any) -> tuple[str, str, str | None]:
     """Registered name, text and label of a suite's entry, in any of the ways to write one."""
-    given = None
+    label = None
     if isinstance(entry, dict) and ("learner" in entry or "game" in entry):
-        given, entry = entry.get("label"), entry.get("learner", entry.get("game"))
+        label, entry = entry.get("label"), entry.get("learner", entry.get("game"))
     text = entry if isinstance(entry, str) else next(iter(entry), "") if isinstance(entry, dict) else ""
-    return re.split(r"[(\s]", text.strip(), maxsplit=1)[0], text, given
+    return re.split(r"[(\s]", text.strip(), maxsplit=1)[0], text, label

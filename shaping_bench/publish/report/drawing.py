@@ -94,8 +94,8 @@ class _Axes:
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
-    found = matplotlib.ticker.MaxNLocator(count).tick_values(low, high)
-    return [float(x) for x in found if low <= x <= high]
+    values = matplotlib.ticker.MaxNLocator(count).tick_values(low, high)
+    return [float(x) for x in values if low <= x <= high]
 
 
 def _tick(x: float) -> str:
@@ -141,24 +141,24 @@ def line_panel(
     xs = np.concatenate([line.x for line in lines])
     low, high = float(xs.min()), float(xs.max())
     axes = _Axes((float(scaled(low)), float(scaled(high))), y_limits)
-    drawn = []
+    elements = []
     for k, line in enumerate(lines):
         for kind, width in (("", line.spread), (" mean", line.interval)):
             if width is not None:
                 below, above = np.broadcast_to(width, (2, len(line.x)))
                 edges = [axes.at(scaled(line.x), line.mean + above), axes.at(scaled(line.x), line.mean - below)[::-1]]
-                drawn.append(f'<path class="band{kind} f{k % NUM_LINES}" d="{_path(np.concatenate(edges))}z"/>')
+                elements.append(f'<path class="band{kind} f{k % NUM_LINES}" d="{_path(np.concatenate(edges))}z"/>')
     for k, line in enumerate(lines):
-        drawn.append(f'<path class="line l{k % NUM_LINES}" d="{_path(axes.at(scaled(line.x), line.mean))}"/>')
+        elements.append(f'<path class="line l{k % NUM_LINES}" d="{_path(axes.at(scaled(line.x), line.mean))}"/>')
     ends = axes.below(float(scaled(low)), _tick(low), "start") + axes.below(float(scaled(high)), _tick(high), "end")
     if marked is not None and low <= marked[0] <= high:
         column = _px(float(axes.at(scaled(np.array(marked[0])), np.array(0.0))[0]))
-        drawn.append(f'<path class="assumed" d="M{column} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
+        elements.append(f'<path class="assumed" d="M{column} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
         if low < marked[0] < high:
             ends += axes.below(float(scaled(marked[0])), marked[1])
     names = "".join(f"<span>{sample(k)}{escape(line.name)}</span>" for k, line in enumerate(lines))
     key = f'<span class="key">{names}</span>' if len(lines) > 1 else ""
-    picture = _svg(axes.rulers() + ends + "".join(drawn), title)
+    picture = _svg(axes.rulers() + ends + "".join(elements), title)
     return f"<figure>{picture}<figcaption>{escape(caption)}{key}</figcaption></figure>"
 
 
@@ -208,7 +208,7 @@ def plane_panel(states: Sequence[tuple[str, Array, Array]], title: str, caption:
     """
     side, margin = 200, 26
     inner = side - 2 * margin
-    drawn = [
+    elements = [
         f'<path class="grid" d="M{margin} {margin}h{inner}v{inner}h-{inner}z'
         f'M{margin + inner / 2:g} {margin}v{inner}M{margin} {margin + inner / 2:g}h{inner}"/>',
         f'<text x="{margin}" y="{side - 12}">0</text><text x="{side - margin}" y="{side - 12}" '
@@ -223,8 +223,8 @@ def plane_panel(states: Sequence[tuple[str, Array, Array]], title: str, caption:
             for a, b in zip(first, second, strict=True)
             if math.isfinite(a) and math.isfinite(b)
         )
-        drawn.append(f'<path class="mark s{STATES.index(name)}" d="{marks}"/>')
-    return f"<figure>{_svg(''.join(drawn), title, side, side)}<figcaption>{escape(caption)}</figcaption></figure>"
+        elements.append(f'<path class="mark s{STATES.index(name)}" d="{marks}"/>')
+    return f"<figure>{_svg(''.join(elements), title, side, side)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def marks_key() -> str:

@@ -80,11 +80,11 @@ class Addresses:
 
     def average(self, hashes: Iterable[str]) -> str | None:
         """Of a number averaged over opponents: its learner's row of the game's cross-play."""
-        met = {self._meeting[x] for x in hashes}
-        if len(met) == 1:
-            return f"#cell-{self._described[next(iter(met))]}"
-        shared = set.intersection(*(set(labels) for _, _, labels in met)) if met else set()
-        games = {game for _, game, _ in met}
+        meetings = {self._meeting[x] for x in hashes}
+        if len(meetings) == 1:
+            return f"#cell-{self._described[next(iter(meetings))]}"
+        shared = set.intersection(*(set(labels) for _, _, labels in meetings)) if meetings else set()
+        games = {game for _, game, _ in meetings}
         return self.row(next(iter(games)), next(iter(shared))) if len(shared) == len(games) == 1 else None
 
     def row(self, game: str, label: str) -> str:

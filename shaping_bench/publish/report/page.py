@@ -230,8 +230,8 @@ def _tables_of(results: Results, game: str, kind: str) -> list[Table]:
     names = suite_metrics(results, kind) if known else []
     if kind == "league":
         names = list(dict.fromkeys([*names, *(x for x in ("exploitability",) if x in known)]))
-    made = [one_table(results, name, "opponent", game, kind) for name in names]
-    return [x for x in made if x is not None]
+    tables = [one_table(results, name, "opponent", game, kind) for name in names]
+    return [x for x in tables if x is not None]
 
 
 def _curves(results: Results, game: str) -> str:
@@ -291,13 +291,13 @@ def robustness(results: Results, game: str) -> str:
     if "return" not in results.final_metrics("encounter"):
         return ""
     swept: dict[tuple[str, str, str], list[sweeps.Series]] = {}
-    for found in sweeps.series(results):
-        if found.game == game and np.isfinite(found.mean).any():
-            swept.setdefault((found.swept, found.opponent, found.hyperparameter), []).append(found)
+    for series in sweeps.series(results):
+        if series.game == game and np.isfinite(series.mean).any():
+            swept.setdefault((series.swept, series.opponent, series.hyperparameter), []).append(series)
     parts = []
     for (who, opponent, name), group in swept.items():
-        limits = drawing.limits(x for found in group for x in (*found.low, *found.high))
-        panels = [_sweep_panel(found, limits) for found in group]
+        limits = drawing.limits(x for series in group for x in (*series.low, *series.high))
+        panels = [_sweep_panel(series, limits) for series in group]
         of = {
             "opponent": f"the {name} of {opponent}",
             "learner": f"own {name} against {opponent}",
@@ -313,18 +313,18 @@ def robustness(results: Results, game: str) -> str:
     return "\n".join(["<h3>Robustness</h3>", f"<p>{text}</p>", *parts])
 
 
-def _sweep_panel(found: sweeps.Series, limits: tuple[float, float]) -> str:
-    kept = np.isfinite(found.mean)
-    x, mean, low, high = (np.array(v)[kept] for v in (found.x, found.mean, found.low, found.high))
-    lost = sum(found.diverged)
-    caption = found.learner + (f", {plural(lost, 'seed')} diverged" if lost else "")
+def _sweep_panel(series: sweeps.Series, limits: tuple[float, float]) -> str:
+    finite = np.isfinite(series.mean)
+    x, mean, low, high = (np.array(v)[finite] for v in (series.x, series.mean, series.low, series.high))
+    lost = sum(series.diverged)
+    caption = series.learner + (f", {plural(lost, 'seed')} diverged" if lost else "")
     return drawing.line_panel(
-        [Line(found.learner, x, mean, interval=np.stack([mean - low, high - mean]))],
-        f"{found.game}, {found.metric} of {found.learner} by {found.hyperparameter} against {found.opponent}",
+        [Line(series.learner, x, mean, interval=np.stack([mean - low, high - mean]))],
+        f"{series.game}, {series.metric} of {series.learner} by {series.hyperparameter} against {series.opponent}",
         limits,
         caption,
         log=bool(x.min() > 0.0 and x.max() >= 20.0 * x.min()),
-        marked=None if found.assumed is None else (found.assumed, "assumed"),
+        marked=None if series.assumed is None else (series.assumed, "assumed"),
     )
 
 
@@ -465,13 +465,13 @@ def _in_self_play(results: Results, metric: str) -> pd.DataFrame:
 
 def _final_policies(results: Results, game: str) -> dict[str, dict[str, np.ndarray]]:
     """Label to state to ``(S, 2)``, of self-play; diverged seeds left out."""
-    found: dict[str, dict[str, np.ndarray]] = {}
+    policies: dict[str, dict[str, np.ndarray]] = {}
     for state in STATES:
         rows = _in_self_play(results, f"cooperation_{state}")
         for label, group in rows[rows["game"] == game].groupby("learner"):
             table = group[["1", "2"]].to_numpy(float)
-            found.setdefault(str(label), {})[state] = table[np.isfinite(table).all(axis=1)]
-    return {x: found[x] for x in results.labels if x in found}
+            policies.setdefault(str(label), {})[state] = table[np.isfinite(table).all(axis=1)]
+    return {x: policies[x] for x in results.labels if x in policies}
 
 
 def _drawn(seats: Mapping[str, Mapping[str, np.ndarray]]) -> str:
@@ -482,17 +482,17 @@ def _drawn(seats: Mapping[str, Mapping[str, np.ndarray]]) -> str:
 def _policy_panels(results: Results, game: str, seats: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[str, str]:
     strips, planes = [], []
     for label, states in seats.items():
-        kept = {state: x[:MAX_POLICIES] for state, x in states.items()}
+        most = {state: x[:MAX_POLICIES] for state, x in states.items()}
         strips.append(
             drawing.strip_panel(
-                [(state, x.ravel()) for state, x in kept.items()],
+                [(state, x.ravel()) for state, x in most.items()],
                 f"{game}: probability of the first action by state, {label} in self-play",
                 label,
             )
         )
         planes.append(
             drawing.plane_panel(
-                [(state, x[:, 0], x[:, 1]) for state, x in kept.items()],
+                [(state, x[:, 0], x[:, 1]) for state, x in most.items()],
                 f"{game}: policies of both players, {label} in self-play",
                 label,
             )
@@ -590,11 +590,12 @@ def _learners(results: Results) -> str:
     known = {x["name"]: x for x in catalogue(["algorithms"])["algorithms"]}
     told = {}
     for label in results.labels:
-        made = results.played[label]
-        entry = known.get(made["name"], {})
+        described = results.played[label]
+        entry = known.get(described["name"], {})
         words = [escape(entry["summary"].rstrip(".")) + "." if entry.get("summary") else ""]
         words.append(
-            f"Sees: {escape(made.get('access', ABSENT))}." + (" Prepares." if made["needs_preparation"] else "")
+            f"Sees: {escape(described.get('access', ABSENT))}."
+            + (" Prepares." if described["needs_preparation"] else "")
         )
         if entry.get("source"):
             words.append(f"Source: {escape(entry['source'])}.")
@@ -670,38 +671,38 @@ def _configuration(record: Mapping[str, Any]) -> str:
     ]
     told["Cost"] = escape(", ".join(x for x in spent if x))
     device = record.get("device") or {}
-    made = [
+    tools = [
         ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
         f"commit {_short_commit(record['git_commit'])}" if record.get("git_commit") else "",
         f"{device.get('kind', 'unknown')} x {device.get('count', 1)}" if device else "",
         str(record.get("started") or ""),
     ]
-    told["Made with"] = escape("; ".join(x for x in made if x))
+    told["Made with"] = escape("; ".join(x for x in tools if x))
     told["Stored in"] = f"<code>cells/{escape(record['hash'])}</code>"
     command = escape(record.get("command", ""))
     return f"<pre><code>{command}</code></pre>\n{facts(told, 'facts one')}"
 
 
-def _numbers(made: Mapping[str, Any]) -> str:
+def _numbers(described: Mapping[str, Any]) -> str:
     """Hyperparameters, those that are not set left out."""
-    given = [f"{k}={v}" for k, v in (made.get("hyperparameters") or {}).items() if v is not None]
-    return f"<code>{escape(', '.join(given))}</code>" if given else "no hyperparameters"
+    numbers = [f"{k}={v}" for k, v in (described.get("hyperparameters") or {}).items() if v is not None]
+    return f"<code>{escape(', '.join(numbers))}</code>" if numbers else "no hyperparameters"
 
 
 def _by_learner(results: Results, addresses: Addresses) -> list[str]:
     """All cells of each learner, as links."""
-    found: dict[str, dict[str, dict[str, str]]] = {label: {} for label in results.labels}
+    meetings: dict[str, dict[str, dict[str, str]]] = {label: {} for label in results.labels}
     for record in results.records:
         labels = [x["label"] for x in record["learners"]]
         where = record["game"]["label"] + (" (league)" if record["kind"] == "league" else "")
         for k, label in enumerate(labels):
             others = stored_facts.opponent(labels, k)
-            found[label].setdefault(where, {})[others] = f"#{addresses.identity(record['hash'])}"
+            meetings[label].setdefault(where, {})[others] = f"#{addresses.identity(record['hash'])}"
     parts = []
-    for label, games in found.items():
+    for label, games in meetings.items():
         told = {
-            where: ", ".join(f'<a href="{address}">{escape(other)}</a>' for other, address in met.items())
-            for where, met in games.items()
+            where: ", ".join(f'<a href="{address}">{escape(other)}</a>' for other, address in links.items())
+            for where, links in games.items()
         }
         inside = f'<div id="{addresses.learner(label)[1:]}" tabindex="-1">{facts(told, "facts one")}</div>'
         parts.append(details(f"{label} met", inside, kind="met"))
