@@ -1,14 +1,16 @@
 """The command line: ``shaping-bench``, or ``python -m shaping_bench``.
 
 Results go to stdout, progress to stderr. Exit codes: 0 done; 1 some cell failed (the
-others are stored); 2 bad input, said in one line before anything ran.
+others are stored); 2 bad input, said in one line before anything ran; 75 stopped at a time
+limit or by a scheduler's signal: the same command goes on.
 """
 
+import contextlib
 import gc
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +18,8 @@ from cyclopts import App, Parameter, Token
 from cyclopts.exceptions import CycloptsError
 
 from shaping_bench import __version__
-from shaping_bench.errors import BadInput, StoreError
+from shaping_bench.errors import BadInput, OutOfTime, StoreError
+from shaping_bench.run.deadline import Deadline, seconds_of, signals
 
 app = App(
     name="shaping-bench",
@@ -27,6 +30,9 @@ app = App(
 Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
 Engine = Literal["local"]
 Format = Literal["md", "latex", "csv", "json", "html"]
+SECONDS_TO_END = 2.0
+"""Of a time limit, for starting a process and for ending it."""
+
 Several = Parameter(consume_multiple=True, negative="")
 Flag = Parameter(negative="")
 
@@ -40,7 +46,15 @@ def _whole(type_: Any, tokens: Sequence[Token]) -> int:
         raise BadInput(f"{tokens[0].keyword} is {tokens[0].value!r}; allowed: a whole number") from None
 
 
+def _deadline(type_: Any, tokens: Sequence[Token]) -> Deadline:
+    """A time from now: imports and compilation count. A little of it is left for the process to end."""
+    del type_
+    seconds = seconds_of(tokens[0].value, str(tokens[0].keyword))
+    return Deadline(seconds - min(SECONDS_TO_END, 0.1 * seconds))
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
+Limit = Annotated[Deadline, Parameter(converter=_deadline, accepts_keys=False)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreError as error:
         print(f"shaping-bench: {_one_line(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("shaping-bench: interrupted; finished cells are stored, the same command goes on", file=sys.stderr)
+    except OutOfTime as error:
+        print(f"shaping-bench: {_one_line(error)}; {_how_to_go_on(error)}", file=sys.stderr)
+        return 75
+    except KeyboardInterrupt as error:
+        what = f"{error.__cause__ or 'finished cells are stored'}, the same command goes on"
+        print(f"shaping-bench: interrupted; {what}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
@@ -72,6 +90,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def _how_to_go_on(stop: OutOfTime) -> str:
+    if stop.further:
+        return "the same command goes on"
+    return "nothing got further: there was no time for one call of a compiled program; allowed: more time"
+
+
+@contextlib.contextmanager
+def _until(limit: Deadline | None) -> Iterator[Deadline]:
+    """The deadline of a command: its time limit, the signals that schedulers send before the end, and
+    the first Ctrl-C, which remains an interrupt but for what runs being left at a checkpoint."""
+    deadline = limit or Deadline()
+    with signals(deadline, _say_of):
+        try:
+            yield deadline
+        except OutOfTime as stop:
+            if deadline.reason == "SIGINT":
+                raise KeyboardInterrupt from stop
+            raise
+
+
+def _say_of(signal: str) -> None:
+    if signal == "SIGINT":
+        # Past Python's buffers, which the signal may have come in the middle of.
+        os.write(2, b"\nshaping-bench: stopping at a checkpoint; Ctrl-C again stops at once\n")
 
 
 def _print_json(value: Any) -> None:
@@ -113,6 +157,7 @@ def run(
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "offline",
     engine: Engine = "local",
+    time_limit: Limit | None = None,
 ) -> int:
     """Run what is not yet stored of a suite; safe to interrupt and repeat.
 
@@ -130,6 +175,8 @@ def run(
         Where Weights & Biases records go: files in the results directory, the server, or nowhere.
     engine:
         Where cells run.
+    time_limit:
+        Stop at checkpoints within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
     """
     from shaping_bench.run import devices
     from shaping_bench.spec.suite import load
@@ -141,7 +188,8 @@ def run(
     devices.configure()
     from shaping_bench.commands import run_and_report
 
-    return run_and_report(resolved, directory, wandb, engine)
+    with _until(time_limit) as deadline:
+        return run_and_report(resolved, directory, wandb, engine, deadline)
 
 
 @app.command
@@ -161,6 +209,7 @@ def encounter(
     artifacts: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "disabled",
+    time_limit: Limit | None = None,
     json: Annotated[bool, Flag] = False,
 ) -> int:
     """One encounter: learners meet in a game. One learner means self-play.
@@ -195,6 +244,8 @@ def encounter(
         NAME=VALUE: hyperparameters of the first learner, e.g. lr=0.3; they win over those in its name.
     wandb:
         Log the outcome to Weights & Biases as one run; WANDB_MODE wins over this.
+    time_limit:
+        Stop at a checkpoint within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
     json:
         Print one JSON object.
     """
@@ -220,7 +271,8 @@ def encounter(
     registry.check_encounter(named, learners)
     start = read_init(init, named.value) if init else None
     devices.configure()
-    result = encounter_result(named, learners, protocol, init=start, artifacts=artifacts)
+    with _until(time_limit) as deadline:
+        result = encounter_result(named, learners, protocol, init=start, artifacts=artifacts, deadline=deadline)
     if os.environ.get("WANDB_MODE", wandb) != "disabled":
         from shaping_bench.publish.tracking import log_encounter
 
@@ -492,6 +544,7 @@ def verify(
     paper: Annotated[list[str] | None, Parameter(negative="")] = None,
     full: Annotated[bool, Flag] = False,
     record: Path | None = None,
+    time_limit: Limit | None = None,
     json: Annotated[bool, Flag] = False,
 ) -> int:
     """Re-run published protocols: published number, ours, spread, verdict.
@@ -508,6 +561,8 @@ def verify(
         Run the published budgets where the protocols state smaller ones, made for two cores.
     record:
         JSON file to write the verdicts to as they come; those of other claims in it are kept.
+    time_limit:
+        Stop at a checkpoint within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
     json:
         Print JSON.
     """
@@ -520,9 +575,17 @@ def verify(
 
     chosen = select(claims, paper or ())
     devices.configure()
-    with progress_line() as say:
-        artifacts = Artifacts(devices.artifacts_folder(), on_point=preparation_progress(say))
-        verdicts = check_claims(chosen, on_progress=say, full=full, artifacts=artifacts, record=record)
+    with _until(time_limit) as deadline, progress_line() as say:
+        folder = devices.artifacts_folder()
+        verdicts = check_claims(
+            chosen,
+            on_progress=say,
+            full=full,
+            artifacts=Artifacts(folder, on_point=preparation_progress(say), deadline=deadline),
+            record=record,
+            deadline=deadline,
+            checkpoints=devices.checkpoints_folder(),
+        )
     if json:
         _print_json(to_json(verdicts))
     else:

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shaping_bench import metrics
-from shaping_bench.errors import BadInput
+from shaping_bench.errors import BadInput, OutOfTime
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
 from shaping_bench.run.preparation import OnPoint, Preparation, needed
 from shaping_bench.spec.protocol import Protocol
@@ -26,6 +27,9 @@ from shaping_bench.spec.sources import source_hash
 from shaping_bench.spec.suite import Cell, Suite, resolve
 
 MAX_SEEDS_WITH_PARAMS = 1000
+
+MAX_STOPS = 3
+"""Of what a time limit has stopped, as many are told one by one."""
 
 SECONDS_BETWEEN_LINES = 10
 """Of progress, where stderr is a file or a pipe and a bar cannot be redrawn."""
@@ -38,8 +42,14 @@ def _stderr() -> Console:
 # --- run ----------------------------------------------------------------------------------
 
 
-def run_and_report(suite: Suite, directory: Path, wandb: str, engine: str = "local") -> int:
-    """Runs a suite into a directory, tracks it, prints its tables and names its page."""
+def run_and_report(
+    suite: Suite, directory: Path, wandb: str, engine: str = "local", deadline: Deadline | None = None
+) -> int:
+    """Runs a suite into a directory, tracks it, prints its tables and names its page.
+
+    Raises:
+      OutOfTime: the deadline has passed; says what is stored and what was stopped.
+    """
     from shaping_bench.engines import ENGINES
     from shaping_bench.publish.report import write_report
     from shaping_bench.publish.tables import table_command
@@ -93,10 +103,17 @@ def run_and_report(suite: Suite, directory: Path, wandb: str, engine: str = "loc
                 said = time.perf_counter()
                 console.print(f"step {done}/{preparation.steps}  {text}", highlight=False, markup=False)
 
-        failures = run_suite(suite, store, on_cell, on_preparation, ENGINES[engine]())
+        stops: list[OutOfTime] = []
+        failures = run_suite(
+            suite, store, on_cell, on_preparation, ENGINES[engine](), deadline=deadline, on_stop=stops.append
+        )
         progress.update(task, description=suite.file.name)
     for failure in failures:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
+    stored = sum(cell.hash in store for cell in cells)
+    if stored + len(failures) < len(cells):
+        further = computed > len(failures) or any(stop.further for stop in stops)
+        raise OutOfTime("; ".join([f"{stored} of {len(cells)} cells stored", *told(stops)]), further)
     # Read once: tables, page and tracking share what they make of it.
     results = load(directory)
     print(table_command(results))
@@ -121,6 +138,12 @@ def run_and_report(suite: Suite, directory: Path, wandb: str, engine: str = "loc
     console.print(f"page: {page}  (any browser opens it; any static host serves it)", highlight=False)
     console.print(f"more: shaping-bench table {directory} --metric cooperation --format latex", highlight=False)
     return 1 if failures else 0
+
+
+def told(stops: Sequence[OutOfTime]) -> list[str]:
+    """What was stopped where, in few words."""
+    some = list(dict.fromkeys(str(stop) for stop in stops))
+    return [*some[:MAX_STOPS], *([f"{len(stops) - MAX_STOPS} more stopped"] if len(some) > MAX_STOPS else [])]
 
 
 def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
@@ -185,13 +208,19 @@ def encounter_result(
     *,
     init: Sequence[np.ndarray] | None = None,
     artifacts: Path | None = None,
+    deadline: Deadline | None = None,
 ) -> dict[str, Any]:
-    """One encounter as the object that ``encounter --json`` prints."""
+    """One encounter as the object that ``encounter --json`` prints.
+
+    Raises:
+      OutOfTime: the deadline has passed; the same call goes on.
+    """
     rules = [x.value for x in learners]
     check_size(game.value, rules, protocol.seeds)  # before hours of preparing for what cannot be
     needs = needed(game, learners, seeds=protocol.preparations, seed=protocol.seed, precision=protocol.precision)
     with progress_line() if any(needs) else contextlib.nullcontext(_ignored) as say:
-        prepared = Artifacts(artifacts or devices.artifacts_folder(), preparation_progress(say))
+        folder = artifacts or devices.artifacts_folder()
+        prepared = Artifacts(folder, preparation_progress(say), deadline=deadline)
         trees, records = prepared.of(needs), prepared.records(needs)
     outcome = run_encounter(
         game.value,

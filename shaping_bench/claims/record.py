@@ -1,5 +1,6 @@
 """Verdicts: what they say, the record of them that comes with the benchmark, and how they are shown."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from shaping_bench.claims.files import Claim, load_claims
-from shaping_bench.errors import BadInput
+from shaping_bench.errors import BadInput, StoreError
 from shaping_bench.run import devices
 from shaping_bench.spec.configs import configs_folder
+from shaping_bench.spec.identity import content_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +148,49 @@ def write_record(path: Path, claim: Claim, verdicts: Sequence[Verdict], full: bo
         raise BadInput(f"record is {str(path)!r}, which cannot be written ({error.strerror})") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+class Decided:
+    """Verdicts of a run that is not at its end, so that the same one goes on after it was stopped.
+
+    Args:
+      folder: where they are kept; created when there is something to keep.
+      identity: what they are verdicts of.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.path = folder / f"verdicts-{content_hash(identity)}.json"
+
+    def read(self) -> dict[str, list[Verdict]]:
+        """By the claim's name; empty if nothing is decided yet."""
+        try:
+            stored = json.loads(self.path.read_text())
+            return {name: [Verdict(**row) for row in rows] for name, rows in stored.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def write(self, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
+        """Replaces what is kept.
+
+        Raises:
+          StoreError: it cannot be written.
+        """
+        # Not as people read them: what is not finite has to come back as it was.
+        text = json.dumps({name: [dataclasses.asdict(v) for v in found] for name, found in verdicts.items()})
+        draft = self.path.with_name(f".{self.path.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text)
+            os.replace(draft, self.path)
+        except OSError as error:
+            raise StoreError(f"cannot write to {str(self.path.parent)!r}: {error.strerror or error}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 # --- output -------------------------------------------------------------------------------

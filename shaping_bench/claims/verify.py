@@ -22,11 +22,12 @@ from shaping_bench import metrics
 from shaping_bench.algorithms.fixed import Frozen
 from shaping_bench.analysis import stats
 from shaping_bench.claims.files import Claim, ClaimProtocol, Quantity, load_claims
-from shaping_bench.claims.record import Verdict, read_record, write_record
-from shaping_bench.errors import BadInput, unknown
+from shaping_bench.claims.record import Decided, Verdict, read_record, write_record
+from shaping_bench.errors import BadInput, OutOfTime, unknown
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import (
     Outcome,
     info_names,
@@ -40,6 +41,7 @@ from shaping_bench.run.preparation import Preparation, Prepared, curve_names, ne
 from shaping_bench.spec import registry
 from shaping_bench.spec.protocol import EPISODES
 from shaping_bench.spec.registry import Named
+from shaping_bench.spec.sources import package_hash, source_hash
 
 STANDARD_ERRORS = 3.0
 """Width of a statistical tolerance; one honest number in 370 falls outside."""
@@ -73,6 +75,8 @@ def verify(
     full: bool = False,
     artifacts: Artifacts | None = None,
     record: Path | None = None,
+    deadline: Deadline | None = None,
+    checkpoints: Path | None = None,
 ) -> list[Verdict]:
     """Re-runs the protocols of claims.
 
@@ -84,6 +88,8 @@ def verify(
       artifacts: where preparations are kept; by default where those of single encounters are.
       record: file to write each claim's verdicts to as they come, as
         :func:`~shaping_bench.claims.record.recorded` reads them.
+      deadline: when to stop.
+      checkpoints: folder that keeps what is decided until all is, so that the same call goes on.
 
     Returns:
       One verdict per quantity, in the order of the claims.
@@ -91,6 +97,7 @@ def verify(
     Raises:
       BadInput: an unknown claim, game, learner or metric, or a record that is none, before
         anything is computed.
+      OutOfTime: the deadline has passed; says how many claims are decided.
     """
     known = load_claims() if claims is None else claims
     chosen = list(known) if ids is None else list(dict.fromkeys(ids))
@@ -100,15 +107,38 @@ def verify(
     resolved = [_resolve(known[name], full) for name in chosen]
     if record is not None:
         read_record(record)
-    verdicts: list[Verdict] = []
+    deadline = deadline or Deadline()
+    artifacts = artifacts or Artifacts(devices.artifacts_folder(), deadline=deadline)
+    decided = None if checkpoints is None else Decided(checkpoints, _identity(resolved, full, record))
+    verdicts = {} if decided is None else decided.read()
+    begun = len(verdicts)
     for k, entry in enumerate(resolved):
+        if entry.claim.id in verdicts:
+            continue
         if on_progress is not None:
             on_progress(f"claim {k + 1} of {len(resolved)}: {entry.claim.id}")
-        found = _verify(entry, artifacts or Artifacts(devices.artifacts_folder()))
+        try:
+            if deadline.expired:
+                raise OutOfTime("", further=False)
+            found = _verify(entry, artifacts)
+        except OutOfTime as stop:
+            parts = [f"{len(verdicts)} of {len(resolved)} claims decided", *([str(stop)] if str(stop) else [])]
+            raise OutOfTime("; ".join(parts), stop.further or len(verdicts) > begun) from None
         if record is not None:
             write_record(record, entry.claim, found, full)
-        verdicts += found
-    return verdicts
+        verdicts[entry.claim.id] = found
+        if decided is not None:
+            decided.write(verdicts)
+    if decided is not None:
+        decided.drop()
+    return [verdict for entry in resolved for verdict in verdicts[entry.claim.id]]
+
+
+def _identity(resolved: Sequence[_Resolved], full: bool, record: Path | None) -> dict[str, Any]:
+    """What verdicts are of: their claims, and all code of ours and of the rules and games."""
+    sources = [source_hash(entry.game.value, *(x.value for x in entry.learners)) for entry in resolved]
+    claims = [entry.claim.hash for entry in resolved]
+    return {"claims": claims, "full": full, "record": str(record), "sources": [package_hash(), *sources]}
 
 
 def _resolve(claim: Claim, full: bool = False) -> _Resolved:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from shaping_bench.errors import StoreError
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.preparation import (
     CHECKPOINT_SECONDS,
     Checkpoint,
@@ -39,6 +40,7 @@ class Artifacts:
         gets a copy of what is prepared here.
       on_point: told how a running preparation gets on.
       checkpoint_seconds: least time between checkpoints.
+      deadline: when running preparations are to stop at a checkpoint.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Artifacts:
         on_point: OnPoint | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         shared: Path | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
-        self.folder, self.shared = folder, shared
+        self.folder, self.shared, self.deadline = folder, shared, deadline
         self.on_point, self.checkpoint_seconds = on_point, checkpoint_seconds
 
     def __contains__(self, preparation: Preparation) -> bool:
@@ -58,6 +61,7 @@ class Artifacts:
         """The stored artifact, after running the preparation if it is not stored yet.
 
         Raises:
+          OutOfTime: the deadline has passed; the same call goes on from the checkpoint.
           StoreError: it cannot be written.
         """
         self._ensure(preparation)
@@ -79,7 +83,7 @@ class Artifacts:
                 self._place(preparation, self.folder, lambda work: _copy(found, work))
             else:
                 checkpoint = Checkpoint(self.folder / f".checkpoint-{preparation.hash}.npz", self.checkpoint_seconds)
-                prepared = prepare(preparation, checkpoint, self.on_point)
+                prepared = prepare(preparation, checkpoint, self.on_point, self.deadline)
                 self._place(preparation, self.folder, lambda work: _write(work, prepared))
                 checkpoint.drop()
                 if self.shared:  # a convenience, which must not cost what was prepared

@@ -39,7 +39,7 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None) -> None:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
-        self._reason: str | None = None if seconds is None else "time limit"
+        self._reason = "" if seconds is None else "time limit"
         self._stopped = threading.Event()
 
     def stop(self, reason: str) -> None:
@@ -58,13 +58,19 @@ class Deadline:
         return self.left <= 0.0
 
     @property
-    def reason(self) -> str | None:
-        """Why it passes or has passed: ``time limit``, or what :meth:`stop` was told; None if it does not."""
+    def reason(self) -> str:
+        """Why it passes or has passed: ``time limit``, or what :meth:`stop` was told; empty if it does not."""
         return self._reason
 
     def allows(self, seconds: float) -> bool:
-        """Whether work like the last, which took so many seconds with its checkpoint, ends before it."""
-        return self.left > ROOM * seconds
+        """Whether work like the last, which took so many seconds with its checkpoint, ends before it.
+
+        The first who is not allowed ends it for all: what others begin then would not come far.
+        """
+        allowed = self.left > ROOM * seconds
+        if not allowed:
+            self.stop("time limit")
+        return allowed
 
     def wait(self, seconds: float) -> bool:
         """Sleeps so long, or until it; whether it has passed."""

@@ -70,6 +70,11 @@ def artifacts_folder() -> Path:
     return (_user_cache() or Path(tempfile.gettempdir()) / "shaping-bench") / "artifacts"
 
 
+def checkpoints_folder() -> Path:
+    """Where runs that belong to no results directory keep what they go on from."""
+    return artifacts_folder().with_name("checkpoints")
+
+
 def _user_cache() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME")
     try:

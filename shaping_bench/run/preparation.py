@@ -23,9 +23,10 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
-from shaping_bench.errors import StoreError
+from shaping_bench.errors import OutOfTime, StoreError
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.lanes import Lanes
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.registry import Named
@@ -179,18 +180,26 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None = None) -> Prepared:
+def prepare(
+    preparation: Preparation,
+    checkpoint: Checkpoint,
+    on_point: OnPoint | None = None,
+    deadline: Deadline | None = None,
+) -> Prepared:
     """Runs a preparation, from its checkpoint if there is one.
 
     Raises:
       BadInput: it would not fit into memory; says how much it needs.
+      OutOfTime: the deadline has passed; the checkpoint is written.
       StoreError: the checkpoint cannot be written.
     """
     with jax.enable_x64(preparation.precision == "float64"):
-        return _prepare(preparation, checkpoint, on_point)
+        return _prepare(preparation, checkpoint, on_point, deadline or Deadline())
 
 
-def _prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None) -> Prepared:
+def _prepare(
+    preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None, deadline: Deadline
+) -> Prepared:
     rule, game = preparation.learner.value, preparation.game.value
     steps, seat = preparation.steps, preparation.seat
     devices.check_size(preparation.seeds, lambda: rule.prepare_init(jax.random.key(0), game, seat))
@@ -218,13 +227,19 @@ def _prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint
         # One entry per seed, whatever the devices were then and are now.
         carry = lanes.place(jax.tree.unflatten(structure, [lanes.split(x) for x in leaves]))
     updates = _points(steps)
-    advance = None
+    begun, advance, call_seconds = done, None, 0.0
     clock = saved = time.perf_counter()
     for last in updates[updates > done]:
         arguments = (seeds, np.int32(done), np.int32(last - done), carry)
         if advance is None:
             advance = compiled(program.advance, *arguments)
             clock = saved = time.perf_counter()
+        if not deadline.allows(call_seconds):
+            if done > begun:
+                leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
+                checkpoint.save(done, run_seconds, points, leaves)
+            raise OutOfTime(f"a preparation stopped at step {done} of {steps}", further=done > begun)
+        called = time.perf_counter()
         carry, info = advance(*arguments)
         info = {name: lanes.join(np.asarray(x)) for name, x in jax.device_get(info).items()}
         for name, x in info.items():
@@ -237,6 +252,7 @@ def _prepare(preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint
             leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
             checkpoint.save(done, run_seconds, points, leaves)
             saved = time.perf_counter()
+        call_seconds = time.perf_counter() - called
     artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry)))
     finite = np.ones(preparation.seeds, bool)
     for leaf in jax.tree.leaves(artifact):

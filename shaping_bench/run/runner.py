@@ -9,16 +9,17 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.engines import Engine, Local
-from shaping_bench.errors import StoreError
+from shaping_bench.errors import OutOfTime, StoreError
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import (
     Outcome,
     costs_per_update,
@@ -48,6 +49,9 @@ class Failure:
     error: str
 
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
 Progress = Callable[[Cell, bool], None]
 """Called for every cell with whether it was computed now (False: stored before)."""
 
@@ -58,6 +62,8 @@ def run_suite(
     on_cell: Progress = lambda cell, computed: None,
     on_preparation: OnPoint | None = None,
     engine: Engine | None = None,
+    deadline: Deadline | None = None,
+    on_stop: Callable[[OutOfTime], None] = lambda stop: None,
 ) -> list[Failure]:
     """Computes and stores every cell of the suite that the store lacks.
 
@@ -70,24 +76,38 @@ def run_suite(
       on_cell: called for every cell.
       on_preparation: told how running preparations get on.
       engine: where preparations and encounters run; threads of this process by default.
+      deadline: when to stop: what runs then ends at a checkpoint, nothing more is begun, and the same
+        call goes on.
+      on_stop: called for everything that was stopped at a checkpoint.
 
     Returns:
-      The cells that failed; all others are stored.
+      The cells that failed; all others are stored, unless the deadline has passed.
 
     Raises:
       StoreError: results cannot be written.
     """
     store.adopt(suite.resolved(), resolve)
-    engine = engine or Local()
+    engine, deadline = engine or Local(), deadline or Deadline()
     failures: list[Failure] = []
-    artifacts = Artifacts(store.directory / "artifacts", on_preparation, shared=devices.artifacts_folder())
+    artifacts = Artifacts(
+        store.directory / "artifacts", on_preparation, shared=devices.artifacts_folder(), deadline=deadline
+    )
     missing = {cell.hash for cell in suite.encounters if cell.hash not in store}
     for cell in suite.encounters:
         if cell.hash not in missing:
             on_cell(cell, False)
-    broken = _prepare(engine, artifacts, [cell for cell in suite.encounters if cell.hash in missing])
+    broken = _prepare(engine, artifacts, [cell for cell in suite.encounters if cell.hash in missing], deadline)
+    for stop in broken.values():
+        if isinstance(stop, OutOfTime):
+            on_stop(stop)
     groups = [group for group in _groups(suite.encounters) if any(cell.hash in missing for cell in group)]
-    for group, outcomes in engine.each(functools.partial(_run_group, artifacts=artifacts, broken=broken), groups):
+    groups = [group for group in groups if not _waits(group, broken)]
+    run_group = _before(deadline, functools.partial(_run_group, artifacts=artifacts, broken=broken))
+    for group, outcomes in engine.each(run_group, groups):
+        if isinstance(outcomes, OutOfTime):
+            on_stop(outcomes)
+        if outcomes is None or isinstance(outcomes, OutOfTime):
+            continue
         for k, cell in enumerate(group):
             if cell.hash not in missing:
                 continue
@@ -100,6 +120,8 @@ def run_suite(
     for cell in suite.matches:
         if cell.hash in store:
             on_cell(cell, False)
+            continue
+        if deadline.expired:
             continue
         _attempt(failures, _store_match, cell, suite, store, artifacts)
         on_cell(cell, True)
@@ -122,16 +144,30 @@ def _told(error: Exception) -> str:
 # --- preparations -------------------------------------------------------------------------
 
 
-def _prepare(engine: Engine, artifacts: Artifacts, cells: Sequence[Cell]) -> dict[str, Exception]:
-    """Runs what preparations these cells need, side by side; returns those that failed, by hash."""
+def _prepare(
+    engine: Engine, artifacts: Artifacts, cells: Sequence[Cell], deadline: Deadline
+) -> dict[str, Exception | None]:
+    """Runs what preparations these cells need, side by side; returns those that there are not, by hash:
+    they failed, were stopped, or were not begun (None)."""
     wanted = {p.hash: p for cell in cells for p in cell.needs if p is not None}
-    broken: dict[str, Exception] = {}
-    for preparation, result in engine.each(artifacts.prepared, list(wanted.values())):
+    broken: dict[str, Exception | None] = {}
+    for preparation, result in engine.each(_before(deadline, artifacts.prepared), list(wanted.values())):
         if isinstance(result, StoreError):
             raise result
-        if isinstance(result, Exception):  # costs the cells that need it, and no others
+        if result is None or isinstance(result, Exception):  # costs the cells that need it, and no others
             broken[preparation.hash] = result
     return broken
+
+
+def _before(deadline: Deadline, function: Callable[[Job], Result]) -> Callable[[Job], Result | None]:
+    """The same function, but what it would begin after the deadline it does not: then it returns None."""
+    return lambda job: None if deadline.expired else function(job)
+
+
+def _waits(group: Sequence[Cell], broken: Mapping[str, Exception | None]) -> bool:
+    """Whether the encounters need a preparation that has not ended, but may yet."""
+    lacking = [broken[p.hash] for p in group[0].needs if p is not None and p.hash in broken]
+    return any(x is None or isinstance(x, OutOfTime) for x in lacking)
 
 
 # --- encounters ---------------------------------------------------------------------------
@@ -157,11 +193,12 @@ def _rules(learners: Sequence[Labelled]) -> tuple[Learner, ...]:
     return tuple(x.named.value for x in learners)
 
 
-def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str, Exception]) -> list[Outcome]:
+def _run_group(group: Sequence[Cell], artifacts: Artifacts, broken: Mapping[str, Exception | None]) -> list[Outcome]:
     first = group[0]
     for preparation in first.needs:
-        if preparation is not None and preparation.hash in broken:
-            raise broken[preparation.hash]
+        failure = broken.get(preparation.hash) if preparation is not None else None
+        if failure is not None:
+            raise failure
     game, learners = jax.tree.map(
         lambda *x: np.array(x, np.float64), *(shareable(cell.game.named.value, _rules(cell.learners)) for cell in group)
     )

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,17 @@ def source_hash(*owners: Any) -> str:
       owners: classes, or instances, whose own learner-valued fields count as well.
     """
     return _hash(frozenset(cls for owner in owners for cls in _classes(owner)))
+
+
+@functools.cache
+def package_hash() -> str:
+    """Hash of every file of code of this package, whatever of it is in use."""
+    digest = hashlib.sha256()
+    top = Path(__file__).resolve().parent.parent
+    files = (Path(folder) / name for folder, _, names in os.walk(top, followlinks=True) for name in names)
+    for path in sorted(path for path in files if path.suffix == ".py"):
+        digest.update(f"{path.relative_to(top).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:24]
 
 
 def _classes(owner: Any) -> Iterator[type]:

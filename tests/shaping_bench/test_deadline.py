@@ -66,19 +66,28 @@ def test_without_a_limit_it_never_comes():
     assert deadline.left == math.inf
     assert deadline.allows(1e9)
     assert not deadline.expired
-    assert deadline.reason is None
+    assert deadline.reason == ""
 
 
-def test_a_limit_passes_and_leaves_room_for_a_piece_of_work_like_the_last():
+def test_a_limit_passes():
     deadline = Deadline(0.2)
     assert 0.1 < deadline.left <= 0.2
     assert deadline.allows(0.0)
-    assert deadline.allows(0.1)
-    assert not deadline.allows(0.2 / ROOM)
+    assert not deadline.expired
     assert deadline.wait(10.0)
     assert deadline.expired
     assert not deadline.allows(0.0)
     assert deadline.left == 0.0
+    assert deadline.reason == "time limit"
+
+
+def test_the_first_for_whose_work_there_is_no_room_ends_it_for_all():
+    deadline = Deadline(60.0)
+    assert deadline.allows(60.0 / ROOM - 10.0)
+    assert not deadline.expired
+    assert not deadline.allows(60.0 / ROOM)
+    assert deadline.expired
+    assert not deadline.allows(0.0)
     assert deadline.reason == "time limit"
 
 
