@@ -1,26 +1,32 @@
 """Evolution strategies, by evosax, which *minimises*: it is told negative returns."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from evosax.algorithms import Open_ES
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import Info, costs
 from shaping_bench.algorithms.core.trees import Tree
 
+if TYPE_CHECKING:
+    from evosax.algorithms import Open_ES
+
 CANDIDATES = 8
 """Candidates of an evolutionary search that are evaluated side by side."""
 
 
-def open_es(population: int, solution: Tree, *, sigma: float, lr: float) -> Open_ES:
+def open_es(population: int, solution: Tree, *, sigma: float, lr: float) -> "Open_ES":
     """OpenES as pax runs it for the games of Shaper: antithetic, fitness less its mean, Adam.
 
     Its deviation is constant for the first two generations where pax's decays from the first on.
     """
+    # It makes arrays as it is imported, which starts a device: not in a process that only plans. They
+    # must be arrays also where this is traced.
+    with jax.ensure_compile_time_eval():
+        from evosax.algorithms import Open_ES
 
     def centred(population: Any, fitness: Array, state: Any, params: Any) -> Array:
         del population, state, params
@@ -47,7 +53,7 @@ def as_arrays(tree: Tree) -> Tree:
 
 
 def generation(
-    key: Array, strategy: Open_ES, state: Tree, trials: Callable[[Array, Tree], tuple[Array, Array]]
+    key: Array, strategy: "Open_ES", state: Tree, trials: Callable[[Array, Tree], tuple[Array, Array]]
 ) -> tuple[Tree, Info]:
     """One generation; all candidates meet the same opponents.
 
