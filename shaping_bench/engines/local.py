@@ -1,50 +1,66 @@
-"""The local engine: threads of this process, one per core that it may use."""
+"""The local engine: this machine."""
 
-import concurrent.futures
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+import queue
+import threading
+from collections.abc import Iterator, Mapping
 
+from shaping_bench.engines.base import Event, Workplace
+from shaping_bench.engines.calls import Reply, perform, read_suite, worker_name
+from shaping_bench.engines.schedule import Schedule
 from shaping_bench.run import devices
+from shaping_bench.run.jobs import Job, Plan
+from shaping_bench.store.store import Store
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+LONGEST_WAIT = 60.0
+"""Seconds after which to look around although nothing was told."""
 
 
 class Local:
-    """Runs jobs side by side in threads: compilation is most of the work, and uses one core each.
+    """Does jobs in threads of this process, one per core that it may use."""
 
-    Args:
-      workers: threads; as many as there are usable cores by default.
-    """
-
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers or devices.usable_cores()
-
-    def each(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
-        """See :class:`shaping_bench.engines.Engine`. At most two jobs per worker are begun and not
-        yet taken, so that results do not pile up in memory while the caller stores them."""
-        waiting = iter(jobs)
-        with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
-            running: dict[concurrent.futures.Future[Result], Job] = {
-                pool.submit(function, job): job for job in itertools.islice(waiting, 2 * self.workers)
-            }
-            try:
-                while running:
-                    concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                    future = next(x for x in running if x.done())  # the first of the jobs, where several are
-                    job, outcome = running.pop(future), [_outcome(future)]
-                    del future
-                    yield job, outcome.pop()  # nothing here holds it then
-                    for following in itertools.islice(waiting, 1):
-                        running[pool.submit(function, following)] = following
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    def run(self, plan: Plan, workplace: Workplace) -> Iterator[Event]:
+        """See :class:`shaping_bench.engines.Engine`."""
+        yield from in_threads(plan, workplace, devices.usable_cores())
 
 
-def _outcome(future: concurrent.futures.Future[Any]) -> Any:
+def in_threads(plan: Plan, workplace: Workplace, threads: int) -> Iterator[Event]:
+    """Does a plan in threads of this process: compilation is most of the work of short encounters, and
+    uses one core each. What fails is not done again: there is no elsewhere."""
+    schedule = Schedule(plan, attempts=1)
+    suite, store = read_suite(workplace.suite), Store(workplace.directory)
+    told: queue.SimpleQueue[Event | tuple[str, Reply]] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            key = job.key
+            told.put(Event(what="started", key=key, worker=worker_name()))
+
+            def on_progress(done: int, total: int, values: Mapping[str, float], key: str = key) -> None:
+                told.put(Event(what="progress", key=key, done=done, total=total, values=values))
+
+            told.put((key, perform(key, suite, store, deadline=workplace.deadline, on_progress=on_progress)))
+
+    workers = [threading.Thread(target=work) for _ in range(min(threads, len(plan.jobs)))]
+    for worker in workers:
+        worker.start()
     try:
-        return future.result()
-    except Exception as error:  # one job's failure must not lose the others' results
-        return error
+        while not schedule.ended:
+            while len(schedule.running) < len(workers) and not workplace.deadline.expired and (job := schedule.take()):
+                jobs.put(job)
+            if not schedule.running and workplace.deadline.expired:
+                return
+            idle = len(schedule.running) < len(workers)
+            try:
+                said = told.get(timeout=min(schedule.seconds_until_next() if idle else LONGEST_WAIT, LONGEST_WAIT))
+            except queue.Empty:
+                continue
+            if isinstance(said, Event):
+                yield said
+            else:
+                yield from schedule.settle(*said)
+    finally:
+        if not schedule.ended:  # what runs is no longer waited for: it may end at its next checkpoint
+            workplace.deadline.stop("nobody listens")
+        for _ in workers:
+            jobs.put(None)

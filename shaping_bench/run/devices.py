@@ -61,13 +61,13 @@ def usable_cores() -> int:
 
 def cache_folder() -> Path | None:
     """Where compiled programs are kept between processes; None without a home."""
-    base = _user_cache()
+    base = user_cache()
     return base and base / "jax"
 
 
 def artifacts_folder() -> Path:
     """Where preparations that belong to no results directory are kept between processes."""
-    return (_user_cache() or Path(tempfile.gettempdir()) / "shaping-bench") / "artifacts"
+    return (user_cache() or Path(tempfile.gettempdir()) / "shaping-bench") / "artifacts"
 
 
 def checkpoints_folder() -> Path:
@@ -75,7 +75,8 @@ def checkpoints_folder() -> Path:
     return artifacts_folder().with_name("checkpoints")
 
 
-def _user_cache() -> Path | None:
+def user_cache() -> Path | None:
+    """Our folder in the user's cache; None without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "shaping-bench"

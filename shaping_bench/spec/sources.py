@@ -42,6 +42,13 @@ def package_hash() -> str:
     return digest.hexdigest()[:24]
 
 
+def foreign_hash(*owners: Any) -> str:
+    """The same of those learners and games alone that come from elsewhere; empty if none does."""
+    classes = {cls for owner in owners for cls in _classes(owner)}
+    foreign = frozenset(cls for cls in classes if not cls.__module__.startswith("shaping_bench."))
+    return _hash(foreign) if foreign else ""
+
+
 def _classes(owner: Any) -> Iterator[type]:
     if isinstance(owner, type):
         yield owner

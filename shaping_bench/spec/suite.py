@@ -188,9 +188,10 @@ class Cell(Protocol):
         return f"shaping-bench encounter {names}{given}"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Suite:
-    """A resolved suite: its file, its cells, and what was left out as incompatible."""
+    """A resolved suite: its file, its cells, and what was left out as incompatible. One object is equal
+    to itself alone, so that what was made of it can be kept."""
 
     file: SuiteFile
     encounters: tuple[Cell, ...]

@@ -85,6 +85,10 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return (self.cells / key).is_dir()
 
+    def finished(self) -> frozenset[str]:
+        """The cells that are stored, in one look at the folder."""
+        return frozenset(name for name in os.listdir(self.cells) if not name.startswith("."))
+
     def write(
         self,
         key: str,

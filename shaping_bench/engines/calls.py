@@ -1,0 +1,220 @@
+"""One job as a call between processes: plain words go in, plain words come out.
+
+Nothing of ours is pickled: a worker reads the suite from its text, finds the job by its key, and
+answers with a dictionary of strings, numbers and bytes. A worker of another version or of other
+source is refused, as its numbers would be other numbers.
+"""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from shaping_bench.errors import BadInput, OutOfTime
+from shaping_bench.run import devices
+from shaping_bench.run.deadline import Deadline
+from shaping_bench.run.jobs import Failed, OnProgress, execute, told, written
+from shaping_bench.spec.sources import foreign_hash, package_hash
+from shaping_bench.spec.suite import Suite, expand, validate
+from shaping_bench.store.pack import packed, unpacked
+from shaping_bench.store.store import Store
+
+COMPARED = ("shaping-bench", "jax", "jaxlib", "numpy", "python")
+"""Versions that workers must have in common."""
+
+
+class Reply(TypedDict, total=False):
+    """What came of a call.
+
+    ``refused``: the worker is another version; ``held``: another process is at it; ``stopped``: at a
+    checkpoint, with ``error`` saying where and ``further`` whether it got further, or not even begun.
+    """
+
+    status: Literal["done", "failed", "held", "stopped", "refused"]
+    seconds: float
+    worker: str
+    about: dict[str, Any]
+    error: str
+    traceback: str
+    fault: str
+    errors: dict[str, str]
+    further: bool
+    content: dict[str, bytes]
+
+
+# --- suites and versions as text ----------------------------------------------------------
+
+
+_SUITES: dict[str, Suite] = {}
+"""What this process has read or written; an engine's process has few."""
+
+
+def suite_text(suite: Suite) -> str:
+    """The resolved suite as text, from which :func:`read_suite` makes the same cells."""
+    text = json.dumps(suite.resolved())
+    _SUITES[text] = suite
+    return text
+
+
+def read_suite(text: str) -> Suite:
+    """The suite of a text, made once per process."""
+    if text not in _SUITES:
+        _SUITES[text] = expand(validate(json.loads(text)))
+    return _SUITES[text]
+
+
+def fingerprint(suite: Suite) -> str:
+    """What must be alike wherever the suite's jobs run, as text: versions, our source, and the code of
+    learners and games that come from elsewhere."""
+    versions = {name: x for name, x in devices.versions().items() if name in COMPARED}
+    values = {id(x.named.value): x.named.value for cell in suite.encounters for x in (cell.game, *cell.learners)}
+    return json.dumps(
+        {**versions, "source": package_hash(), "plug-ins": foreign_hash(*values.values())}, sort_keys=True
+    )
+
+
+def difference(ours: str, theirs: str) -> str:
+    """In what two fingerprints differ, in words; empty if in nothing."""
+    a, b = json.loads(ours), json.loads(theirs)
+    return "; ".join(
+        f"{name} is {a.get(name)!r} here and {b.get(name)!r} there"
+        for name in sorted({*a, *b})
+        if a.get(name) != b.get(name)
+    )
+
+
+def worker_name() -> str:
+    """Of this process: its host and its number."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def about_worker() -> dict[str, Any]:
+    """What this process is and has: ``host``, ``pid``, ``device``, ``memory_bytes``. Starts JAX's backend."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device": devices.describe(),
+        "memory_bytes": devices.free_memory_bytes(),
+    }
+
+
+# --- one call -----------------------------------------------------------------------------
+
+
+def perform(
+    key: str,
+    suite: Suite,
+    store: Store,
+    *,
+    worker: str = "",
+    deadline: Deadline | None = None,
+    on_progress: OnProgress | None = None,
+) -> Reply:
+    """Does a job, and says what came of it whatever it was."""
+    clock = time.perf_counter()
+    reply: Reply = {"status": "done", "worker": worker or worker_name()}
+    if deadline is not None and deadline.expired:  # it is not even begun
+        return {**reply, "status": "stopped"}
+    try:
+        execute(key, suite, store, deadline=deadline, on_progress=on_progress)
+    except OutOfTime as error:
+        reply |= {"status": "stopped", "error": str(error), "further": error.further}
+    except Exception as error:  # one job's failure must not lose the others' results
+        reply |= {
+            "status": "failed",
+            "error": told(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "fault": type(error).__name__,
+            "errors": {cell: told(x) for cell, x in error.errors.items()} if isinstance(error, Failed) else {},
+        }
+    return {**reply, "seconds": time.perf_counter() - clock}
+
+
+_CONFIGURED = threading.Lock()
+
+
+def execute_there(
+    key: str,
+    suite: str,
+    print_: str,
+    directory: str | None,
+    inputs: Mapping[str, bytes] | None = None,
+    *,
+    seconds: float | None = None,
+) -> Reply:
+    """Does a job in whatever process an engine calls this in.
+
+    Args:
+      key: which job.
+      suite: the resolved suite, see :func:`suite_text`.
+      print_: the caller's :func:`fingerprint`.
+      directory: the results, if this process sees them under that name; else what the job yields
+        comes back as ``content``, by folder (``cells/HASH``, ``artifacts/HASH``), packed.
+      inputs: without a directory, packed folders that the job reads (:attr:`Job.reads`) and that
+        this process may lack.
+      seconds: after which to stop at a checkpoint.
+    """
+    with _CONFIGURED:
+        devices.configure()
+        try:
+            ours = read_suite(suite)
+        except BadInput as error:
+            return {"status": "refused", "worker": worker_name(), "error": str(error)}
+    other = difference(fingerprint(ours), print_)
+    if other:
+        text = f"worker {worker_name()} is another version than the launcher: {other}; allowed: the same"
+        return {"status": "refused", "worker": worker_name(), "error": text}
+    deadline = Deadline(seconds)
+    if directory is not None:
+        return perform(key, ours, Store(directory), deadline=deadline)
+    folder = _own_folder(suite)
+    for name, data in (inputs or {}).items():
+        unpacked(data, folder / name)
+    reply = perform(key, ours, Store(folder), deadline=deadline)
+    names = [name for name in written(key, ours) if (folder / name).is_dir()]
+    reply["content"] = {name: packed(folder / name) for name in names}
+    for name in names:
+        if name.startswith("cells/"):  # as many as a suite has, which nobody reads here again
+            shutil.rmtree(folder / name)
+    return reply
+
+
+def place(reply: Reply, directory: Path) -> None:
+    """Stores what came back as bytes; what stands already stays as it is.
+
+    Raises:
+      BadInput: the bytes are damaged.
+      StoreError: it cannot be written.
+    """
+    for name, data in reply.get("content", {}).items():
+        unpacked(data, directory / name)
+
+
+@functools.cache
+def _own_folder(suite: str) -> Path:
+    """Where a process keeps a suite's artifacts and checkpoints that sees no results directory. One that
+    follows it on this machine takes it over, and goes on from the checkpoints."""
+    import fcntl  # absent on Windows
+
+    base = devices.user_cache() or Path(tempfile.gettempdir()) / "shaping-bench"
+    name = hashlib.sha256(suite.encode()).hexdigest()[:24]
+    for k in itertools.count():
+        folder = base / "workers" / f"{name}-{k}"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)  # held until the process ends
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return folder
+        os.close(handle)
+    raise AssertionError("counting has no end")

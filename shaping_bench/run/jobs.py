@@ -1,0 +1,427 @@
+"""The jobs of a suite: what there is to do, who waits for whom, and doing one of them.
+
+A job is a key. Whoever executes it reads again what it needs from the suite and the store, and writes
+into the store; nothing else is passed on, so that it may be done by any process that has both.
+
+==============  ==========================================  =============================================
+kind            its key                                     waits for
+==============  ==========================================  =============================================
+``prepare``     the preparation's hash
+``encounters``  a hash of its cells' hashes                 the preparations of its learners
+``match``       the cell's hash                             the self-plays whose final policies meet
+==============  ==========================================  =============================================
+
+Encounters of one shape (same classes, different numbers) run as one vmapped sweep. A group is always
+computed whole, also when some of its cells are stored already: the numbers of a cell then cannot depend
+on where an earlier run was interrupted. What was prepared belongs to a group's numbers.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from shaping_bench.algorithms.core import Learner
+from shaping_bench.errors import StoreError
+from shaping_bench.run import devices
+from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.deadline import Deadline
+from shaping_bench.run.encounter import (
+    Outcome,
+    costs_per_update,
+    plays,
+    run_encounter,
+    shareable,
+    steps_per_update,
+)
+from shaping_bench.run.episodes import shown_episode
+from shaping_bench.run.league import flattened, play_match
+from shaping_bench.run.measure import measure, tidy_curves, tidy_finals
+from shaping_bench.run.preparation import Preparation
+from shaping_bench.run.records import record_of
+from shaping_bench.spec.identity import content_hash
+from shaping_bench.spec.lineups import Labelled
+from shaping_bench.spec.suite import Cell, Suite
+from shaping_bench.store.store import Store
+
+MAX_LANES = 2**17
+"""Most lanes (settings times seeds) of one vmapped group."""
+
+MANY_LANES = 2**14
+"""Lanes from which an accelerator is worth it even for exact learners."""
+
+Kind = Literal["prepare", "encounters", "match"]
+
+OnProgress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with the steps taken, of how many, and what is known of them there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Something to do.
+
+    Attributes:
+      key: what :func:`execute` is told.
+      kind: which of the three.
+      title: what it is called where people read it.
+      cells: hashes of the cells that it stores and that are not stored yet; none of a preparation.
+      after: keys of the plan's jobs that must have ended before.
+      reads: folders below the store's directory that it needs, ``artifacts/HASH`` and ``cells/HASH``.
+      seconds: expected, by kind of device; empty if nothing like it has been timed.
+      memory: bytes that it is expected to take; None if unknown.
+      accelerator: whether it wants one.
+    """
+
+    key: str
+    kind: Kind
+    title: str
+    cells: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    memory: int | None = None
+    accelerator: bool = False
+
+    @property
+    def expected(self) -> float:
+        """Seconds on the slowest kind of device that is known; 0 if none is."""
+        return max(self.seconds.values(), default=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is left to do of a suite.
+
+    Attributes:
+      jobs: whoever waits comes after those it waits for.
+      cells: of the suite, stored or not.
+      stored: hashes of the cells that are stored already.
+    """
+
+    jobs: tuple[Job, ...]
+    cells: int
+    stored: frozenset[str]
+
+
+class Failed(Exception):
+    """Some cells of a job could not be computed; the others are stored.
+
+    Attributes:
+      errors: by the cell's hash.
+    """
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        super().__init__("; ".join(dict.fromkeys(told(x) for x in errors.values())))
+        self.errors = dict(errors)
+
+
+def told(error: BaseException) -> str:
+    """An error in one line; that of a store is a line by itself."""
+    return str(error) if isinstance(error, Failed | StoreError) else f"{type(error).__name__}: {error}"
+
+
+# --- what a suite's keys stand for --------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Contents:
+    """What a suite's keys stand for, whether it is done or not.
+
+    Attributes:
+      preparations, groups, matches: by key, in the suite's order.
+      self_plays: by labels of game and learner.
+      group_of: key of the group that a cell is in, by the cell's hash.
+      steps: updates of a game's encounters, by its label.
+    """
+
+    preparations: dict[str, Preparation]
+    groups: dict[str, tuple[Cell, ...]]
+    matches: dict[str, Cell]
+    self_plays: dict[tuple[str, str], Cell]
+    group_of: dict[str, str]
+    steps: dict[str, int]
+
+
+@functools.lru_cache(maxsize=4)
+def contents(suite: Suite) -> Contents:
+    """What the suite's keys stand for; kept, as an engine's process executes many of them."""
+    groups = {content_hash({"encounters": [cell.hash for cell in group]}): group for group in _groups(suite.encounters)}
+    cells = (*suite.encounters, *suite.matches)
+    return Contents(
+        preparations={p.hash: p for cell in cells for p in cell.needs if p is not None},
+        groups=groups,
+        matches={cell.hash: cell for cell in suite.matches},
+        self_plays={
+            (cell.game.label, cell.learners[0].label): cell
+            for cell in suite.encounters
+            if len({x.label for x in cell.learners}) == 1
+        },
+        group_of={cell.hash: key for key, group in groups.items() for cell in group},
+        steps={cell.game.label: cell.steps for cell in suite.encounters},
+    )
+
+
+def _groups(cells: Sequence[Cell]) -> Iterator[tuple[Cell, ...]]:
+    """Cells that differ only in numbers, in the suite's order, at most MAX_LANES lanes each."""
+    by_program: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        structure = jax.tree.structure(shareable(cell.game.named.value, _rules(cell.learners)))
+        # What was prepared belongs to its numbers: no sweep over them.
+        prepared = tuple(p and p.hash for p in cell.needs)
+        key = (structure, prepared, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
+        by_program.setdefault(key, []).append(cell)
+    for group in by_program.values():
+        size = max(1, MAX_LANES // (group[0].seeds * _width(group[0])))
+        yield from (tuple(group[k : k + size]) for k in range(0, len(group), size))
+
+
+def _rules(learners: Sequence[Labelled]) -> tuple[Learner, ...]:
+    return tuple(x.named.value for x in learners)
+
+
+def _width(cell: Cell) -> int:
+    learners = _rules(cell.learners)
+    return max(rule.width for rule in learners) if plays(learners) else 1
+
+
+def _sources(cell: Cell, of: Contents) -> tuple[Cell, ...]:
+    """The self-plays whose final policies meet in a league cell."""
+    seated = cell.learners[:-1] if cell.best_response else cell.learners
+    labels = dict.fromkeys((cell.game.label, x.label) for x in seated if x.named.value.learns)
+    return tuple(of.self_plays[label] for label in labels if label in of.self_plays)
+
+
+# --- the plan -----------------------------------------------------------------------------
+
+
+def plan(suite: Suite, store: Store) -> Plan:
+    """What is left to do. Nothing is compiled, and no device is touched."""
+    of = contents(suite)
+    finished = store.finished()
+    cells = (*suite.encounters, *suite.matches)
+    stored = frozenset(cell.hash for cell in cells if cell.hash in finished)
+    artifacts = Artifacts(store.directory / "artifacts")
+    missing = [cell for cell in cells if cell.hash not in stored]
+    wanted = {p.hash: p for cell in missing for p in cell.needs if p is not None and p not in artifacts}
+    jobs = [
+        Job(key=key, kind="prepare", title=preparation.title, accelerator=True) for key, preparation in wanted.items()
+    ]
+    begun = set()
+    for key, group in of.groups.items():
+        left = tuple(cell.hash for cell in group if cell.hash not in stored)
+        if left:
+            begun.add(key)
+            jobs.append(_encounters(key, group, left, wanted))
+    for key, cell in of.matches.items():
+        if key not in stored:
+            jobs.append(_match(cell, of, begun, wanted))
+    return Plan(jobs=tuple(jobs), cells=len(cells), stored=stored)
+
+
+def _encounters(key: str, group: Sequence[Cell], left: tuple[str, ...], wanted: Mapping[str, Preparation]) -> Job:
+    first, needs = group[0], _needed(group[0])
+    others = f" and {len(group) - 1} of its shape" if len(group) > 1 else ""
+    lanes = len(group) * first.seeds * _width(first)
+    return Job(
+        key=key,
+        kind="encounters",
+        title=first.title + others,
+        cells=left,
+        after=tuple(x for x in needs if x in wanted),
+        reads=tuple(f"artifacts/{x}" for x in needs),
+        accelerator=plays(_rules(first.learners)) or lanes >= MANY_LANES,
+    )
+
+
+def _match(cell: Cell, of: Contents, begun: set[str], wanted: Mapping[str, Preparation]) -> Job:
+    sources, needs = _sources(cell, of), _needed(cell)
+    waits = dict.fromkeys(of.group_of[x.hash] for x in sources)
+    return Job(
+        key=cell.hash,
+        kind="match",
+        title=cell.title,
+        cells=(cell.hash,),
+        after=(*(x for x in needs if x in wanted), *(x for x in waits if x in begun)),
+        reads=(*(f"artifacts/{x}" for x in needs), *(f"cells/{x.hash}" for x in sources)),
+        accelerator=plays(_rules(cell.learners)),
+    )
+
+
+def _needed(cell: Cell) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(p.hash for p in cell.needs if p is not None))
+
+
+def written(key: str, suite: Suite) -> tuple[str, ...]:
+    """Folders below the store's directory that a job makes, whatever of it is stored already."""
+    of = contents(suite)
+    if key in of.preparations:
+        return (f"artifacts/{key}",)
+    return tuple(f"cells/{cell.hash}" for cell in of.groups.get(key) or (of.matches[key],))
+
+
+# --- doing one of them --------------------------------------------------------------------
+
+
+def execute(
+    key: str,
+    suite: Suite,
+    store: Store,
+    *,
+    deadline: Deadline | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Does one job of a suite: what it yields stands in the store then.
+
+    Args:
+      key: which.
+      suite: of it.
+      store: what it needs is read from here, what it yields is written.
+      deadline: when to stop at a checkpoint.
+      on_progress: told how it gets on.
+
+    Raises:
+      Failed: some of its cells could not be computed; the others are stored.
+      KeyError: the suite has no such job.
+      OutOfTime: the deadline has passed; the same call goes on.
+      StoreError: something cannot be written.
+    """
+    of = contents(suite)
+
+    def on_point(preparation: Preparation, done: int, values: Mapping[str, float]) -> None:
+        if on_progress is not None:
+            on_progress(done, preparation.steps, values)
+
+    artifacts = Artifacts(store.directory / "artifacts", on_point, shared=devices.artifacts_folder(), deadline=deadline)
+    if key in of.preparations:
+        artifacts.prepared(of.preparations[key])
+    elif key in of.groups:
+        _run_group(of.groups[key], suite, store, artifacts, on_progress)
+    elif key not in store:
+        _store_match(of.matches[key], suite, store, artifacts)
+
+
+def _run_group(
+    group: Sequence[Cell], suite: Suite, store: Store, artifacts: Artifacts, on_progress: OnProgress | None
+) -> None:
+    if all(cell.hash in store for cell in group):  # another process was faster
+        return
+    failures: dict[str, Exception] = {}
+    for cell, outcome in zip(group, _outcomes(group, artifacts, on_progress), strict=True):
+        if cell.hash in store:
+            continue
+        try:
+            _store_encounter(cell, outcome, suite, store, artifacts)
+        except StoreError:
+            raise
+        except Exception as error:  # one cell's failure must not lose the others' results
+            failures[cell.hash] = error
+    if failures:
+        raise Failed(failures) from next(iter(failures.values()))
+
+
+def _outcomes(group: Sequence[Cell], artifacts: Artifacts, on_progress: OnProgress | None) -> list[Outcome]:
+    first = group[0]
+    game, learners = jax.tree.map(
+        lambda *x: np.array(x, np.float64), *(shareable(cell.game.named.value, _rules(cell.learners)) for cell in group)
+    )
+    outcome = run_encounter(
+        game,
+        learners,
+        num_seeds=first.seeds,
+        num_updates=first.steps,
+        seed=first.seed,
+        record_every=first.record_every,
+        precision=first.precision,
+        episodes=first.episodes,
+        artifacts=artifacts.of(first.needs),
+        on_progress=None if on_progress is None else lambda done: on_progress(done, first.steps, {}),
+    )
+    if not jax.tree.leaves((game, learners)):  # no numbers, so no sweep: the group is one cell
+        return [outcome]
+    return [_point(outcome, k, len(group)) for k in range(len(group))]
+
+
+def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
+    """One setting of a sweep; the group's seconds are shared equally."""
+    return Outcome(
+        updates=outcome.updates,
+        params=tuple(x[:, k] for x in outcome.params),
+        infos=tuple({name: x[:, k] for name, x in info.items()} for info in outcome.infos),
+        diverged=outcome.diverged[k],
+        compile_seconds=outcome.compile_seconds / num_points,
+        run_seconds=outcome.run_seconds / num_points,
+        final=jax.tree.map(lambda x: x[k], outcome.final),
+        played={name: x[:, k] for name, x in outcome.played.items()},
+    )
+
+
+def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, artifacts: Artifacts) -> None:
+    clock = time.perf_counter()
+    game, learners = cell.game.named.value, _rules(cell.learners)
+    finals, curves = measure(game, learners, outcome)
+    seconds = {
+        "compile": outcome.compile_seconds,
+        "run": outcome.run_seconds,
+        "metrics": time.perf_counter() - clock,
+    }
+    per_update = costs_per_update(game, learners)
+    costs = {
+        "updates": cell.seeds * cell.steps,
+        "gradient_evaluations": [x.evaluations * cell.seeds * cell.steps for x in per_update],
+        "environment_steps": steps_per_update(game, learners) * cell.seeds * cell.steps,
+        # What each asked for; play that several share counts for all of them.
+        "environment_steps_asked": [x.steps * cell.seeds * cell.steps for x in per_update],
+    }
+    record = record_of(
+        cell,
+        suite.file.name,
+        preparations=artifacts.records(cell.needs),
+        timings=seconds,
+        costs=costs,
+        diverged=int(outcome.diverged.sum()),
+    )
+    policies = flattened(outcome.final) if suite.matches else None
+    store.write(cell.hash, record, finals, curves, policies, _episode(cell, outcome))
+
+
+def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:
+    """An episode of the final policies of the first seed that has not diverged, where the game shows one."""
+    finite = np.flatnonzero(~outcome.diverged)
+    if not len(finite):
+        return None
+    params = [jax.tree.map(lambda x: x[finite[0]], theta) for theta in outcome.final]
+    episode = shown_episode(cell.game.named.value, _rules(cell.learners), params, cell.seed)
+    return episode and {"seed": int(finite[0]), **episode}
+
+
+# --- leagues ------------------------------------------------------------------------------
+
+
+def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts) -> None:
+    clock = time.perf_counter()
+    of = contents(suite)
+    for source in _sources(cell, of):
+        if source.hash not in store:
+            raise RuntimeError(f"it needs the final policies of {source.title}, which failed")
+    match = play_match(cell, of.steps[cell.game.label], store)
+    record = record_of(
+        cell,
+        suite.file.name,
+        preparations=artifacts.records(cell.needs),
+        timings={"compile": 0.0, "run": 0.0, "metrics": time.perf_counter() - clock},
+        costs={
+            "updates": 0,
+            "gradient_evaluations": [0] * cell.game.named.value.n_players,
+            "environment_steps": match.environment_steps,
+        },
+        diverged=int(match.values["diverged"].any(axis=1).sum()),
+    )
+    # How many policies each was to meet, and per seat the meetings left out as somebody else had diverged.
+    record["met"] = {"each": match.met, "lost": list(match.lost)}
+    if cell.responder is not None:
+        record["responder"] = {"learner": cell.responder.named.text, "steps": cell.steps}
+    store.write(cell.hash, record, tidy_finals(match.values), tidy_curves(np.zeros(0, int), {}))

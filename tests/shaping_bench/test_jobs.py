@@ -1,0 +1,142 @@
+"""The jobs of a suite: planned without a device, done one by one by their keys, here or elsewhere."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from shaping_bench.engines.calls import difference, execute_there, fingerprint, place, read_suite, suite_text
+from shaping_bench.run import devices
+from shaping_bench.run.jobs import contents, execute, plan
+from shaping_bench.run.runner import run_suite
+from shaping_bench.spec.suite import expand, validate
+from shaping_bench.store.pack import packed
+from shaping_bench.store.store import Store
+
+COLA = "cola(num_steps=12,batch_size=4,hidden=3,layers=1,lookahead_lr=0.1)"
+SUITE = {
+    "name": "jobs",
+    "games": ["tandem", {"game": "ipd", "learners": ["naive(lr=[0.1,0.2])", "lola"]}],
+    "learners": ["naive", COLA],
+    "seeds": 3,
+    "steps": 4,
+    "record_every": 2,
+    "league": {"opponents": ["tft"], "best_response": True},
+}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of the user's own, so that nothing is there before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def suite():
+    return expand(validate(SUITE))
+
+
+def numbers(store):
+    """Every file of every cell that holds numbers."""
+    paths = sorted(store.cells.glob("[!.]*/*"))
+    return {(path.parent.name, path.name): path.read_bytes() for path in paths if path.suffix in (".parquet", ".npz")}
+
+
+def test_a_plan_says_who_waits_for_whom(suite, tmp_path):
+    jobs = {job.key: job for job in plan(suite, Store(tmp_path)).jobs}
+    order = list(jobs)
+    kinds = [job.kind for job in jobs.values()]
+    assert kinds == sorted(kinds, key=["prepare", "encounters", "match"].index)
+    for key, job in jobs.items():
+        assert all(order.index(other) < order.index(key) for other in job.after)
+    (prepare,) = (job for job in jobs.values() if job.kind == "prepare")
+    encounters = [job for job in jobs.values() if job.kind == "encounters"]
+    assert sorted(x for job in encounters for x in job.cells) == sorted(cell.hash for cell in suite.encounters)
+    # Naive at two step sizes against itself, and so on, are one program; tandem has three, one of them unprepared.
+    assert len(encounters) == 3 + 3
+    assert [job.after for job in encounters].count((prepare.key,)) == 2
+    group_of = {cell: job.key for job in encounters for cell in job.cells}
+    for cell in suite.matches:
+        plays = [x for x in cell.learners[: 1 if cell.best_response else 2] if x.named.value.learns]
+        alone = {
+            c.hash
+            for c in suite.encounters
+            for x in plays
+            if c.game == cell.game and {y.label for y in c.learners} == {x.label}
+        }
+        waits = {group_of[x] for x in alone}
+        prepared = {prepare.key} if any(x.named.name == "cola" for x in cell.learners) else set()
+        assert set(jobs[cell.hash].after) == waits | prepared
+        assert set(jobs[cell.hash].reads) == {f"cells/{x}" for x in alone} | {f"artifacts/{x}" for x in prepared}
+
+
+def test_jobs_one_by_one_are_a_run_bit_for_bit_and_what_is_stored_is_no_job(suite, tmp_path, cache):
+    one, whole = Store(tmp_path / "one"), Store(tmp_path / "whole")
+    assert run_suite(suite, whole) == []
+    for job in plan(suite, one).jobs:
+        execute(job.key, suite, one)
+        assert all(cell in one for cell in job.cells)
+    assert numbers(one) == numbers(whole)
+    assert len(numbers(one)) > 2 * len(suite.encounters)
+    rest = plan(suite, one)
+    assert (rest.jobs, rest.cells) == ((), len(suite.encounters) + len(suite.matches))
+    assert rest.stored == {cell.hash for cell in (*suite.encounters, *suite.matches)}
+
+
+def test_a_job_done_where_no_directory_is_shared_comes_back_as_bytes(suite, tmp_path, cache):
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    text, print_ = suite_text(suite), fingerprint(suite)
+    for job in plan(suite, here).jobs:
+        execute(job.key, suite, here)
+        inputs = {name: packed(there.directory / name) for name in job.reads}
+        reply = execute_there(job.key, text, print_, None, inputs)
+        assert reply["status"] == "done", reply
+        place(reply, there.directory)
+    assert numbers(here) == numbers(there)
+    # What was sent is not kept, but for artifacts, which other jobs read.
+    (own,) = (cache / "shaping-bench" / "workers").iterdir()
+    assert len(list((own / "artifacts").glob("[!.]*"))) == 1
+
+
+def test_a_suite_is_the_same_after_it_was_text(suite):
+    text = json.dumps(suite.resolved())
+    ours, theirs = contents(suite), contents(expand(validate(json.loads(text))))
+    assert list(ours.groups) == list(theirs.groups)
+    assert list(ours.matches) == list(theirs.matches)
+    assert list(ours.preparations) == list(theirs.preparations)
+    assert read_suite(suite_text(suite)) is suite  # here it need not be made again
+
+
+def test_a_worker_of_another_version_or_source_is_refused_in_one_line(suite, tmp_path):
+    ours = json.loads(fingerprint(suite))
+    assert ours["python"] == devices.versions()["python"]
+    other = json.dumps({**ours, "jax": "0.0.1", "source": "changed"})
+    reply = execute_there("any", suite_text(suite), other, str(tmp_path / "none"))
+    assert reply["status"] == "refused"
+    assert f"jax is {ours['jax']!r} here and '0.0.1' there; source is" in reply["error"]
+    assert "\n" not in reply["error"]
+    assert not (tmp_path / "none").exists()
+    assert difference(json.dumps(ours), json.dumps(ours)) == ""
+
+
+PLANNED = """
+import json, sys
+from shaping_bench.engines.calls import fingerprint, suite_text
+from shaping_bench.run.jobs import plan
+from shaping_bench.spec.suite import expand, validate
+from shaping_bench.store.store import Store
+suite = expand(validate(json.loads(sys.argv[1])))
+print(len(plan(suite, Store(sys.argv[2])).jobs), len(fingerprint(suite)) > 0, len(suite_text(suite)) > 0)
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+"""
+
+
+def test_planning_touches_no_device(suite, tmp_path):
+    command = [sys.executable, "-c", PLANNED, json.dumps(SUITE), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "nowhere"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(len(plan(suite, Store(tmp_path)).jobs)), "True", "True"]
