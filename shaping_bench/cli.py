@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +46,13 @@ def _whole(type_: Any, tokens: Sequence[Token]) -> int:
         raise BadInput(f"{tokens[0].keyword} is {tokens[0].value!r}; allowed: a whole number") from None
 
 
+def _size(type_: Any, tokens: Sequence[Token]) -> int:
+    from shaping_bench.store.pack import bytes_of
+
+    del type_
+    return bytes_of(tokens[0].value, str(tokens[0].keyword))
+
+
 def _deadline(type_: Any, tokens: Sequence[Token]) -> Deadline:
     """A time from now: imports and compilation count. A little of it is left for the process to end."""
     del type_
@@ -54,6 +61,7 @@ def _deadline(type_: Any, tokens: Sequence[Token]) -> Deadline:
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]
+Size = Annotated[int, Parameter(converter=_size)]
 Limit = Annotated[Deadline, Parameter(converter=_deadline, accepts_keys=False)]
 
 
@@ -591,6 +599,83 @@ def verify(
     else:
         print(to_text(verdicts))
     return 0 if all(v.verdict == "reproduced" for v in verdicts) else 1
+
+
+@app.command(name="pack")
+def pack_command(
+    directory: Path,
+    file: Path | None = None,
+    /,
+    *,
+    cache: Annotated[bool, Flag] = False,
+    part_size: Size | None = None,
+) -> None:
+    """Write results, artifacts and checkpoints as one file, which another machine goes on from.
+
+    Encounters and claims go on from the user's cache: `shaping-bench pack --cache FILE`.
+
+    Parameters
+    ----------
+    directory:
+        A results directory, which may be in use. With --cache the only argument is FILE.
+    file:
+        The file to write, a tar; one of that name is replaced.
+    cache:
+        Pack the user's cache instead: preparations, and checkpoints of encounters and claims.
+    part_size:
+        Write FILE.001, FILE.002, ... of at most this size, e.g. 500MB.
+    """
+    from shaping_bench.run import devices
+    from shaping_bench.store.pack import pack
+
+    if cache == (file is not None):
+        raise BadInput("pack needs a directory and a file; allowed: pack DIR FILE, or pack --cache FILE")
+    source, path = (devices.artifacts_folder().parent, directory) if file is None else (directory, file)
+    package = pack(source, path, part_size)
+    size = f"{package.size / 1e6:.1f} MB" if package.size >= 1e6 else f"{package.size / 1e3:.1f} kB"
+    rest = f" to {package.paths[-1].name}" if len(package.paths) > 1 else ""
+    print(f"{package.paths[0]}{rest}: {_listed(package.counts)}; {size}")
+
+
+@app.command(name="unpack")
+def unpack_command(
+    file: Path,
+    directory: Path | None = None,
+    /,
+    *,
+    cache: Annotated[bool, Flag] = False,
+) -> int:
+    """Merge a packed file into a results directory; the same command goes on there.
+
+    Cells that stand there already are kept. Exit code 1 if one of them has other numbers.
+
+    Parameters
+    ----------
+    file:
+        What `pack` wrote, or the first of its parts.
+    directory:
+        A directory of the same suite, or a new one; none with --cache.
+    cache:
+        Merge into the user's cache instead.
+    """
+    from shaping_bench.run import devices
+    from shaping_bench.spec.suite import resolve
+    from shaping_bench.store.pack import unpack
+
+    if cache == (directory is not None):
+        raise BadInput("unpack needs a file and a directory; allowed: unpack FILE DIR, or unpack --cache FILE")
+    target = devices.artifacts_folder().parent if directory is None else directory
+    merger = unpack(file, target, resolve, "cache" if cache else None)
+    kept = f"; kept, as they stand already: {_listed(merger.old)}" if any(merger.old.values()) else ""
+    print(f"{target}: {_listed(merger.new)} taken over{kept}")
+    for unit in merger.conflicts:
+        print(f"shaping-bench: {target / unit} has other numbers than {file} and was kept", file=sys.stderr)
+    return 1 if merger.conflicts else 0
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    words = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in counts.items() if n]
+    return ", ".join(words) or "nothing"
 
 
 @app.command
