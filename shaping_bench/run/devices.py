@@ -25,13 +25,18 @@ RECORDED = ("shaping-bench", "jax", "jaxlib", "numpy", "scipy", "wandb")
 """Packages whose versions go into every record."""
 
 
+THREADS = 2
+"""Threads of one CPU program, on every machine: those of a laptop's smallest."""
+
+
 def configure(precision: str = "float32") -> None:
     """Sets JAX up for a process of ours; to be called before any computation.
 
     A persistent compilation cache, so that the second process does not pay the first
-    one's compilation, and one CPU device, whatever the number of cores: seeds are laid out by
-    devices, so with more of them last bits would depend on the machine. Cores are used by jobs side
-    by side. A setting that the user made through its environment variable stays as it is.
+    one's compilation. On CPUs last bits must not depend on how many cores there are: there is one
+    device, since seeds are laid out by devices, and :data:`THREADS` threads for its programs, since
+    the compiler splits sums by their number. More cores are used by jobs side by side. A setting that
+    the user made through its environment variable stays as it is.
 
     Args:
       precision: ``"float32"`` or ``"float64"``, the default for computations outside encounters.
@@ -45,6 +50,7 @@ def configure(precision: str = "float32") -> None:
     }
     if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         settings["jax_num_cpu_devices"] = 1
+    os.environ.setdefault("PJRT_NPROC", str(THREADS))
     for name, value in settings.items():
         if name.upper() not in os.environ:
             # The number of devices is settled once a backend exists, and then stays.

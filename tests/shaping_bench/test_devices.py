@@ -51,6 +51,39 @@ def test_defaults(tmp_path):
     }
 
 
+SUM = """
+import hashlib
+import numpy as np
+import shaping_bench.run.devices as devices
+devices.configure()
+import jax, jax.numpy as jnp
+x = np.random.default_rng(0).normal(size=(100_000, 33)).astype(np.float32)
+print(hashlib.sha256(np.asarray(jax.jit(lambda x: jnp.sum(x, axis=0))(x)).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
+def test_last_bits_do_not_depend_on_the_number_of_cores(tmp_path):
+    def bits(name, cores, **environment):
+        """Of a large sum, by a process that may use so many cores."""
+        inherited = {k: v for k, v in os.environ.items() if k not in ("PJRT_NPROC", "NPROC", "XLA_FLAGS")}
+        done = subprocess.run(
+            [sys.executable, "-c", SUM],
+            env={**inherited, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / name), **environment},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+        return done.stdout
+
+    all_cores = sorted(os.sched_getaffinity(0))
+    one = bits("one", all_cores[:1])
+    assert one == bits("all", all_cores)
+    assert one != bits("set", all_cores, PJRT_NPROC="1")  # else this would compare nothing
+
+
 def test_the_users_own_settings_win(tmp_path):
     found = configured(
         "float64",
