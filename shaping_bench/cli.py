@@ -28,7 +28,8 @@ app = App(
 )
 
 Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
-Engine = Literal["local"]
+Engine = Literal["local", "dask"]
+Cluster = Literal["local", "ssh", "slurm"]
 Format = Literal["md", "latex", "csv", "json", "html"]
 SECONDS_TO_END = 2.0
 """Of a time limit, for starting a process and for ending it."""
@@ -60,8 +61,14 @@ def _deadline(type_: Any, tokens: Sequence[Token]) -> Deadline:
     return Deadline(seconds - min(SECONDS_TO_END, 0.1 * seconds))
 
 
+def _seconds(type_: Any, tokens: Sequence[Token]) -> float:
+    del type_
+    return seconds_of(tokens[0].value, str(tokens[0].keyword))
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 Size = Annotated[int, Parameter(converter=_size)]
+Seconds = Annotated[float, Parameter(converter=_seconds)]
 Limit = Annotated[Deadline, Parameter(converter=_deadline, accepts_keys=False)]
 
 
@@ -165,6 +172,9 @@ def run(
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "offline",
     engine: Engine = "local",
+    scheduler: str | None = None,
+    cluster: Cluster | None = None,
+    cluster_file: Path | None = None,
     time_limit: Limit | None = None,
 ) -> int:
     """Run what is not yet stored of a suite; safe to interrupt and repeat.
@@ -182,7 +192,13 @@ def run(
     wandb:
         Where Weights & Biases records go: files in the results directory, the server, or nowhere.
     engine:
-        Where cells run.
+        Where cells run: in this process, or on workers of dask, here or elsewhere.
+    scheduler:
+        Of the engine dask: address of a scheduler that is there, HOST:PORT; `shaping-bench worker` starts its workers.
+    cluster:
+        Or what is to be started: processes on this machine (the default), workers on hosts by ssh, jobs of Slurm.
+    cluster_file:
+        YAML file of settings; `shaping-bench cluster ssh` prints all there are, with their defaults.
     time_limit:
         Stop at checkpoints within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
     """
@@ -191,13 +207,97 @@ def run(
 
     if seeds is not None:
         _positive("--seeds", seeds)
+    options = {"scheduler": scheduler, "cluster": cluster, "file": cluster_file}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and engine != "dask":
+        name = next(iter(given)).replace("file", "cluster-file")
+        raise BadInput(f"--{name} is given and --engine is {engine!r}; allowed: --engine dask")
     resolved = load(suite, set_ or (), seeds)
     directory = output or Path("results") / resolved.file.name
     devices.configure()
     from shaping_bench.commands import run_and_report
+    from shaping_bench.engines import ENGINES
 
     with _until(time_limit) as deadline:
-        return run_and_report(resolved, directory, wandb, engine, deadline)
+        return run_and_report(resolved, directory, wandb, ENGINES[engine](**given), deadline)
+
+
+@app.command
+def cluster(kind: Cluster, /) -> None:
+    """Print all settings of a kind of cluster with their defaults, as a file for `run --cluster-file`.
+
+    Parameters
+    ----------
+    kind:
+        What `run --cluster` takes.
+    """
+    from shaping_bench.engines.clusters import settings_text
+
+    print(settings_text(kind), end="")
+
+
+@app.command
+def worker(
+    address: str,
+    /,
+    *,
+    cores: Annotated[Whole | None, Parameter(name=["--cores", "--nthreads"])] = None,
+    gpus: Whole | None = None,
+    jobs_per_gpu: Whole = 1,
+    memory: Annotated[Size | None, Parameter(name=["--memory", "--memory-limit"])] = None,
+    name: str | None = None,
+    time_limit: Seconds | None = None,
+    patience: Annotated[Seconds, Parameter(name=["--patience", "--death-timeout"])] = 60.0,
+    quiet: Seconds = 3600.0,
+    leash: Annotated[bool, Flag] = False,
+) -> int:
+    """Serve a dask scheduler with worker processes: one per GPU, and one per core that these leave.
+
+    SIGTERM, SIGUSR1 and Ctrl-C stop the jobs at checkpoints, from which other workers go on.
+
+    Parameters
+    ----------
+    address:
+        Of the scheduler, HOST:PORT.
+    cores:
+        Cores to use, those of GPU processes included; all by default.
+    gpus:
+        GPUs to use; all by default.
+    jobs_per_gpu:
+        Processes that share a GPU and its memory.
+    memory:
+        What all processes may take together, e.g. 16GB; no limit by default.
+    name:
+        Of this worker, unlike any other's.
+    time_limit:
+        End after this time, at checkpoints: 55m, 1h30m, 90s, HH:MM:SS.
+    patience:
+        How long to wait for a scheduler, at first and whenever it is lost.
+    quiet:
+        A process whose job shows no progress for so long is ended, and another started.
+    leash:
+        End with the standard input, too.
+    """
+    from shaping_bench.engines.clusters import need_dask
+
+    need_dask()
+    from shaping_bench.engines.workers import work
+
+    for option, value, low in (("--cores", cores, 1), ("--gpus", gpus, 0), ("--jobs-per-gpu", jobs_per_gpu, 1)):
+        if value is not None:
+            _positive(option, value, low)
+    return work(
+        address,
+        name=name,
+        cores=cores,
+        gpus=gpus,
+        jobs_per_gpu=jobs_per_gpu,
+        memory=memory,
+        seconds=time_limit,
+        patience=patience,
+        quiet=quiet,
+        leash=leash,
+    )
 
 
 @app.command

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shaping_bench import metrics
+from shaping_bench.engines import Engine
 from shaping_bench.errors import BadInput, OutOfTime
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
@@ -43,14 +44,13 @@ def _stderr() -> Console:
 
 
 def run_and_report(
-    suite: Suite, directory: Path, wandb: str, engine: str = "local", deadline: Deadline | None = None
+    suite: Suite, directory: Path, wandb: str, engine: Engine | None = None, deadline: Deadline | None = None
 ) -> int:
     """Runs a suite into a directory, tracks it, prints its tables and names its page.
 
     Raises:
       OutOfTime: the deadline has passed; says what is stored and what was stopped.
     """
-    from shaping_bench.engines import ENGINES
     from shaping_bench.publish.report import write_report
     from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
@@ -104,9 +104,7 @@ def run_and_report(
                 console.print(f"step {done}/{preparation.steps}  {text}", highlight=False, markup=False)
 
         stops: list[OutOfTime] = []
-        failures = run_suite(
-            suite, store, on_cell, on_preparation, ENGINES[engine](), deadline=deadline, on_stop=stops.append
-        )
+        failures = run_suite(suite, store, on_cell, on_preparation, engine, deadline=deadline, on_stop=stops.append)
         progress.update(task, description=suite.file.name)
     for failure in failures:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)

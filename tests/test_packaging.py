@@ -76,11 +76,11 @@ def imported_modules():
 def test_dependencies_are_what_the_code_imports():
     providers = metadata.packages_distributions()
     needed = {canonicalize_name(providers[module][0]) for module in imported_modules()}
-    assert needed | FOR_RULES == {canonicalize_name(r.name) for r in requirements()}
+    assert needed | FOR_RULES == {canonicalize_name(r.name) for r in requirements("cluster")}
 
 
 def test_dependencies_have_lower_bounds_and_no_caps():
-    for requirement in requirements("gpu", "test", "docs"):
+    for requirement in requirements("gpu", "cluster", "test", "docs"):
         assert [s.operator for s in requirement.specifier] == [">="], requirement
     assert PROJECT["requires-python"] == ">=3.11"
 
@@ -95,7 +95,7 @@ def test_every_requirement_has_one_pin_that_satisfies_it(python):
         if pin.marker is None or pin.marker.evaluate(environment):
             pins.setdefault(canonicalize_name(pin.name), []).append(Version(specifier.version))
     assert all(len(versions) == 1 for versions in pins.values())
-    for requirement in requirements("test", "docs", "dev"):
+    for requirement in requirements("cluster", "test", "docs", "dev"):
         (version,) = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
 

@@ -9,11 +9,32 @@ one, write a class with the one method of :class:`Engine` in a file of its own h
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from shaping_bench.engines.base import Engine, Event, Workplace
 from shaping_bench.engines.local import Local
+from shaping_bench.errors import BadInput
 
-ENGINES: dict[str, Callable[[], Engine]] = {"local": Local}
+
+def _dask(scheduler: str | None = None, cluster: str | None = None, file: Path | None = None) -> Engine:
+    """Workers of a scheduler that is there, or of a cluster that is started: on this machine by default.
+
+    Raises:
+      BadInput: both, something wrong in the cluster's file of settings, or dask is not installed.
+    """
+    from shaping_bench.engines import clusters
+
+    if scheduler and cluster:
+        raise BadInput(f"--scheduler is {scheduler!r} and --cluster is {cluster!r}; allowed: one of them")
+    kind = clusters.Settings if scheduler else clusters.SETTINGS[cluster or "local"]
+    settings = clusters.read_settings(kind, file)
+    clusters.need_dask()
+    from shaping_bench.engines.dask import Dask  # half a second, and not for those who have other engines
+
+    return Dask(settings, scheduler)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"local": Local, "dask": _dask}
 """By the name that ``--engine`` takes."""
 
 __all__ = ["ENGINES", "Engine", "Event", "Local", "Workplace"]

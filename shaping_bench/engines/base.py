@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.jobs import Plan
 
-What = Literal["joined", "started", "progress", "done", "failed", "lost", "retried", "stopped"]
+What = Literal["joined", "refused", "started", "progress", "done", "failed", "lost", "retried", "stopped"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class Event:
     """Something that has happened to a job.
 
     Attributes:
-      what: ``joined``: a worker is there; ``started``; ``progress``; ``done``: what it yields is
+      what: ``joined``: a worker is there; ``refused``: one that gets no jobs, ``error`` says why; ``started``;
+        ``progress``; ``done``: what it yields is
         stored; ``retried``: it failed or was held up, and is to be done elsewhere; ``failed``: for
         good; ``lost``: its worker died or said nothing any more, and it is to be done elsewhere;
         ``stopped``: its deadline passed, that of the workplace or its worker's own, and it goes on

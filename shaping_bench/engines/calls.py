@@ -77,11 +77,18 @@ def read_suite(text: str) -> Suite:
 def fingerprint(suite: Suite) -> str:
     """What must be alike wherever the suite's jobs run, as text: versions, our source, and the code of
     learners and games that come from elsewhere."""
-    versions = {name: x for name, x in devices.versions().items() if name in COMPARED}
     values = {id(x.named.value): x.named.value for cell in suite.encounters for x in (cell.game, *cell.learners)}
-    return json.dumps(
-        {**versions, "source": package_hash(), "plug-ins": foreign_hash(*values.values())}, sort_keys=True
-    )
+    return json.dumps({**_versions(), "plug-ins": foreign_hash(*values.values())}, sort_keys=True)
+
+
+def _versions() -> dict[str, str]:
+    return {name: x for name, x in devices.versions().items() if name in COMPARED} | {"source": package_hash()}
+
+
+@functools.cache
+def identity() -> str:
+    """What must be alike whatever the suite, in a word."""
+    return hashlib.sha256(json.dumps(_versions(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def difference(ours: str, theirs: str) -> str:
@@ -151,7 +158,9 @@ def execute_there(
     directory: str | None,
     inputs: Mapping[str, bytes] | None = None,
     *,
-    seconds: float | None = None,
+    worker: str = "",
+    deadline: Deadline | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Reply:
     """Does a job in whatever process an engine calls this in.
 
@@ -163,25 +172,27 @@ def execute_there(
         comes back as ``content``, by folder (``cells/HASH``, ``artifacts/HASH``), packed.
       inputs: without a directory, packed folders that the job reads (:attr:`Job.reads`) and that
         this process may lack.
-      seconds: after which to stop at a checkpoint.
+      worker: this process, as the engine calls it.
+      deadline: when to stop at a checkpoint.
+      on_progress: told how it gets on.
     """
+    worker = worker or worker_name()
     with _CONFIGURED:
         devices.configure()
         try:
             ours = read_suite(suite)
         except BadInput as error:
-            return {"status": "refused", "worker": worker_name(), "error": str(error)}
+            return {"status": "refused", "worker": worker, "error": str(error)}
     other = difference(fingerprint(ours), print_)
     if other:
-        text = f"worker {worker_name()} is another version than the launcher: {other}; allowed: the same"
-        return {"status": "refused", "worker": worker_name(), "error": text}
-    deadline = Deadline(seconds)
+        text = f"worker {worker} is another version than the launcher: {other}; allowed: the same"
+        return {"status": "refused", "worker": worker, "error": text}
     if directory is not None:
-        return perform(key, ours, Store(directory), deadline=deadline)
+        return perform(key, ours, Store(directory), worker=worker, deadline=deadline, on_progress=on_progress)
     folder = _own_folder(suite)
     for name, data in (inputs or {}).items():
         unpacked(data, folder / name)
-    reply = perform(key, ours, Store(folder), deadline=deadline)
+    reply = perform(key, ours, Store(folder), worker=worker, deadline=deadline, on_progress=on_progress)
     names = [name for name in written(key, ours) if (folder / name).is_dir()]
     reply["content"] = {name: packed(folder / name) for name in names}
     for name in names:

@@ -86,6 +86,15 @@ class Schedule:
     def ended(self) -> bool:
         return not self.left and not self.running
 
+    @property
+    def ready(self) -> int:
+        """Jobs that could be taken now."""
+        return len(self._ready)
+
+    def failed_at(self, key: str) -> str:
+        """Where a job that was taken had failed before; empty if nowhere."""
+        return self.running[key].failed_at
+
     def take(self, worker: str = "", *, others: bool = False) -> Job | None:
         """A job for a worker; None if there is none for it now.
 
