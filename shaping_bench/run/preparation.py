@@ -281,16 +281,16 @@ def imagined_artifact(rule: Learner, game: Game, player: int) -> Any:
     return rule.artifact(rule.prepare_init(jax.random.key(0), game, rule.prepared_seat(game, player)))
 
 
-def first_steps(preparation: Preparation) -> Callable[[int], Any]:
-    """The first so many steps of a preparation as a call that stores nothing: what the speed
-    benchmark times. One program does any number of them. Float32."""
+def first_steps(preparation: Preparation) -> tuple[Callable[[int], Any], jax.stages.Compiled]:
+    """The first so many steps of a preparation as a call that stores nothing, and the one program that
+    does any number of them: what the speed benchmark times. Float32."""
     rule, game = preparation.learner.value, preparation.game.value
     lanes = Lanes(preparation.seeds, rule.preparation_width)
     program = _Program(rule, game, preparation.seat, preparation.seed, lanes)
     seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
-    return lambda steps: jax.block_until_ready(
-        program.advance(seeds, np.int32(0), np.int32(steps), program.begin(seeds))
-    )
+    none = np.int32(0)
+    advance = program.advance.lower(seeds, none, none, jax.eval_shape(program.begin, seeds)).compile()
+    return lambda steps: jax.block_until_ready(advance(seeds, none, np.int32(steps), program.begin(seeds))), advance
 
 
 def _points(steps: int) -> np.ndarray:

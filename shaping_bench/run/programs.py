@@ -30,6 +30,12 @@ _COMPILED: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 _KEPT = threading.Lock()
 
 
+def kept() -> tuple[devices.Compiled, ...]:
+    """The compiled programs of this process that are kept, what was used last at the end."""
+    with _KEPT:
+        return tuple(_COMPILED.values())
+
+
 class Program:
     """The compiled functions of an encounter shape, kept while they are among the last used.
 

@@ -11,13 +11,14 @@ On stdout one JSON object, on stderr the same as tables::
                      {compile_seconds, run_seconds, first_result_seconds},
                      met compares with startup_limits
     startup_limits   {cold, warm: {...}} seconds
-    play             list of {name, unit, count, of_peak, RATES}
+    play             list of {name, unit, count, flop, flop_of_products, of_peak, RATES}; flop are the floating-point
+                     operations of a unit, counted from the compiled program (operations.Compiled)
     play_memory      what look-ahead through rollouts takes (play.memory)
     peak_memory_bytes   of the throughput process, all its programs together
 
 where RATES are ``runs, wall_seconds, cpu_seconds, cores_used`` (their ratio: on a busy machine less than there are),
-``per_wall_second, per_cpu_second, target`` (per CPU-second; null: none), ``met, peer`` (null: nobody), ``times_peer``
-(null unless both sides were taken on like terms).
+``per_wall_second, per_cpu_second, target`` (per CPU-second; null: none), ``met, peer`` (null: nobody; with versions,
+machine and date), ``terms`` (like, or what differs), ``times_peer`` (null unless both sides were taken on like terms).
 """
 
 import argparse
@@ -78,7 +79,6 @@ _VERDICT = {True: "met", False: "MISSED", None: ""}
 
 def to_text(result: dict[str, Any]) -> str:
     """The result as tables for people."""
-    rows = [*result["throughput"], *result["play"]]
     return "\n\n".join(
         part
         for part in (
@@ -88,7 +88,7 @@ def to_text(result: dict[str, Any]) -> str:
             _startup_table(result["startup"]),
             _play_table(result["play"]),
             _memory_lines(result["play_memory"]),
-            _about_peers(rows, result["matrix_rate"], result["alike"]),
+            _about_peers(result["matrix_rate"], result["alike"]),
             f"Peak memory: {result['peak_memory_bytes'] / 2**20:.0f} MiB",
         )
         if part
@@ -99,13 +99,18 @@ def _rate(x: float | None) -> str:
     return "" if x is None else f"{x:,.2f}" if x < 1e4 else f"{x / 1e6:.3g} M"
 
 
+_BESIDE = ("target", "", "peer", "its / CPU-s", "terms", "x peer")
+
+
 def _beside(row: dict[str, Any]) -> list[str]:
-    """Target, verdict, peer and ratio of a row; without a ratio the peer's own figure stands behind its name."""
+    """What stands in the columns :data:`_BESIDE` of a row."""
     peer, ratio = row["peer"], row["times_peer"]
     return [
         _rate(row["target"]),
         _VERDICT[row["met"]],
-        "" if peer is None else peer["name"] + ("" if ratio else f" ({_rate(peer['per_cpu_second'])})"),
+        "" if peer is None else f"{peer['name']} ({peer['version']}, {peer['taken']})",
+        "" if peer is None else _rate(peer["per_cpu_second"]),
+        row["terms"] or "",
         f"{ratio:,.0f}" if ratio and ratio >= 10 else f"{ratio:.1f}" if ratio else "",
     ]
 
@@ -114,7 +119,7 @@ def _table(rows: Sequence[Sequence[str]], header: Sequence[str], left: int) -> s
     """A table whose first ``left`` columns hold words."""
     from tabulate import tabulate
 
-    words = {"peer", "", *header[:left]}
+    words = {"peer", "terms", "", *header[:left]}
     align = tuple("left" if name in words else "right" for name in header)
     return tabulate(rows, header, disable_numparse=True, colalign=align) if rows else ""
 
@@ -132,7 +137,7 @@ def _exact_table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _table(lines, ["rule", "seeds", "/ s", "cores", "/ CPU-s", "target", "", "peer", "x peer"], left=1)
+    return _table(lines, ["rule", "seeds", "/ s", "cores", "/ CPU-s", *_BESIDE], left=1)
 
 
 def _startup_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -163,12 +168,13 @@ def _play_table(rows: Sequence[dict[str, Any]]) -> str:
             row["unit"],
             _rate(row["per_wall_second"]),
             _rate(row["per_cpu_second"]),
-            "" if row["of_peak"] is None else f"{100 * row['of_peak']:.0f} %",
+            f"{row['flop']:.3g}",
+            f"{100 * row['of_peak']:.0f} %",
             *_beside(row),
         ]
         for row in rows
     ]
-    return _table(lines, ["work", "unit", "/ s", "/ CPU-s", "of peak", "target", "", "peer", "x peer"], left=2)
+    return _table(lines, ["work", "unit", "/ s", "/ CPU-s", "flop / unit", "of peak", *_BESIDE], left=2)
 
 
 def _memory_lines(plan: dict[str, Any] | None) -> str:
@@ -184,14 +190,11 @@ def _memory_lines(plan: dict[str, Any] | None) -> str:
     return "\n".join([about, *lines, f"largest fitting batch: {fits}"])
 
 
-def _about_peers(rows: Sequence[dict[str, Any]], rate: float, alike: bool) -> str:
-    """On which terms the peers' figures were taken, and with whom no ratio is given."""
-    differing = {(p["name"], p["work"], p["differs"]) for row in rows if (p := row["peer"]) and p["differs"]}
-    lines = [f"Peers: {peers.MACHINE}, {peers.TAKEN}; this machine does {rate / 1e9:.0f} GFLOP per CPU-second"]
-    if not alike:
-        lines.append("No ratios: this machine is not like that one, or busy")
-    lines += [f"No ratio to {name}, {work}: {differs}" for name, work, differs in sorted(differing)]
-    return "\n".join(lines)
+def _about_peers(rate: float, alike: bool) -> str:
+    """On which machine the peers' figures were taken, and how this one compares."""
+    here = f"this machine does {rate / 1e9:.0f} GFLOP per CPU-second"
+    verdict = "" if alike else " and is not like that one, or busy: no ratios"
+    return f"Peers, {peers.TAKEN}: {peers.MACHINE}; {here}{verdict}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

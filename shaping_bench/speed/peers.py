@@ -30,6 +30,7 @@ class Peer:
       unit: what is counted.
       per_cpu_second: how many of it.
       differs: what of the work is not as ours; empty: the same work.
+      machine, taken: on what and when it was timed.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Peer:
     unit: str
     per_cpu_second: float
     differs: str = ""
+    machine: str = MACHINE
+    taken: str = TAKEN
 
 
 def _sos(work: str, rate: float) -> Peer:
@@ -179,16 +182,24 @@ def like_terms(rate: float, platform: str) -> bool:
     return platform == "cpu" and abs(rate / PEAK - 1) <= TOLERANCE
 
 
+LIKE = "like"
+"""Says that both sides did the same work on machines of the same kind."""
+
+
 def beside(peer: Peer | None, per_cpu_second: float, alike: bool) -> dict[str, Any]:
-    """What a row says of the peer: who it is, and the ratio if both sides were taken on like terms.
+    """What a row says of the peer: who it is, the terms (:data:`LIKE`, or what differs), and if they are
+    like the ratio.
 
     Args:
       peer: whose figure stands beside ours, if anybody's.
       per_cpu_second: ours.
       alike: whether this machine is of the peers' kind, by :func:`like_terms`.
     """
-    same = peer is not None and alike and not peer.differs
+    if peer is None:
+        return {"peer": None, "terms": None, "times_peer": None}
+    terms = "; ".join(x for x in (peer.differs, "" if alike else "another machine") if x) or LIKE
     return {
-        "peer": dataclasses.asdict(peer) if peer else None,
-        "times_peer": per_cpu_second / peer.per_cpu_second if peer is not None and same else None,
+        "peer": dataclasses.asdict(peer),
+        "terms": terms,
+        "times_peer": per_cpu_second / peer.per_cpu_second if terms == LIKE else None,
     }

@@ -1,21 +1,40 @@
 """The speed of play and of preparations: environments, rollouts, learners that sample, learners that prepare.
 
-What is counted is the unit of the peers' figures: environment steps (joint actions), or updates. Where the arithmetic
-of a unit is known, a row says which part of the machine's matrix rate it reaches. :func:`memory` reports what learning
-through rollouts takes, from compiled programs, and the largest setting that fits.
+What is counted is the unit of the peers' figures: environment steps (joint actions), or updates. A row also says which
+part of the machine's matrix rate it reaches, by the operations of the program that was timed. :func:`memory` reports
+what learning through rollouts takes, from compiled programs, and the largest setting that fits.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from shaping_bench.speed import peers
 from shaping_bench.speed.clock import clocked, kept, rates
+from shaping_bench.speed.operations import Compiled, Operations
 from shaping_bench.speed.peers import Peer
+
+
+class Call(NamedTuple):
+    """What is timed.
+
+    Attributes:
+      run: does the work and blocks until it is done.
+      text: of the compiled program in which the work is done, once it has run.
+      turns: of its loops whose number of turns is an argument, on average; see ``Compiled.operations``.
+    """
+
+    run: Callable[[], Any]
+    text: Callable[[], str]
+    turns: float = 1.0
+
+    def operations(self) -> Operations:
+        """What one run does."""
+        return Compiled.read(self.text()).operations(self.turns)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,10 +45,9 @@ class PlayWork:
       name: what it is.
       unit: what is counted.
       count: how many of it one call does.
-      make: builds the call; what it returns is timed, and blocks until done.
+      make: builds the call that is timed.
       target: units per CPU-second to reach.
       peer: whose figure stands beside ours.
-      flop: floating-point operations of one unit, where somebody counted them.
       runs: at most so many timed calls.
       warm: whether a call that does not count comes before; not where it takes a minute and ``make`` compiles.
     """
@@ -37,15 +55,14 @@ class PlayWork:
     name: str
     unit: str
     count: int
-    make: Callable[[], Callable[[], Any]]
+    make: Callable[[], Call]
     target: float | None = None
     peer: Peer | None = None
-    flop: float | None = None
     runs: int = 3
     warm: bool = True
 
 
-def _environment(game_text: str, batch_size: int, calls: int) -> Callable[[], Any]:
+def _environment(game_text: str, batch_size: int, calls: int) -> Call:
     """Random actions in a batch of environments; every observation is written."""
     from shaping_bench.spec.registry import make_game
 
@@ -68,22 +85,33 @@ def _environment(game_text: str, batch_size: int, calls: int) -> Callable[[], An
         (_, total), _ = jax.lax.scan(step, (states, jnp.zeros((share, 2))), keys)
         return total
 
+    return _sharded(shard)
+
+
+def _sharded(shard: Callable[[Any], Any]) -> Call:
+    """The same on every device, each with a key of its own."""
     program = jax.pmap(shard) if len(jax.local_devices()) > 1 else jax.jit(jax.vmap(shard))
     keys = jax.random.split(jax.random.key(0), len(jax.local_devices()))
-    return lambda: jax.block_until_ready(program(keys))
+    compiled = program.lower(keys).compile()
+    return Call(run=lambda: jax.block_until_ready(compiled(keys)), text=compiled.as_text)
 
 
-def _encounter(game: str, learners: Sequence[str], seeds: int, updates: int) -> Callable[[], Any]:
-    from shaping_bench.run.encounter import run_encounter
+def _encounter(game: str, learners: Sequence[str], seeds: int, updates: int) -> Call:
+    from shaping_bench.run import programs
+    from shaping_bench.run.encounter import recorded_updates, run_encounter
     from shaping_bench.spec.registry import make_game, make_learner
 
     named = make_game(game)
     rules = [make_learner(x, game=named.name).value for x in learners]
     rules = rules * named.value.n_players if len(rules) == 1 else rules
-    return lambda: run_encounter(named.value, rules, num_seeds=seeds, num_updates=updates, episodes=1)
+    return Call(
+        run=lambda: run_encounter(named.value, rules, num_seeds=seeds, num_updates=updates, episodes=1),
+        text=lambda: programs.kept()[-1].function.as_text(),
+        turns=updates / len(recorded_updates(updates, None)),
+    )
 
 
-def _rollouts(game_text: str, learner: str, batch_size: int, seeds: int) -> Callable[[], Any]:
+def _rollouts(game_text: str, learner: str, batch_size: int, seeds: int) -> Call:
     """Frozen policies against themselves: nothing is learnt."""
     from shaping_bench.algorithms.core.rollouts import rollout
     from shaping_bench.spec.registry import make_game, make_learner
@@ -97,12 +125,10 @@ def _rollouts(game_text: str, learner: str, batch_size: int, seeds: int) -> Call
         play = rollout(jax.random.fold_in(key, 1), game, [policy] * 2, [params] * 2, batch_size // seeds)
         return jnp.sum(play.rewards)
 
-    program = jax.pmap(shard) if len(jax.local_devices()) > 1 else jax.jit(jax.vmap(shard))
-    keys = jax.random.split(jax.random.key(0), len(jax.local_devices()))
-    return lambda: jax.block_until_ready(program(keys))
+    return _sharded(shard)
 
 
-def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Callable[[], Any]:
+def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Call:
     from shaping_bench.run.preparation import first_steps, needed
     from shaping_bench.spec.registry import make_game, make_learner
 
@@ -110,9 +136,8 @@ def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Callabl
     rule = make_learner(learner, game=named.name)
     (wanted, *_) = needed(named, [rule], seeds=seeds, seed=0, precision="float32")
     assert wanted is not None
-    call = first_steps(wanted)
-    call(0)  # compiles
-    return lambda: call(steps)
+    run, program = first_steps(wanted)
+    return Call(run=lambda: run(steps), text=program.as_text, turns=steps)
 
 
 def works() -> tuple[PlayWork, ...]:
@@ -138,12 +163,11 @@ def works() -> tuple[PlayWork, ...]:
             make=functools.partial(_encounter, "coin-game", [f"loqa({settings})"], 1, 2),
             target=1 / seconds,
             peer=peer,
-            flop=flop,
         )
-        for what, settings, seconds, peer, flop in (
-            ("buffer of past agents", "", 0.50, peers.LOQA_COIN_FEWER, 46e9),
-            ("512 past agents per batch", "opponents_per_batch=0", 0.75, peers.LOQA_COIN, None),
-            ("no buffer", "buffer_size=0", 0.45, peers.LOQA_COIN_PRESENT, None),
+        for what, settings, seconds, peer in (
+            ("buffer of past agents", "", 0.50, peers.LOQA_COIN_FEWER),
+            ("512 past agents per batch", "opponents_per_batch=0", 0.75, peers.LOQA_COIN),
+            ("no buffer", "buffer_size=0", 0.45, peers.LOQA_COIN_PRESENT),
         )
     ]
     return (
@@ -169,7 +193,6 @@ def works() -> tuple[PlayWork, ...]:
             make=lambda: _encounter(coin_ppo, ["ppo(batch_size=1000,network='gru',hidden=16)"], 2, 5),
             target=0.7e6,
             peer=peers.PAX,
-            flop=62e3,
         ),
         PlayWork(
             name="PPO without memory against the same, Coin Game, 1000 x 16",
@@ -203,7 +226,6 @@ def works() -> tuple[PlayWork, ...]:
             count=1,
             make=lambda: _preparation("coin-game(preset=mfos,episodes=1)", "mfos-recurrent", 1),
             target=1 / 45,
-            flop=2.6e12,
             runs=1,
             warm=False,
         ),
@@ -246,15 +268,18 @@ def timed(work: PlayWork, runs: int, *, matrix_rate: float, alike: bool) -> dict
       matrix_rate: this machine's, which ``of_peak`` is a part of.
       alike: whether the machine is of the peers' kind.
     """
-    seconds = clocked(work.make(), min(runs, work.runs), warm=work.warm)
+    call = work.make()
+    seconds = clocked(call.run, min(runs, work.runs), warm=work.warm)
     row = rates(work.count, *seconds, work.target)
-    rate = row["per_cpu_second"]
+    rate, operations = row["per_cpu_second"], call.operations()
     return {
         "name": work.name,
         "unit": work.unit,
         "count": work.count,
         **row,
-        "of_peak": None if work.flop is None else rate * work.flop / matrix_rate,
+        "flop": operations.total / work.count,
+        "flop_of_products": operations.products / work.count,
+        "of_peak": operations.total / work.count * rate / matrix_rate,
         **peers.beside(work.peer, rate, alike),
     }
 
