@@ -25,6 +25,7 @@ app = App(
     name="shaping-bench",
     version=__version__,
     help="The benchmark of opponent shaping: run suites, compare learners, check published numbers.",
+    suppress_keyboard_interrupt=False,  # what an interrupt leaves is said below
 )
 
 Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
@@ -202,23 +203,23 @@ def run(
     time_limit:
         Stop at checkpoints within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
     """
-    from shaping_bench.run import devices
-    from shaping_bench.spec.suite import load
-
-    if seeds is not None:
-        _positive("--seeds", seeds)
-    options = {"scheduler": scheduler, "cluster": cluster, "file": cluster_file}
-    given = {name: value for name, value in options.items() if value is not None}
-    if given and engine != "dask":
-        name = next(iter(given)).replace("file", "cluster-file")
-        raise BadInput(f"--{name} is given and --engine is {engine!r}; allowed: --engine dask")
-    resolved = load(suite, set_ or (), seeds)
-    directory = output or Path("results") / resolved.file.name
-    devices.configure()
-    from shaping_bench.commands import run_and_report
-    from shaping_bench.engines import ENGINES
-
     with _until(time_limit) as deadline:
+        from shaping_bench.run import devices
+        from shaping_bench.spec.suite import load
+
+        if seeds is not None:
+            _positive("--seeds", seeds)
+        options = {"scheduler": scheduler, "cluster": cluster, "file": cluster_file}
+        given = {name: value for name, value in options.items() if value is not None}
+        if given and engine != "dask":
+            name = next(iter(given)).replace("file", "cluster-file")
+            raise BadInput(f"--{name} is given and --engine is {engine!r}; allowed: --engine dask")
+        resolved = load(suite, set_ or (), seeds)
+        directory = output or Path("results") / resolved.file.name
+        devices.configure()
+        from shaping_bench.commands import run_and_report
+        from shaping_bench.engines import ENGINES
+
         return run_and_report(resolved, directory, wandb, ENGINES[engine](**given), deadline)
 
 
@@ -357,29 +358,29 @@ def encounter(
     json:
         Print one JSON object.
     """
-    from shaping_bench.commands import encounter_result, encounter_text, read_init
-    from shaping_bench.run import devices
-    from shaping_bench.spec import registry
-    from shaping_bench.spec.protocol import EPISODES, Protocol
-
-    protocol = Protocol.from_options(
-        seeds=seeds,
-        seed=seed,
-        steps=steps,
-        record_every=record_every,
-        precision=precision,
-        episodes=EPISODES if episodes is None else episodes,
-        preparations=preparations,
-    )
-    named = registry.make_game(game)
-    learners = [registry.with_settings(learner, set_ or (), named.name)]
-    learners += [registry.make_learner(text, game=named.name) for text in more]
-    if len(learners) == 1:
-        learners *= named.value.n_players
-    registry.check_encounter(named, learners)
-    start = read_init(init, named.value) if init else None
-    devices.configure()
     with _until(time_limit) as deadline:
+        from shaping_bench.commands import encounter_result, encounter_text, read_init
+        from shaping_bench.run import devices
+        from shaping_bench.spec import registry
+        from shaping_bench.spec.protocol import EPISODES, Protocol
+
+        protocol = Protocol.from_options(
+            seeds=seeds,
+            seed=seed,
+            steps=steps,
+            record_every=record_every,
+            precision=precision,
+            episodes=EPISODES if episodes is None else episodes,
+            preparations=preparations,
+        )
+        named = registry.make_game(game)
+        learners = [registry.with_settings(learner, set_ or (), named.name)]
+        learners += [registry.make_learner(text, game=named.name) for text in more]
+        if len(learners) == 1:
+            learners *= named.value.n_players
+        registry.check_encounter(named, learners)
+        start = read_init(init, named.value) if init else None
+        devices.configure()
         result = encounter_result(named, learners, protocol, init=start, artifacts=artifacts, deadline=deadline)
     if os.environ.get("WANDB_MODE", wandb) != "disabled":
         from shaping_bench.publish.tracking import log_encounter
@@ -674,26 +675,27 @@ def verify(
     json:
         Print JSON.
     """
-    from shaping_bench.claims.files import select
-    from shaping_bench.claims.record import to_json, to_text
-    from shaping_bench.claims.verify import verify as check_claims
-    from shaping_bench.commands import preparation_progress, progress_line
-    from shaping_bench.run import devices
-    from shaping_bench.run.artifacts import Artifacts
+    with _until(time_limit) as deadline:
+        from shaping_bench.claims.files import select
+        from shaping_bench.claims.record import to_json, to_text
+        from shaping_bench.claims.verify import verify as check_claims
+        from shaping_bench.commands import preparation_progress, progress_line
+        from shaping_bench.run import devices
+        from shaping_bench.run.artifacts import Artifacts
 
-    chosen = select(claims, paper or ())
-    devices.configure()
-    with _until(time_limit) as deadline, progress_line() as say:
-        folder = devices.artifacts_folder()
-        verdicts = check_claims(
-            chosen,
-            on_progress=say,
-            full=full,
-            artifacts=Artifacts(folder, on_point=preparation_progress(say), deadline=deadline),
-            record=record,
-            deadline=deadline,
-            checkpoints=devices.checkpoints_folder(),
-        )
+        chosen = select(claims, paper or ())
+        devices.configure()
+        with progress_line() as say:
+            folder = devices.artifacts_folder()
+            verdicts = check_claims(
+                chosen,
+                on_progress=say,
+                full=full,
+                artifacts=Artifacts(folder, on_point=preparation_progress(say), deadline=deadline),
+                record=record,
+                deadline=deadline,
+                checkpoints=devices.checkpoints_folder(),
+            )
     if json:
         _print_json(to_json(verdicts))
     else:

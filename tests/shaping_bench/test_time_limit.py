@@ -2,7 +2,15 @@
 
 import dataclasses
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +21,8 @@ from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.runner import run_suite
-from shaping_bench.spec.suite import expand, validate
+from shaping_bench.spec.suite import expand, resolve, validate
+from shaping_bench.store.pack import pack, unpack
 from shaping_bench.store.store import Store
 from tests.shaping_bench.test_claims import changed, written
 from tests.shaping_bench.test_interruption import numbers
@@ -84,6 +93,158 @@ def test_of_a_suite_nothing_more_is_begun_and_the_same_call_does_the_rest(tmp_pa
     assert 1 <= stored < len(cells)
     assert run_suite(suite, broken) == []
     assert numbers(broken.directory) == numbers(whole.directory)
+
+
+# --- processes ----------------------------------------------------------------------------
+
+SLEEPER = '''
+"""A rule that waits in every step of its preparation and in every update, whatever else the machine does."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+from shaping_bench.algorithms.core import PreparedLearner, field, pytree_dataclass
+
+
+def waited(x):
+    def wait(x):
+        time.sleep(0.02)
+        return x
+
+    return jax.pure_callback(wait, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="broadcast_all")
+
+
+@pytree_dataclass
+class Sleeper(PreparedLearner):
+    """Steps into random directions, asleep most of the time."""
+
+    source = "a test"
+    num_steps: int = field(150, "steps of the preparation", low=1, static=True)
+
+    @property
+    def preparation_steps(self):
+        return self.num_steps
+
+    def prepare_init(self, key, game, player):
+        return jnp.zeros(())
+
+    def prepare_step(self, key, step, carry, game, player):
+        return waited(carry + jax.random.normal(key)), {"height": carry}
+
+    def artifact(self, carry):
+        return carry
+
+    def init(self, key, game, player, artifact=None):
+        return game.init_params(key, player), ()
+
+    def update(self, key, state, view):
+        size = waited(0.1 * jax.random.normal(key) * view.artifact)
+        return tuple(x + size for x in view.own), state, {}
+'''
+
+SUITE = """
+name: asleep
+games: [ipd]
+learners: [naive, sleeper]
+seeds: 3
+steps: 150
+record_every: 50
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Starts a command in a process that knows the sleeper, with a user's cache of its own."""
+    about = tmp_path / "plugin" / "sleeper-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeper\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[shaping_bench.algorithms]\nsleeper = sleeper:Sleeper\n")
+    (tmp_path / "plugin" / "sleeper.py").write_text(SLEEPER)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    paths = [str(tmp_path / "plugin"), *filter(None, [os.environ.get("PYTHONPATH")])]
+
+    def start(*arguments, home="home"):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "XDG_CACHE_HOME": str(tmp_path / home),
+            # Programs that call back into Python are not kept; those that do not are shared with other tests.
+            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "shaping_bench", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    return start
+
+
+def ended(process):
+    output, errors = process.communicate(timeout=200)
+    return process.returncode, output, errors
+
+
+def wait_until_it_listens(process):
+    """Until it has handlers of its own for signals."""
+    end = time.monotonic() + 100.0
+    while process.poll() is None and time.monotonic() < end:
+        state = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(re.search(r"^SigCgt:\s*(\w+)", state, re.MULTILINE)[1], 16)
+        if caught >> (signal.SIGUSR1 - 1) & 1:
+            return
+        time.sleep(0.01)
+    pytest.fail("it never listens")
+
+
+def run(tmp_path, directory, *more):
+    return "run", tmp_path / "suite.yaml", "-o", directory, "--wandb", "disabled", *more
+
+
+def test_a_suite_in_slices_on_two_machines_ends_as_an_undisturbed_one(command, tmp_path):
+    """Ended by every signal and by a time limit, packed and unpacked in between, then not ended any more."""
+    whole, place = tmp_path / "whole", tmp_path / "place-0"
+    undisturbed = command(*run(tmp_path, whole))
+    signals = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+    lines = []
+    for k in range(len(signals) + 2):
+        limit = ["--time-limit", "8s"] if k == len(signals) else []
+        process = command(*run(tmp_path, place, *limit), home=f"home-{k}")
+        if k < len(signals):
+            wait_until_it_listens(process)
+            time.sleep(2.0 * k)  # while it is imported, while programs are compiled, while they run
+            process.send_signal(signals[k])
+        code, _, errors = ended(process)
+        lines.append(errors.strip().splitlines()[-1])
+        if code == 0:
+            break
+        assert code == (130 if k == 2 else 75), errors
+        assert "Traceback" not in errors
+        assert lines[-1].startswith("shaping-bench: ")
+        assert re.search(r"[0-3] of 3 cells stored", lines[-1]), lines[-1]
+        assert ("the same command goes on" in lines[-1]) != ("nothing got further" in lines[-1])
+        there = tmp_path / f"place-{k + 1}"
+        pack(place, tmp_path / "slice.tar", part_size=5_000)
+        unpack(tmp_path / "slice.tar.001", there, resolve)
+        place = there
+    assert code == 0, lines
+    assert any("the same command goes on" in line for line in lines[:-1])
+    code, _, errors = ended(undisturbed)
+    assert code == 0, errors
+    assert numbers(place) == numbers(whole)
+    (ours,), (theirs,) = ([*(x / "artifacts").iterdir()] for x in (place, whole))
+    assert (ours / "artifact.npz").read_bytes() == (theirs / "artifact.npz").read_bytes()
+
+
+def test_a_limit_shorter_than_any_call_says_so(command, tmp_path):
+    code, output, errors = ended(command(*run(tmp_path, tmp_path / "out", "--time-limit", "0.1s")))
+    assert code == 75
+    assert output == ""
+    assert errors.splitlines()[-1].startswith("shaping-bench: 0 of 3 cells stored; nothing got further: ")
 
 
 # --- claims -------------------------------------------------------------------------------
