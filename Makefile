@@ -2,6 +2,7 @@
 # make check    while you work: lint, types, and the tests of what has changed (under two minutes)
 # make test     all tests (under 20 minutes on 2 cores)
 # make speed    the speed benchmark: JSON on stdout, a table on stderr (about eight minutes)
+# make scale    a suite of 20 000 tiny cells: what the harness itself takes (about ten minutes)
 # make lint     ruff and mypy
 # make docs     the documentation site, in .docs/html
 # make clean    remove what the other targets made, results excepted
@@ -20,7 +21,7 @@ CANDIDATES := python3.13 python3.12 python3.11 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: bench check test speed lint docs clean
+.PHONY: bench check test speed scale lint docs clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
@@ -40,6 +41,9 @@ check: $(READY)
 
 speed: $(READY)
 	@$(BIN)/python -m shaping_bench.speed
+
+scale: $(READY)
+	@$(BIN)/python -m shaping_bench.speed.scale
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ and what it cost.
 
 import contextlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from shaping_bench.run.preparation import (
     prepare,
     save_leaves,
 )
+from shaping_bench.store import disk
 from shaping_bench.store.store import read_parquet, write_parquet
 
 
@@ -111,7 +111,7 @@ class Artifacts:
         try:
             work.mkdir(parents=True)
             fill(work)
-            os.rename(work, folder / preparation.hash)
+            disk.place(work, folder / preparation.hash)
         except OSError as error:
             if not (folder / preparation.hash).is_dir():  # else another process has stored the same meanwhile
                 raise StoreError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from None

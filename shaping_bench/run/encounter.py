@@ -13,6 +13,7 @@ valued by play, in the compiled program, at every recorded point.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -292,20 +293,45 @@ def _laid(
     return tuple(starts)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Alike:
+    """Who plays what, equal to everybody of the same structure: what differs in numbers only, and so is
+    updated by the same program, costs the same."""
+
+    structure: Any
+    game: Game = dataclasses.field(compare=False)
+    learners: tuple[Learner, ...] = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, game: Game, learners: Sequence[Learner]) -> "_Alike":
+        both = game, tuple(learners)
+        return cls(jax.tree.structure(both), *both)
+
+
 def costs_per_update(game: Game, learners: Sequence[Learner]) -> tuple[costs.Costs, ...]:
     """What each learner's update of one seed costs alone."""
-    counts = []
-    for i in range(len(learners)):
-        with costs.counting() as count:
-            jax.eval_shape(lambda i=i: _one_update(game, learners, [i])[0])
-        counts.append(count)
-    return tuple(counts)
+    return _costs(_Alike.of(game, learners))
 
 
 def steps_per_update(game: Game, learners: Sequence[Learner]) -> int:
     """Environment steps of one update of everybody, play that several share counted once."""
+    return _steps(_Alike.of(game, learners))
+
+
+@functools.lru_cache(maxsize=1024)
+def _costs(alike: _Alike) -> tuple[costs.Costs, ...]:
+    counts = []
+    for i in range(len(alike.learners)):
+        with costs.counting() as count:
+            jax.eval_shape(lambda i=i: _one_update(alike.game, alike.learners, [i])[0])
+        counts.append(count)
+    return tuple(counts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _steps(alike: _Alike) -> int:
     with costs.counting() as count:
-        jax.eval_shape(lambda: _one_update(game, learners, range(len(learners)))[0])
+        jax.eval_shape(lambda: _one_update(alike.game, alike.learners, range(len(alike.learners)))[0])
     return int(count.steps)
 
 

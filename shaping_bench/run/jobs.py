@@ -16,6 +16,9 @@ computed whole, also when some of its cells are stored already: the numbers of a
 on where an earlier run was interrupted. What was prepared belongs to a group's numbers.
 """
 
+import collections
+import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import time
@@ -53,6 +56,9 @@ MAX_LANES = 2**17
 
 MANY_LANES = 2**14
 """Lanes from which an accelerator is worth it even for exact learners."""
+
+WRITERS = 16
+"""Cells of a group that are written side by side: a disk makes many durable in the time of one."""
 
 Kind = Literal["prepare", "encounters", "match"]
 
@@ -310,15 +316,33 @@ def _run_group(
     if all(cell.hash in store for cell in group):  # another process was faster
         return
     failures: dict[str, Exception] = {}
-    for cell, outcome in zip(group, _outcomes(group, artifacts, on_progress), strict=True):
-        if cell.hash in store:
-            continue
+
+    @contextlib.contextmanager
+    def attempt(cell: Cell) -> Iterator[None]:
         try:
-            _store_encounter(cell, outcome, suite, store, artifacts)
+            yield
         except StoreError:
             raise
         except Exception as error:  # one cell's failure must not lose the others' results
             failures[cell.hash] = error
+
+    # While some wait for the disk the next is measured.
+    with concurrent.futures.ThreadPoolExecutor(WRITERS) as pool:
+        written: collections.deque[tuple[Cell, concurrent.futures.Future[object]]] = collections.deque()
+
+        def settle(most: int) -> None:
+            while len(written) > most:
+                cell, future = written.popleft()
+                with attempt(cell):
+                    future.result()
+
+        for cell, outcome in zip(group, _outcomes(group, artifacts, on_progress), strict=True):
+            if cell.hash not in store:
+                with attempt(cell):
+                    write = _measured_encounter(cell, outcome, suite, store, artifacts)
+                    written.append((cell, pool.submit(write)))
+            settle(2 * WRITERS)
+        settle(0)
     if failures:
         raise Failed(failures) from next(iter(failures.values()))
 
@@ -359,7 +383,10 @@ def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
     )
 
 
-def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, artifacts: Artifacts) -> None:
+def _measured_encounter(
+    cell: Cell, outcome: Outcome, suite: Suite, store: Store, artifacts: Artifacts
+) -> Callable[[], object]:
+    """Measures an outcome; what is returned stores it."""
     clock = time.perf_counter()
     game, learners = cell.game.named.value, _rules(cell.learners)
     finals, curves = measure(game, learners, outcome)
@@ -385,7 +412,7 @@ def _store_encounter(cell: Cell, outcome: Outcome, suite: Suite, store: Store, a
         diverged=int(outcome.diverged.sum()),
     )
     policies = flattened(outcome.final) if suite.matches else None
-    store.write(cell.hash, record, finals, curves, policies, _episode(cell, outcome))
+    return functools.partial(store.write, cell.hash, record, finals, curves, policies, _episode(cell, outcome))
 
 
 def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:

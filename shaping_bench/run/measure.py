@@ -41,33 +41,29 @@ def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[
 
 def tidy_finals(values: dict[str, np.ndarray]) -> pd.DataFrame:
     """``name -> (S, n_players)`` to columns seed, player (from 1), metric, value."""
-    frames = []
-    for name, x in values.items():
-        seeds, players = np.indices(x.shape)
-        frames.append(
-            pd.DataFrame({"seed": seeds.ravel(), "player": players.ravel() + 1, "metric": name, "value": x.ravel()})
-        )
-    return pd.concat(frames, ignore_index=True)
+    return _tidy(values, ("seed", "player"))
 
 
 def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
     """``name -> (R, S, n_players)`` to columns seed, update, player, metric, value."""
-    frames = []
-    for name, x in values.items():
-        points, seeds, players = np.indices(x.shape)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "seed": seeds.ravel(),
-                    "update": np.asarray(updates)[points.ravel()],
-                    "player": players.ravel() + 1,
-                    "metric": name,
-                    "value": x.ravel().astype(np.float64),
-                }
-            )
-        )
-    columns = ["seed", "update", "player", "metric", "value"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    if not values:
+        return pd.DataFrame(columns=["seed", "update", "player", "metric", "value"])
+    frame = _tidy({name: x.astype(np.float64) for name, x in values.items()}, ("point", "seed", "player"))
+    frame.insert(1, "update", np.asarray(updates)[frame.pop("point")])
+    return frame
+
+
+def _tidy(values: dict[str, np.ndarray], axes: Sequence[str]) -> pd.DataFrame:
+    """One row per number, metric by metric; the last of the axes is the player, counted from 1.
+
+    All metrics become one frame at once: of dozens of tiny ones, each costs as much as a large one.
+    """
+    indices = [np.indices(x.shape).reshape(len(axes), -1) for x in values.values()]
+    columns = dict(zip(axes, np.concatenate(indices, axis=1), strict=True))
+    columns[axes[-1]] = columns[axes[-1]] + 1
+    names = np.repeat(np.array(list(values), object), [x.size for x in values.values()])
+    numbers = np.concatenate([x.ravel() for x in values.values()])
+    return pd.DataFrame({**columns, "metric": pd.array(names, dtype="str"), "value": numbers})
 
 
 def _reported(name: str, measured: Collection[str]) -> str:

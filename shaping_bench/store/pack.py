@@ -30,6 +30,7 @@ import numpy as np
 
 from shaping_bench import __version__
 from shaping_bench.errors import BadInput, StoreError
+from shaping_bench.store import disk
 from shaping_bench.store.store import Store, read_parquet
 
 SCHEMA = 1
@@ -252,7 +253,7 @@ def _merged(
                 os.replace(draft / unit, target)
         (new if is_new else old).append(unit)
     for folder in {(directory / unit).parent for unit in units}:
-        _sync_folder(folder)
+        disk.sync_folder(folder)
     return Merger(new=_counts(new), old=_counts(old), conflicts=tuple(conflicts))
 
 
@@ -423,9 +424,9 @@ def unpacked(data: bytes, folder: Path) -> bool:
         return False
     with _draft(folder.parent, "packed bytes") as draft:
         _read(io.BytesIO(data), draft, "packed bytes", "folder")
-        _sync_folder(draft)
+        disk.sync_folder(draft)
         is_new = _placed(draft, folder)
-        _sync_folder(folder.parent)
+        disk.sync_folder(folder.parent)
         return is_new
 
 
@@ -577,13 +578,3 @@ def _placed(draft: Path, folder: Path) -> bool:
             return False
         raise
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Names in it survive a loss of power, where the system can be asked for that."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -3,7 +3,7 @@
 A cell is assembled in a temporary folder and renamed into place, so a killed process
 leaves no half cell, and two processes on one directory cannot lose or double one: the
 rename of the second fails and its copy is dropped. No locks, so network file systems are
-fine.
+fine. Contents reach the disk before the name does, so a loss of power leaves no half cell either.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 
 from shaping_bench.errors import BadInput, StoreError
+from shaping_bench.store import disk
 
 if TYPE_CHECKING:  # slow to import, and one who only looks for an artifact pays for neither
     import duckdb
@@ -68,7 +69,9 @@ class Store:
             text = yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True)
             draft = self.directory / f".suite-{uuid.uuid4().hex[:12]}"
             draft.write_text(text)
+            disk.sync_file(draft)
             _place(draft, path)
+            disk.sync_folder(self.directory)
         stored = yaml.safe_load(path.read_text())
         if resolve is not None:
             # What this version cannot read, a later one's say, is told as the difference it is.
@@ -98,7 +101,9 @@ class Store:
         policies: Mapping[str, np.ndarray] | None = None,
         episode: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Stores one cell; False if another process has stored it meanwhile.
+        """Stores one cell, on the disk when this returns; False if another process has stored it meanwhile.
+
+        Threads may do so side by side, which pays: of the time, most is waiting for the disk.
 
         Args:
           policies: final policies, to meet others in a league.
@@ -117,7 +122,7 @@ class Store:
                 np.savez(work / "policies.npz", allow_pickle=False, **policies)
             if episode is not None:
                 (work / "episode.json").write_text(json.dumps(episode, separators=(",", ":")) + "\n")
-            os.rename(work, self.cells / key)
+            disk.place(work, self.cells / key)
         except OSError as error:
             if key in self:
                 return False

@@ -180,7 +180,19 @@ def test_costs_price_a_rule():
     assert 1 < lookahead.evaluations < sos.evaluations
 
 
+def test_what_differs_in_numbers_only_is_priced_once(monkeypatch):
+    encounter._costs.cache_clear()
+    traced = []
+    one_update = encounter._one_update
+    monkeypatch.setattr(encounter, "_one_update", lambda *arguments: traced.append(1) or one_update(*arguments))
+    prices = [costs_per_update(make("ipd"), [LOLA(lr=lr), Naive()]) for lr in (0.123, 0.124)]
+    assert prices[0] == prices[1]
+    assert len(traced) == 2  # one per seat
+    assert costs_per_update(make("ipd"), [Naive(), LOLA(lr=0.123)]) == prices[0][::-1]
+
+
 def test_pricing_a_rule_does_not_count_what_other_threads_trace():
+    encounter._costs.cache_clear()  # or nothing might be left to trace
     with costs.counting() as count:
         other = threading.Thread(target=costs_per_update, args=(IPD, [SOS(), SOS()]))
         other.start()
