@@ -302,6 +302,22 @@ def worker(
 
 
 @app.command
+def status(directory: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
+    """How the runs of a results directory get on: cells, workers, retries, losses, the slowest, failures.
+
+    Parameters
+    ----------
+    directory:
+        A results directory, also one that a run is writing to now.
+    json:
+        Print JSON.
+    """
+    from shaping_bench.commands import status_command
+
+    print(status_command(directory, json))
+
+
+@app.command
 def encounter(
     game: str,
     learner: str,

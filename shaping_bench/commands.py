@@ -1,6 +1,7 @@
 """What the longer commands do, apart from parsing their arguments."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -10,30 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shaping_bench import metrics
-from shaping_bench.engines import Engine
+from shaping_bench.engines import Engine, Event
 from shaping_bench.errors import BadInput, OutOfTime
 from shaping_bench.games.base import Game
+from shaping_bench.publish.watching import Display, listed, status_text
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
-from shaping_bench.run.preparation import OnPoint, Preparation, needed
+from shaping_bench.run.preparation import OnPoint, needed
 from shaping_bench.spec.protocol import Protocol
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
-from shaping_bench.spec.suite import Cell, Suite, resolve
+from shaping_bench.spec.suite import Cell, Suite, expand, resolve, validate
 
 MAX_SEEDS_WITH_PARAMS = 1000
 
 MAX_STOPS = 3
 """Of what a time limit has stopped, as many are told one by one."""
-
-SECONDS_BETWEEN_LINES = 10
-"""Of progress, where stderr is a file or a pipe and a bar cannot be redrawn."""
 
 
 def _stderr() -> Console:
@@ -55,6 +54,7 @@ def run_and_report(
     from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
     from shaping_bench.run.runner import run_suite
+    from shaping_bench.run.tally import Tally
     from shaping_bench.store.results import load
     from shaping_bench.store.store import Store
 
@@ -68,44 +68,33 @@ def run_and_report(
     started = time.perf_counter()
     tracker = Tracker(directory, suite.resolved(), wandb)
     cells = [*suite.encounters, *suite.matches]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    computed = finished = 0
+    computed = 0
     outdated: dict[str, None] = {}
-    said = started
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(suite.file.name, total=len(cells))
+    stops: list[OutOfTime] = []
+    with Display(console, suite.file.name, len(cells)) as display:
 
         def on_cell(cell: Cell, now: bool) -> None:
-            nonlocal computed, finished, said
+            nonlocal computed
             computed += now
-            finished += 1
-            progress.update(task, advance=1, description=f"{suite.file.name}  {cell.title}")
-            if not console.is_terminal and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
-                said = time.perf_counter()
-                console.print(f"{finished}/{len(cells)}  {cell.title}", highlight=False, markup=False)
             if cell.hash in store:
                 tracker.log_cell(cell.hash)
             if not now:
                 outdated.update(_changed_since(store.cell(cell.hash), cell))
 
-        preparing: dict[str, Any] = {}
+        def on_event(event: Event, tally: Tally) -> None:
+            display.show(event, tally)
+            tracker.log_progress(tally.summary)
 
-        def on_preparation(preparation: Preparation, done: int, values: dict[str, float]) -> None:
-            nonlocal said
-            tracker.log_preparation(preparation, done, values)
-            if preparation.hash not in preparing:
-                preparing[preparation.hash] = progress.add_task(preparation.title, total=preparation.steps)
-            text = f"{preparation.title}  {_listed(values)}"
-            progress.update(
-                preparing[preparation.hash], completed=done, description=text, visible=done < preparation.steps
-            )
-            if not console.is_terminal and time.perf_counter() - said > SECONDS_BETWEEN_LINES:
-                said = time.perf_counter()
-                console.print(f"step {done}/{preparation.steps}  {text}", highlight=False, markup=False)
-
-        stops: list[OutOfTime] = []
-        failures = run_suite(suite, store, on_cell, on_preparation, engine, deadline=deadline, on_stop=stops.append)
-        progress.update(task, description=suite.file.name)
+        failures = run_suite(
+            suite,
+            store,
+            on_cell,
+            tracker.log_preparation,
+            engine,
+            deadline=deadline,
+            on_stop=stops.append,
+            on_event=on_event,
+        )
     for failure in failures:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
     stored = sum(cell.hash in store for cell in cells)
@@ -151,6 +140,21 @@ def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
     return {x["label"]: None for x in record["learners"] if x.get("code", code.get(x["label"])) != code.get(x["label"])}
 
 
+# --- status -------------------------------------------------------------------------------
+
+
+def status_command(directory: Path, as_json: bool) -> str:
+    """How the runs of a results directory have got on, for people or as JSON."""
+    from shaping_bench.store.events import status
+
+    def count() -> int:
+        suite = expand(validate(yaml.safe_load((directory / "suite.yaml").read_text())))
+        return len(suite.encounters) + len(suite.matches)
+
+    found = status(directory, count)
+    return json.dumps(dataclasses.asdict(found), indent=1) if as_json else status_text(found)
+
+
 @contextlib.contextmanager
 def progress_line() -> Iterator[Callable[[str], None]]:
     """A spinner on stderr with one line of text."""
@@ -159,13 +163,9 @@ def progress_line() -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(str(text))
 
 
-def _listed(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {x:.4g}" for name, x in values.items())
-
-
 def preparation_progress(say: Callable[[str], None]) -> OnPoint:
     """Tells how a running preparation gets on, in one line of text."""
-    return lambda p, done, values: say(f"{p.title}: step {done} of {p.steps}, {_listed(values)}")
+    return lambda p, done, values: say(f"{p.title}: step {done} of {p.steps}, {listed(values)}")
 
 
 # --- encounter ----------------------------------------------------------------------------

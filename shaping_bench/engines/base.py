@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.jobs import Plan
 
-What = Literal["joined", "refused", "started", "progress", "done", "failed", "lost", "retried", "stopped"]
+What = Literal["joined", "refused", "started", "progress", "done", "failed", "lost", "retried", "stopped", "held"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Event:
         stored; ``retried``: it failed or was held up, and is to be done elsewhere; ``failed``: for
         good; ``lost``: its worker died or said nothing any more, and it is to be done elsewhere;
         ``stopped``: its deadline passed, that of the workplace or its worker's own, and it goes on
-        from its checkpoint.
+        from its checkpoint; ``held``: another launcher's worker is at it, and it is looked at again.
       key: of the job; empty where a worker joins.
       worker: who.
       seconds: that the job took.

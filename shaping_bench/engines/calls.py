@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -27,6 +27,7 @@ from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.jobs import Failed, OnProgress, execute, told, written
 from shaping_bench.spec.sources import foreign_hash, package_hash
 from shaping_bench.spec.suite import Suite, expand, validate
+from shaping_bench.store.leases import Leases
 from shaping_bench.store.pack import packed, unpacked
 from shaping_bench.store.store import Store
 
@@ -126,13 +127,18 @@ def perform(
     *,
     worker: str = "",
     deadline: Deadline | None = None,
+    on_start: Callable[[], None] = lambda: None,
     on_progress: OnProgress | None = None,
 ) -> Reply:
-    """Does a job, and says what came of it whatever it was."""
+    """Does a job, and says what came of it whatever it was; ``on_start`` is called once it is begun."""
     clock = time.perf_counter()
     reply: Reply = {"status": "done", "worker": worker or worker_name()}
     if deadline is not None and deadline.expired:  # it is not even begun
         return {**reply, "status": "stopped"}
+    leases = _leases(store.directory)
+    if not leases.take(key):
+        return {**reply, "status": "held"}
+    on_start()
     try:
         execute(key, suite, store, deadline=deadline, on_progress=on_progress)
     except OutOfTime as error:
@@ -145,7 +151,14 @@ def perform(
             "fault": type(error).__name__,
             "errors": {cell: told(x) for cell, x in error.errors.items()} if isinstance(error, Failed) else {},
         }
+    finally:
+        leases.give_back(key)
     return {**reply, "seconds": time.perf_counter() - clock}
+
+
+@functools.cache
+def _leases(directory: Path) -> Leases:
+    return Leases(directory / "leases")
 
 
 _CONFIGURED = threading.Lock()

@@ -1,11 +1,12 @@
 """The local engine: this machine."""
 
+import dataclasses
 import queue
 import threading
 from collections.abc import Iterator, Mapping
 
 from shaping_bench.engines.base import Event, Workplace
-from shaping_bench.engines.calls import Reply, perform, read_suite, worker_name
+from shaping_bench.engines.calls import Reply, about_worker, perform, read_suite, worker_name
 from shaping_bench.engines.schedule import Schedule
 from shaping_bench.run import devices
 from shaping_bench.run.jobs import Job, Plan
@@ -33,17 +34,21 @@ def in_threads(plan: Plan, workplace: Workplace, threads: int) -> Iterator[Event
 
     def work() -> None:
         while (job := jobs.get()) is not None:
-            key = job.key
-            told.put(Event(what="started", key=key, worker=worker_name()))
-
-            def on_progress(done: int, total: int, values: Mapping[str, float], key: str = key) -> None:
-                told.put(Event(what="progress", key=key, done=done, total=total, values=values))
-
-            told.put((key, perform(key, suite, store, deadline=workplace.deadline, on_progress=on_progress)))
+            telling = _Telling(job.key, told)
+            reply = perform(
+                job.key,
+                suite,
+                store,
+                deadline=workplace.deadline,
+                on_start=telling.start,
+                on_progress=telling.progress,
+            )
+            told.put((job.key, reply))
 
     workers = [threading.Thread(target=work) for _ in range(min(threads, len(plan.jobs)))]
     for worker in workers:
         worker.start()
+    yield Event(what="joined", worker=worker_name(), about=about_worker())
     try:
         while not schedule.ended:
             while len(schedule.running) < len(workers) and not workplace.deadline.expired and (job := schedule.take()):
@@ -64,3 +69,17 @@ def in_threads(plan: Plan, workplace: Workplace, threads: int) -> Iterator[Event
             workplace.deadline.stop("nobody listens")
         for _ in workers:
             jobs.put(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Telling:
+    """Tells of one job."""
+
+    key: str
+    told: "queue.SimpleQueue[Event | tuple[str, Reply]]"
+
+    def start(self) -> None:
+        self.told.put(Event(what="started", key=self.key, worker=worker_name()))
+
+    def progress(self, done: int, total: int, values: Mapping[str, float]) -> None:
+        self.told.put(Event(what="progress", key=self.key, done=done, total=total, values=values))

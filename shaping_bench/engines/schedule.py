@@ -141,6 +141,7 @@ class Schedule:
         elif status == "held":
             self.left[key] = entry
             heapq.heappush(self._held, (self.clock() + HELD_SECONDS, key))
+            yield dataclasses.replace(event, what="held")
         else:
             entry.failures += 1
             entry.failed_at = event.worker

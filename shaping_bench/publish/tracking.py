@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ from shaping_bench.store.results import Results, load
 
 MODES = ("offline", "online", "disabled")
 PROJECT = "shaping-bench"
+
+PROGRESS = "progress"
+"""Of the suite's own run."""
+
+PROGRESS_SECONDS = 30.0
+"""Between two of its points."""
 
 # Over the seeds whose value is finite: a diverged seed is counted by the metric "diverged".
 _AGGREGATE = """
@@ -69,6 +76,8 @@ class Tracker:
         self.problem: str | None = None
         self._database: duckdb.DuckDBPyConnection | None = None
         self._live: dict[str, Any] = {}
+        self._progress: Callable[[], Mapping[str, float]] | None = None
+        self._said = time.monotonic()
         self._lock = threading.Lock()  # preparations run side by side
         if mode == "disabled":
             return
@@ -99,6 +108,9 @@ class Tracker:
         """
         if self.mode == "disabled":
             return
+        self._log_progress()
+        if PROGRESS in self._live:
+            self._live.pop(PROGRESS).finish()
         keys = sorted(path.parent.name for path in (self.directory / "cells").glob("[!.]*/cell.json"))
         for key in keys:
             self.log_cell(key)
@@ -143,6 +155,33 @@ class Tracker:
             self._live[key].log({f"preparation/{name}": x for name, x in values.items()}, step=done)
             if done >= preparation.steps:
                 self._live.pop(key).finish()
+
+    def log_progress(self, progress: Callable[[], Mapping[str, float]]) -> None:
+        """Logs how the suite's run gets on, now and then: one run for all launches.
+
+        Args:
+          progress: asked then, see :meth:`shaping_bench.run.tally.Tally.summary`.
+        """
+        self._progress = progress
+        if time.monotonic() - self._said >= PROGRESS_SECONDS:
+            self._log_progress()
+
+    def _log_progress(self) -> None:
+        if self.mode == "disabled" or self.problem is not None or self._progress is None:
+            return
+        self._said = time.monotonic()
+        with self._lock, self._quietly():
+            if PROGRESS not in self._live:
+                identity = json.dumps([PROGRESS, self.suite], sort_keys=True, default=str)
+                self._live[PROGRESS] = self._start(
+                    id=hashlib.sha256(identity.encode()).hexdigest()[:24],
+                    name=f"{self.suite['name']}: {PROGRESS}",
+                    job_type=PROGRESS,
+                    tags=[PROGRESS],
+                    config=self.suite,
+                    resume="allow",
+                )
+            self._live[PROGRESS].log({f"{PROGRESS}/{name}": x for name, x in self._progress().items()})
 
     # --- one run each -----------------------------------------------------------------------
 

@@ -14,12 +14,17 @@ import importlib.util
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("shaping_bench.algorithms", "shaping_bench.games")
 """Whose modules count wherever they are imported."""
+
+
+_PARSING = threading.Lock()
+"""Python 3.11 counts the depth of all threads' syntax trees together, and then finds that it is wrong."""
 
 
 def source_hash(*owners: Any) -> str:
@@ -118,7 +123,8 @@ def _file(name: str) -> Path | None:
 def _read(path: Path, name: str) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
     """A module's code without docstrings and comments; and of what it imports the modules, each with
     the names taken from it."""
-    tree = ast.parse(path.read_bytes())
+    with _PARSING:
+        tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     imported: dict[tuple[str, tuple[str, ...]], None] = {}
     for node in _nodes(tree):
