@@ -11,6 +11,7 @@ from typing import Any
 from shaping_bench.games.base import Game
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
 from shaping_bench.games.grids.coin import CoinGame
+from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
 from shaping_bench.games.matrix.repeated import RepeatedGame
 
@@ -60,6 +61,12 @@ GAMES: dict[str, Entry] = {
         summary="iterated chicken (hawk-dove); action 0 is to swerve",
         defaults=_table((0.0, -1.0, 1.0, -100.0), (0.0, 1.0, -1.0, -100.0)),
     ),
+    "hawk-dove": Entry(
+        cls=RepeatedGame,
+        source="Melting Pot's chicken in the matrix (Leibo et al. 2021); discount 0.96",
+        summary="iterated chicken whose worst outcome is bounded; action 0 is dove",
+        defaults=_table((3.0, 2.0, 5.0, 0.0), (3.0, 5.0, 2.0, 0.0)),
+    ),
     "stag-hunt": Entry(
         cls=RepeatedGame,
         source="payoffs in common use (Skyrms 2004, ordinal 4-3-2-1); discount 0.96",
@@ -76,6 +83,9 @@ GAMES: dict[str, Entry] = {
         RepeatedGame,
         "given by the user",
         "any repeated two-action game: payoffs=((CC,CD,DC,DD),(CC,CD,DC,DD))",
+    ),
+    "ordinal": Entry(
+        OrdinalGame, "Rapoport & Guyer 1966", "any of the 78 games of two actions that rank outcomes strictly, iterated"
     ),
     "public-goods": Entry(
         PublicGoods, "linear public-goods game", "repeated n-player public goods, three players by default"

@@ -2,12 +2,13 @@
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from shaping_bench.games.mixing import OPTIONS
 from shaping_bench.spec import registry, suite
 
 KINDS = ("algorithms", "games", "metrics", "suites", "claims")
@@ -24,8 +25,12 @@ def _summary(cls: type) -> str:
 
 
 def _hyperparameters(cls: type, defaults: dict[str, Any]) -> dict[str, Any]:
+    return _described(dataclasses.fields(cls), defaults)  # type: ignore[arg-type]
+
+
+def _described(fields: Iterable[dataclasses.Field], defaults: dict[str, Any]) -> dict[str, Any]:
     out = {}
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for f in fields:
         default = defaults.get(f.name, None if f.default is dataclasses.MISSING else f.default)
         meta = f.metadata
         out[f.name] = {"default": default, "doc": meta.get("doc", ""), "low": meta.get("low"), "high": meta.get("high")}
@@ -67,7 +72,7 @@ def _games() -> list[dict[str, Any]]:
                 "players": game.n_players if game else None,
                 "parameters": list(game.sizes) if game else None,
                 "source": entry.source,
-                "hyperparameters": _hyperparameters(entry.cls, entry.defaults),
+                "hyperparameters": _hyperparameters(entry.cls, entry.defaults) | _described(OPTIONS.values(), {}),
             }
         )
     return out

@@ -23,6 +23,7 @@ from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import check_field
+from shaping_bench.games.mixing import OPTIONS, mixed
 from shaping_bench.spec import coplayers
 from shaping_bench.spec.calls import parse_call, split_call, written
 
@@ -61,11 +62,10 @@ class Named:
     def identity(self) -> dict[str, Any]:
         """Everything that defines it, for content hashes and records. A field that was added after
         results had been stored is left out at its default: without it they are the same results."""
-        fields = {f.name: f for f in dataclasses.fields(self.value)}
         hyperparameters = {
             k: v
             for k, v in self.hyperparameters.items()
-            if not (fields[k].metadata.get("added") and v == fields[k].default)
+            if not ((f := _field(self.value, k)).metadata.get("added") and v == f.default)
         }
         return {"name": self.name, "hyperparameters": hyperparameters}
 
@@ -83,7 +83,7 @@ class Named:
 
 
 def _field(value: Any, key: str) -> dataclasses.Field:
-    return next(f for f in dataclasses.fields(value) if f.name == key)
+    return next((f for f in dataclasses.fields(value) if f.name == key), None) or OPTIONS[key]
 
 
 def published(cls: type[Learner], game: str | None) -> dict[str, Any]:
@@ -212,9 +212,12 @@ def _build(
     name: str, cls: type, defaults: Mapping[str, Any], settings: Mapping[str, Any], field: str, game: str | None = None
 ) -> Named:
     fields = {f.name: f for f in dataclasses.fields(cls)}
+    options = {k: f for k, f in OPTIONS.items() if issubclass(cls, Game) and k not in fields}
     for key in settings:
-        if key not in fields:
-            raise unknown(f"hyperparameter of {field} {name!r}", key, fields)
+        if key not in {**fields, **options}:
+            raise unknown(f"hyperparameter of {field} {name!r}", key, {**fields, **options})
+    chosen = _chosen(name, options, settings, field)
+    settings = {k: v for k, v in settings.items() if k not in options}
     plain = {**defaults, **{k: _plain(v) for k, v in settings.items()}}
     for key, f in fields.items():
         if key not in plain:
@@ -236,9 +239,26 @@ def _build(
         except ValueError as error:
             raise BadInput(f"{field}: {name}.{error}") from None
     try:
-        return Named(name=name, hyperparameters=plain, value=cls(**values), game=game)
+        value = cls(**values)
+        value = mixed(value, **chosen) if chosen else value
+        return Named(name=name, hyperparameters={**plain, **chosen}, value=value, game=game)
     except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
         raise BadInput(f"{field} {name!r}: {error}") from None
+
+
+def _chosen(
+    name: str, options: Mapping[str, dataclasses.Field], settings: Mapping[str, Any], field: str
+) -> dict[str, Any]:
+    """Of the options that every game has, those that are given and not at their defaults."""
+    chosen = {}
+    for key, f in options.items():
+        try:
+            check_field(name, f, settings.get(key, f.default))
+        except ValueError as error:
+            raise BadInput(f"{field}: {error}") from None
+        if settings.get(key, f.default) != f.default:
+            chosen[key] = float(settings[key])
+    return chosen
 
 
 def _coplayers(f: dataclasses.Field, game: str | None) -> coplayers.Context:

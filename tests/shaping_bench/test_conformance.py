@@ -22,6 +22,7 @@ _spec.loader.exec_module(faults)
 NUMBERS = {
     "matrix": GAMES["ipd"].defaults,
     "matrix-one-shot": GAMES["matching-pennies"].defaults,
+    "ordinal": {"index": 70},
     "public-goods": {"num_players": 2},  # three compile for long, and are other numbers of the same code
 }
 """Of games that need some, or are checked with others than their own."""
