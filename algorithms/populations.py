@@ -1,22 +1,26 @@
-"""Populations of policies that never learn: drawn from the memory-one policies, or stored before.
+"""Populations of co-players, of which each seed draws its own.
 
-They are co-players like any other learner (``mfos(against=memory-one(split=train))``), and sit in
-encounters and leagues as well: each seed draws its own policy.
+Most never learn: memory-one policies, personas among them, bots with names, policies that were stored
+before. One does: naive learners with settings that rules which shape do not expect. They are co-players
+like any other learner (``mfos(against=memory-one(split=train))``), and sit in encounters and leagues as
+well. What a seed draws is data of its lane: all draws share one compiled program.
 """
 
 import functools
 import hashlib
 import itertools
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from shaping_bench.algorithms.core import field, pytree_dataclass
+from shaping_bench.algorithms.core import GradientLearner, Info, View, field, pytree_dataclass
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.fixed import FixedStrategy, logits_of
+from shaping_bench.algorithms.naive import Naive
 from shaping_bench.games.base import Game
 
 SPLITS = {"train": range(8), "validation": (8,), "test": (9,), "all": range(10)}
@@ -42,8 +46,7 @@ class Population(FixedStrategy):
 
     def logits(self, game: Game, player: int) -> np.ndarray:
         """Logits of the part that is drawn from. A longer list leaves everybody in their part."""
-        everybody = self.everybody(game, player)
-        return everybody[np.isin(np.arange(len(everybody)) % 10, list(SPLITS[self.split]))]
+        return _part(self.everybody(game, player), self.split)
 
     def check_game(self, game: Game, player: int) -> None:
         super().check_game(game, player)
@@ -103,6 +106,99 @@ class Stored(Population):
             size = game.sizes[player]
             raise ValueError(f"holds policies {logits.shape[1:]} in {self.path}; here they have {size} numbers")
         return logits
+
+
+@pytree_dataclass
+class Persona(Population):
+    """A memory-one policy whose probabilities of action 0 are all drawn from one range: from (1/2, 1) one
+    that is inclined to cooperate, from (0, 1/2) one that is not (the persona classes of Meta-MAPG).
+
+    The range is data: personas of all kinds share one compiled program.
+    """
+
+    source = "Kim et al., ICML 2021"
+
+    low: float = field(0.0, "least probability", low=0.0, high=1.0)
+    high: float = field(1.0, "greatest probability", low=0.0, high=1.0)
+    split: str = field("all", "part of the list that is drawn from", choices=tuple(SPLITS), static=True)
+    size: int = field(1000, "policies in the list", low=10, static=True)
+    seed: int = field(0, "of the list", low=0, static=True)
+
+    def everybody(self, game: Game, player: int) -> np.ndarray:
+        return np.asarray(logits_of(self._probabilities(self._draws(game, player))))
+
+    def _draws(self, game: Game, player: int) -> np.ndarray:
+        return _memory_one("uniform", self.size, self.seed, game.sizes[player])
+
+    def _probabilities(self, draws: Any) -> Any:
+        return self.low + (self.high - self.low) * draws
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        draws = jnp.asarray(_part(self._draws(game, player), self.split), jnp.result_type(float))
+        return logits_of(self._probabilities(draws[jax.random.randint(key, (), 0, len(draws))])), ()
+
+
+BOTS: dict[str, tuple[float, ...]] = {
+    "cooperator": (1.0, 1.0, 1.0, 1.0, 1.0),
+    "defector": (0.0, 0.0, 0.0, 0.0, 0.0),
+    "tit for tat": (1.0, 1.0, 0.0, 1.0, 0.0),
+    "suspicious tit for tat": (0.0, 1.0, 0.0, 1.0, 0.0),
+    "trembling tit for tat": (0.9, 0.9, 0.1, 0.9, 0.1),
+    "generous tit for tat": (1.0, 1.0, 0.3, 1.0, 0.3),
+    "grim after one strike": (1.0, 1.0, 0.0, 0.0, 0.0),
+    "win-stay, lose-shift": (1.0, 1.0, 0.0, 0.0, 1.0),
+}
+"""The bots of repeated dilemmas that remember one round, as probabilities of action 0."""
+
+
+@pytree_dataclass
+class Bots(FixedStrategy):
+    """One of the bots that lists of scenarios of repeated dilemmas have in common, of those that remember
+    one round: cooperator, defector, tit for tat (plain, suspicious, trembling, generous), grim, win-stay
+    lose-shift."""
+
+    source = "Leibo et al. 2021, scenarios of the prisoner's dilemma in the matrix"
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        del game, player
+        bots = logits_of(np.array(list(BOTS.values())))
+        return bots[jax.random.randint(key, (), 0, len(BOTS))], ()
+
+
+@pytree_dataclass
+class DrawnNaive(GradientLearner):
+    """A naive learner with settings drawn from a seeded list: its step is 1/10 to 10 times ``lr``, and its
+    initial policy 1/3 to 3 times as far from the mean as the game says, both log-uniform."""
+
+    source = "the naive learner"
+
+    optimiser: str = field(default="sgd", doc="what turns gradients into steps", choices=("sgd", "adam"), static=True)
+    split: str = field("all", "part of the list that is drawn from", choices=tuple(SPLITS), static=True)
+    size: int = field(1000, "settings in the list", low=10, static=True)
+    seed: int = field(0, "of the list", low=0, static=True)
+
+    def settings(self) -> np.ndarray:
+        """Factors of step and spread that are drawn from, ``(N, 2)``."""
+        exponents = 2.0 * np.random.default_rng(self.seed).random((self.size, 2)) - 1.0
+        return _part(np.stack([10.0 ** exponents[:, 0], 3.0 ** exponents[:, 1]], axis=-1), self.split)
+
+    def _naive(self, step: Any) -> Naive:
+        return Naive(lr=self.lr * step, optimiser=self.optimiser)
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        params, inner = self._naive(1.0).init(key, game, player)
+        listed = jnp.asarray(self.settings(), jnp.result_type(float))
+        step, spread = listed[jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(listed))]
+        return game.init_mean + spread * (params - game.init_mean), (step, inner)
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        step, inner = state
+        params, inner, info = self._naive(step).update(key, inner, view)
+        return params, (step, inner), info
+
+
+def _part(everybody: np.ndarray, split: str) -> np.ndarray:
+    return everybody[np.isin(np.arange(len(everybody)) % 10, list(SPLITS[split]))]
 
 
 @functools.lru_cache(maxsize=32)

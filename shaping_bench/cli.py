@@ -28,7 +28,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # what an interrupt leaves is said below
 )
 
-Kind = Literal["algorithms", "games", "metrics", "suites", "claims"]
+Kind = Literal["algorithms", "games", "metrics", "suites", "claims", "scenarios"]
 Engine = Literal["local", "dask"]
 Cluster = Literal["local", "ssh", "slurm"]
 Format = Literal["md", "latex", "csv", "json", "html"]
@@ -145,7 +145,7 @@ def _positive(name: str, value: int, low: int = 1) -> None:
 
 @app.command(name="list")
 def list_command(what: Kind | None = None, /, *, json: Annotated[bool, Flag] = False) -> None:
-    """What exists: algorithms, games, metrics, suites and claims.
+    """What exists: algorithms, games, metrics, suites, claims and scenarios.
 
     Parameters
     ----------

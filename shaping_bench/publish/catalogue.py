@@ -1,4 +1,4 @@
-"""What exists: algorithms, games, metrics, suites and claims, for ``shaping-bench list``."""
+"""What exists: algorithms, games, metrics, suites, claims and scenarios, for ``shaping-bench list``."""
 
 import dataclasses
 import inspect
@@ -11,12 +11,19 @@ from rich.table import Table
 from shaping_bench.games.mixing import OPTIONS
 from shaping_bench.spec import registry, suite
 
-KINDS = ("algorithms", "games", "metrics", "suites", "claims")
+KINDS = ("algorithms", "games", "metrics", "suites", "claims", "scenarios")
 
 
 def catalogue(kinds: Sequence[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Per kind a list of records, plain enough for JSON."""
-    makers = {"algorithms": _algorithms, "games": _games, "metrics": _metrics, "suites": _suites, "claims": _claims}
+    makers = {
+        "algorithms": _algorithms,
+        "games": _games,
+        "metrics": _metrics,
+        "suites": _suites,
+        "claims": _claims,
+        "scenarios": _scenarios,
+    }
     return {kind: makers[kind]() for kind in kinds or KINDS}
 
 
@@ -116,12 +123,36 @@ def _claims() -> list[dict[str, Any]]:
     return [{"name": name, "summary": c.statement, "source": c.source} for name, c in load_claims().items()]
 
 
+def _scenarios() -> list[dict[str, Any]]:
+    from shaping_bench.spec.scenarios import load_track, track_names
+
+    return [
+        {
+            "name": x.name,
+            "track": x.track,
+            "game": x.game,
+            "games": len(x.members),
+            "family": x.family,
+            "split": x.split,
+            "background": x.about,
+            "learner": x.background,
+            "learns": x.learns,
+            "updates": x.steps,
+            "average": x.block,
+            "tags": list(x.tags),
+        }
+        for track in track_names()
+        for x in load_track(track).scenarios
+    ]
+
+
 COLUMNS = {
     "algorithms": ("name", "access", "needs_preparation", "views", "summary"),
     "games": ("name", "players", "views", "summary"),
     "metrics": ("name", "direction", "unit", "formula"),
     "suites": ("name", "encounters", "matches", "seeds", "summary"),
     "claims": ("name", "summary"),
+    "scenarios": ("name", "track", "game", "family", "split", "background"),
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
-from shaping_bench.algorithms.populations import MemoryOne, Stored
+from shaping_bench.algorithms.populations import Bots, DrawnNaive, MemoryOne, Persona, Stored
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
@@ -27,7 +27,14 @@ from shaping_bench.games.mixing import OPTIONS, mixed
 from shaping_bench.spec import coplayers
 from shaping_bench.spec.calls import parse_call, split_call, written
 
-ADAPTED: dict[str, type[Learner]] = {"axelrod": AxelrodStrategy, "memory-one": MemoryOne, "stored": Stored}
+ADAPTED: dict[str, type[Learner]] = {
+    "axelrod": AxelrodStrategy,
+    "memory-one": MemoryOne,
+    "persona": Persona,
+    "bots": Bots,
+    "drawn-naive": DrawnNaive,
+    "stored": Stored,
+}
 """Learners by name that are no methods but populations of strategies, some of another package or in a
 file; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
 

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from shaping_bench.algorithms.populations import MemoryOne, Stored
+from shaping_bench.algorithms.core import Stage
+from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.populations import BOTS, Bots, DrawnNaive, MemoryOne, Persona, Stored
 from shaping_bench.games import make
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.spec.registry import make_learner
@@ -67,3 +69,56 @@ def test_they_are_co_players():
     _, info = jax.jit(lambda c: rule.prepare_step(jax.random.key(1), 0, c, IPD, 0))(carry)
     assert np.isfinite(info["opponent_return"])
     assert rule.facts(IPD)["prepared_against"]["MemoryOne"]["split"] == "train"
+
+
+def test_personas_are_in_their_range_drawn_per_seed_and_of_one_program():
+    kind, reserved = Persona(low=0.5, high=1.0, split="test"), Persona(low=0.0, high=0.5, split="test")
+    assert jax.tree.structure(kind) == jax.tree.structure(reserved)
+    naive = Naive(lr=1.0)
+    chances = []
+    for rule in (kind, reserved):
+        own = run_encounter(IPD, (naive, rule), num_seeds=20, num_updates=1).final[1]
+        chances.append(1.0 / (1.0 + np.exp(-own)))
+        listed = rule.logits(IPD, 1)
+        assert all(np.isclose(listed, x, atol=1e-4).all(axis=1).any() for x in own)
+        assert len({tuple(x) for x in own}) > 10
+    assert (chances[0] > 0.5).all()
+    assert (chances[1] < 0.5).all()
+    # The same draws, elsewhere: what is drawn does not depend on the range.
+    np.testing.assert_allclose(chances[0] - 0.5, chances[1], atol=1e-5)
+
+
+def test_parts_of_personas_and_of_settings_do_not_meet():
+    for rules in (
+        [Persona(split=x).logits(IPD, 0) for x in ("train", "validation", "test")],
+        [DrawnNaive(split=x).settings() for x in ("train", "validation", "test")],
+    ):
+        parts = [{tuple(x) for x in part} for part in rules]
+        assert [len(x) for x in parts] == [800, 100, 100]
+        assert len(set.union(*parts)) == 1000
+
+
+def test_bots_are_those_with_names():
+    own = run_encounter(IPD, (Naive(lr=1.0), Bots()), num_seeds=60, num_updates=1).final[1]
+    met = {tuple(float(p) for p in np.round(x.astype(float), 6)) for x in 1.0 / (1.0 + np.exp(-own.astype(float)))}
+    assert met == set(BOTS.values())
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_drawn_naive_is_naive_with_the_step_and_the_start_of_its_seed(optimiser):
+    rule = DrawnNaive(lr=0.1, split="test", optimiser=optimiser)
+    key, settings = jax.random.key(5), rule.settings()
+    assert settings.min(axis=0) == pytest.approx([0.1, 1 / 3], rel=0.2)
+    assert settings.max(axis=0) == pytest.approx([10.0, 3.0], rel=0.2)
+    params, (step, inner) = rule.init(key, IPD, 0)
+    (row,) = np.flatnonzero(np.isclose(settings[:, 0], float(step), rtol=1e-5))
+    np.testing.assert_allclose(params, settings[row, 1] * IPD.init_params(key, 0), rtol=1e-5)
+    others = (Naive(lr=0.1 * float(step), optimiser=optimiser), Naive(lr=1.0))
+    stage = Stage(IPD, (rule, Naive(lr=1.0)))
+    reference = Stage(IPD, others)
+    joint = stage.joint([params, IPD.init_params(key, 1)], [(step, inner), ()])
+    plain = reference.joint([params, IPD.init_params(key, 1)], [inner, ()])
+    for k in range(4):
+        joint, _, _ = stage.episode(jax.random.key(k), joint)
+        plain, _, _ = reference.episode(jax.random.key(k), plain)
+    np.testing.assert_allclose(np.array(joint.params), np.array(plain.params), rtol=1e-5)

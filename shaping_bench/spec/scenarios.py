@@ -1,0 +1,317 @@
+"""Scenarios: in which game a subject meets whom, whether they learn on, and for how long.
+
+``configs/scenarios/TRACK.yaml`` lists what is asked of every rule of a track. A scenario is an entry of
+that list in one of its games; a *member* is one game of it, of which the 78 ordinal games are many. What
+a card says is a projection of ordinary cells, one for each subject and member: :func:`card_suite` is the
+suite that holds them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import pydantic
+
+from shaping_bench.errors import BadInput, unknown
+from shaping_bench.spec import registry
+from shaping_bench.spec.configs import Strict, allowed, configs_folder, read_yaml
+from shaping_bench.spec.lineups import Labelled
+from shaping_bench.spec.protocol import Preparations, RecordEvery, Seeds, Steps
+from shaping_bench.spec.suite import Cell
+
+Family = Literal["self", "learners", "unseen-learners", "frozen", "shapers", "adversary"]
+Split = Literal["train", "validation", "test"]
+Block = Literal["main", "ordinal", "diagnostic"]
+
+HELD_OUT: frozenset[str] = frozenset({"unseen-learners", "shapers"})
+"""Families of which generality is the mean."""
+
+SPLITS: tuple[str, ...] = get_args(Split)
+
+BACKGROUND = "background"
+"""Label of whoever sits in the other seat."""
+
+
+class Tier(Strict):
+    """A budget."""
+
+    seeds: Seeds
+    preparations: Preparations = 1
+
+
+class GameGroup(Strict):
+    """A game of a track.
+
+    Attributes:
+      block: averages that it belongs to; games of another block than ``main`` are in no ranking.
+      count: of how many games it stands for, those with ``index`` 0, 1, ... from either seat; None: itself.
+    """
+
+    block: Block = "main"
+    count: Annotated[int, pydantic.Field(ge=1)] | None = None
+
+
+class Asked(Strict):
+    """An entry of the list: what is asked, in which games."""
+
+    name: str = pydantic.Field(pattern=r"^[a-z][a-z0-9-]*$")
+    family: Family
+    about: str
+    background: str | None = None
+    games: list[str] = pydantic.Field(min_length=1)
+    splits: list[Split] = pydantic.Field(["test"], min_length=1)
+    tags: list[str] = pydantic.Field(default=[])
+
+
+class TrackFile(Strict):
+    """What a file of scenarios may say."""
+
+    track: str
+    naive: str
+    random: str
+    steps: Annotated[Steps, pydantic.Field(ge=10)]
+    record_every: RecordEvery
+    tiers: dict[str, Tier] = pydantic.Field(min_length=1)
+    games: dict[str, GameGroup] = pydantic.Field(min_length=1)
+    scenarios: list[Asked] = pydantic.Field(min_length=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What a subject is asked in a game.
+
+    Attributes:
+      name: ``GAME/NAME``, with ``:SPLIT`` unless it is of the test split.
+      game: of the track, a group of games where several are played.
+      members: the games, as one writes them, by what they are called within the scenario.
+      background: who sits in the other seat; None: the subject itself.
+      learns: whether the background does.
+      block: whose averages it enters.
+      about: the background in words.
+    """
+
+    name: str
+    track: str
+    family: Family
+    game: str
+    members: Mapping[str, str]
+    background: str | None
+    learns: bool
+    split: Split
+    block: Block
+    about: str
+    tags: tuple[str, ...]
+    steps: int
+
+    @property
+    def projected(self) -> bool:
+        """Whether it has no cells of its own: what a best response gets is measured of self-play."""
+        return self.family == "adversary"
+
+    def label(self, member: str) -> str:
+        """The game's label in the suite of a card."""
+        return self.name if member == self.game else f"{self.name}/{member}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Track:
+    """The scenarios of a track.
+
+    Attributes:
+      name: of the track.
+      naive: its naive learner, from which shaping is measured.
+      random: who plays at random, from which shares are measured.
+      scenarios: of all splits.
+    """
+
+    name: str
+    naive: str
+    random: str
+    record_every: int
+    tiers: Mapping[str, Tier]
+    scenarios: tuple[Scenario, ...]
+
+    def of(self, split: str) -> tuple[Scenario, ...]:
+        """What a card of a split is made of: its scenarios, and those in which nothing is drawn for a split."""
+        return tuple(x for x in self.scenarios if x.split == split or x.family in ("self", "learners", "adversary"))
+
+    def tier(self, name: str) -> Tier:
+        if name not in self.tiers:
+            raise unknown(f"--tier of the track {self.name!r}", name, self.tiers)
+        return self.tiers[name]
+
+
+@functools.cache
+def track_names() -> dict[str, Path]:
+    """Tracks and their files."""
+    return {p.stem: p for p in sorted((configs_folder() / "scenarios").glob("*.yaml"))}
+
+
+@functools.cache
+def load_track(name: str) -> Track:
+    """The scenarios of a track.
+
+    Raises:
+      BadInput: there is no such track, or its file is wrong; names the field, the value and what is allowed.
+    """
+    names = track_names()
+    if name not in names:
+        raise unknown("--track", name, names)
+    return read_track(read_yaml(names[name], f"scenarios {name!r}"))
+
+
+def read_track(content: Any) -> Track:
+    """A track from what a file of scenarios says.
+
+    Raises:
+      BadInput: as :func:`load_track`.
+    """
+    try:
+        file = TrackFile.model_validate(content)
+    except pydantic.ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(x) for x in problem["loc"])
+        raise BadInput(f"scenarios.{field} is {problem.get('input')!r}; allowed: {allowed(problem)}") from None
+    scenarios: list[Scenario] = []
+    for k, asked in enumerate(file.scenarios):
+        if (asked.background is None) != (asked.family in ("self", "adversary")):
+            raise BadInput(
+                f"scenarios.{k}.background is {asked.background!r} in the family {asked.family!r}; allowed: none for "
+                "self and adversary, a learner elsewhere"
+            )
+        for game in asked.games:
+            if game not in file.games:
+                raise unknown(f"scenarios.{k}.games", game, file.games)
+            scenarios += [_scenario(file, asked, game, split, f"scenarios.{k}") for split in asked.splits]
+    once = {x.name for x in scenarios}
+    if len(once) < len(scenarios):
+        raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
+    return Track(
+        name=file.track,
+        naive=file.naive,
+        random=file.random,
+        record_every=file.record_every,
+        tiers=file.tiers,
+        scenarios=tuple(scenarios),
+    )
+
+
+def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str) -> Scenario:
+    group = file.games[game]
+    background = None if asked.background is None else asked.background.replace("{split}", split)
+    members = {game: game} if group.count is None else _members(game, group.count, asked.family == "self")
+    learns = asked.family != "frozen"
+    if background is not None:
+        named = registry.make_learner(background, f"{field}.background")
+        if named.value.learns != learns:
+            what = "learns" if named.value.learns else "does not learn"
+            raise BadInput(f"{field}.background is {background!r}, which {what}; the family is {asked.family!r}")
+    suffix = "" if split == "test" else f":{split}"
+    return Scenario(
+        name=f"{game}/{asked.name}{suffix}",
+        track=file.track,
+        family=asked.family,
+        game=game,
+        members=members,
+        background=background,
+        learns=learns,
+        split=split,
+        block=group.block,
+        about=asked.about,
+        tags=tuple(asked.tags),
+        steps=file.steps,
+    )
+
+
+def _members(game: str, count: int, alone: bool) -> dict[str, str]:
+    """Games by index. From the other seat a game is another one, but where the seats are alike, and where
+    the subject sits in both."""
+    members = {}
+    for k in range(count):
+        members[str(k)] = f"{game}(index={k})"
+        if not (alone or registry.make_game(members[str(k)]).value.exchangeable):
+            members[f"{k}x"] = f"{game}(index={k},exchanged=true)"
+    return members
+
+
+# --- the suite of a card ------------------------------------------------------------------
+
+
+def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "test") -> dict[str, Any]:
+    """Content of the suite file that holds every cell of these subjects' cards.
+
+    Args:
+      track: of which scenarios.
+      tier: seeds and preparations.
+      subjects: learners as one writes them.
+      split: which scenarios.
+    """
+    budget = track.tier(tier)
+    games = []
+    for scenario in track.of(split):
+        if scenario.projected:
+            continue
+        for member, game in scenario.members.items():
+            # Who prepares does so for each game: for hundreds of them nobody waits.
+            playing = subjects if scenario.block != "ordinal" else [x for x in subjects if not _prepares(x)]
+            if not playing:
+                continue
+            other = scenario.background
+            entry = {
+                "game": game,
+                "label": scenario.label(member),
+                "steps": scenario.steps,
+                "learners": list(playing),
+                "opponents": [] if other is None else [{"learner": other, "label": BACKGROUND}],
+                "lineups": [[x, x if other is None else BACKGROUND] for x in playing],
+            }
+            games.append(entry)
+    return {
+        "name": f"card-{track.name}-{tier}",
+        "description": f"Cells of cards of the {track.name} track, {tier} tier.",
+        "games": games,
+        "learners": list(subjects),
+        "seeds": budget.seeds,
+        "preparations": budget.preparations,
+        "record_every": track.record_every,
+        "skip_incompatible": True,
+    }
+
+
+def card_cells(track: Track, tier: str, subject: str, split: str = "test") -> dict[tuple[str, str], Cell | str]:
+    """Where what a card says of a subject is stored: by scenario and member, the cell, or why there is none.
+
+    Scenarios may share a cell: a naive learner among its like meets the background of naive learners.
+    """
+    budget = track.tier(tier)
+    cells: dict[tuple[str, str], Cell | str] = {}
+    for scenario in track.of(split):
+        for member, game in scenario.members.items() if not scenario.projected else ():
+            named = registry.make_game(game)
+            own = registry.make_learner(subject, game=named.name)
+            other = own if scenario.background is None else registry.make_learner(scenario.background, game=named.name)
+            key = scenario.name, member
+            if scenario.block == "ordinal" and own.value.needs_preparation:
+                cells[key] = "it would have to prepare for each of the games"
+                continue
+            try:
+                registry.check_encounter(named, (own, other))
+            except BadInput as error:
+                cells[key] = str(error)
+                continue
+            cells[key] = Cell(
+                kind="encounter",
+                game=Labelled(named=named, label=scenario.label(member)),
+                learners=(Labelled(named=own, label=subject), Labelled(named=other, label=BACKGROUND)),
+                seeds=budget.seeds,
+                steps=scenario.steps,
+                record_every=track.record_every,
+                preparations=budget.preparations,
+            )
+    return cells
+
+
+def _prepares(subject: str) -> bool:
+    return bool(registry.make_learner(subject).value.needs_preparation)

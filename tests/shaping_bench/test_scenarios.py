@@ -1,0 +1,125 @@
+"""Scenarios: what the files say, that backgrounds of splits do not meet, and the suite that a card is made of."""
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from shaping_bench.cli import main
+from shaping_bench.errors import BadInput
+from shaping_bench.games import make
+from shaping_bench.spec import registry, scenarios, suite
+from shaping_bench.spec.scenarios import card_cells, card_suite, load_track, read_track, track_names
+
+TRACK = load_track("exact")
+
+
+def content():
+    return yaml.safe_load(track_names()["exact"].read_text())
+
+
+def by_name():
+    return {x.name: x for x in TRACK.scenarios}
+
+
+def test_all_six_families_are_asked_of_the_exact_track():
+    main_block = [x for x in TRACK.of("test") if x.block == "main"]
+    assert {x.family for x in main_block} == set(scenarios.Family.__args__)
+    assert {x.game for x in main_block} == {"ipd", "imp", "hawk-dove", "stag-hunt", "bos"}
+    # Nothing unbounded is in an average.
+    assert all(make(x.game).reward_bounds is not None for x in main_block)
+
+
+def test_the_ordinal_games_are_met_from_either_seat_and_once_in_self_play():
+    named = by_name()
+    assert len(named["ordinal/self"].members) == 78
+    assert len(named["ordinal/learners"].members) == 144
+    assert named["ordinal/learners"].members["64"] == "ordinal(index=64)"
+    assert "64x" not in named["ordinal/learners"].members  # the prisoner's dilemma: seats are alike
+    assert all(registry.make_game(call) for call in named["ordinal/learners"].members.values())
+
+
+def test_backgrounds_of_splits_do_not_meet():
+    game = make("ipd")
+    drawn = {}
+    for scenario in TRACK.scenarios:
+        if scenario.background and "split=" in scenario.background:
+            rule = registry.make_learner(scenario.background).value
+            found = rule.settings() if scenario.learns else rule.logits(game, 1)
+            drawn[scenario.background.replace(scenario.split, "*"), scenario.split] = {tuple(x) for x in found}
+    kinds = {kind for kind, _ in drawn}
+    assert len(kinds) == 5
+    for kind in kinds:
+        parts = [drawn[kind, split] for split in ("train", "validation", "test")]
+        assert [len(x) for x in parts] == [800, 100, 100]
+        assert len(set.union(*parts)) == 1000
+
+
+def test_a_card_of_another_split_differs_in_what_is_drawn_and_in_which_shapers_are_met():
+    test, validation = ({x.name for x in TRACK.of(split)} for split in ("test", "validation"))
+    assert "ipd/learners" in test & validation
+    assert "ipd/unseen-steps" in test - validation
+    assert "ipd/unseen-steps:validation" in validation - test
+    assert "ipd/lola" in test - validation
+    assert "ipd/lookahead:validation" in validation - test
+
+
+def test_the_suite_of_a_card_holds_every_cell_of_it():
+    made = suite.expand(suite.validate(card_suite(TRACK, "quick", ["naive", "tft", "cola"])))
+    asked = {x.name: x for x in TRACK.of("test") if not x.projected}
+    members = [(name, member) for name, x in asked.items() for member in x.members]
+    cells = {subject: card_cells(TRACK, "quick", subject) for subject in ("naive", "tft", "cola")}
+    assert all(list(found) == members for found in cells.values())
+    assert {x.hash for found in cells.values() for x in found.values() if not isinstance(x, str)} == {
+        cell.hash for cell in made.encounters
+    }
+    # Who prepares would have to do so 144 times.
+    left_out = {name for (name, _), x in cells["cola"].items() if isinstance(x, str)}
+    assert left_out == {name for name in asked if name.startswith("ordinal/")}
+    # The naive learner among its like is the naive learner among naive learners.
+    assert cells["naive"]["ipd/self", "ipd"].hash == cells["naive"]["ipd/learners", "ipd"].hash
+    assert not made.skipped
+    first = {cell.game.label: cell for cell in made.encounters}
+    cell = first["ordinal/learners/7x"]
+    assert [x.label for x in cell.learners][1] == "background"
+    assert cell.seeds == TRACK.tiers["quick"].seeds
+    assert (cell.steps, cell.record_every) == (200, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x["scenarios"][1].update(family="friends"), "scenarios.1.family"),
+        (lambda x: x["scenarios"][1].update(games=["ipd", "go"]), "scenarios.1.games is 'go'"),
+        (lambda x: x["scenarios"][1].pop("background"), "scenarios.1.background is None"),
+        (lambda x: x["scenarios"][1].update(background="tft"), "which does not learn"),
+        (lambda x: x["scenarios"][4].update(background="naive"), "which learns"),
+        (lambda x: x["scenarios"].append(copy.deepcopy(x["scenarios"][1])), "twice"),
+        (lambda x: x.update(steps=5), "scenarios.steps"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_one_line(change, said):
+    wrong = content()
+    change(wrong)
+    with pytest.raises(BadInput, match=said) as complaint:
+        read_track(wrong)
+    assert "\n" not in str(complaint.value)
+
+
+def test_unknown_tracks_and_tiers_name_what_there_is():
+    with pytest.raises(BadInput, match=r"--track is 'exakt'.*exact"):
+        load_track("exakt")
+    with pytest.raises(BadInput, match=r"--tier.*'quik'.*quick"):
+        card_suite(TRACK, "quik", ["naive"])
+
+
+def test_they_are_listed(capsys):
+    assert main(["list", "scenarios", "--json"]) == 0
+    listed = {x["name"]: x for x in json.loads(capsys.readouterr().out)}
+    assert len(listed) == len(TRACK.scenarios)
+    entry = listed["ipd/bots"]
+    assert (entry["game"], entry["family"], entry["split"], entry["learns"]) == ("ipd", "frozen", "test", False)
+    assert "tit for tat" in entry["background"]
+    assert main(["list", "scenarios"]) == 0
+    assert "ordinal/adversary" in capsys.readouterr().out
