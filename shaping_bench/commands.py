@@ -21,6 +21,7 @@ from shaping_bench.games.base import Game
 from shaping_bench.publish.watching import Display, listed, status_text
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.checkpoints import encounter_identity, in_folder
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
 from shaping_bench.run.preparation import OnPoint, needed
@@ -220,6 +221,8 @@ def encounter_result(
         folder = artifacts or devices.artifacts_folder()
         prepared = Artifacts(folder, preparation_progress(say), deadline=deadline)
         trees, records = prepared.of(needs), prepared.records(needs)
+    identity = encounter_identity(game, learners, protocol, seeds=protocol.seeds, needs=needs, init=init)
+    checkpoint = in_folder(devices.checkpoints_folder(), identity, protocol.steps)
     outcome = run_encounter(
         game.value,
         rules,
@@ -231,6 +234,8 @@ def encounter_result(
         precision=protocol.precision,
         episodes=protocol.episodes,
         artifacts=trees,
+        checkpoint=checkpoint,
+        deadline=deadline,
     )
     if outcome.params:
         values = metrics.evaluate(game.value, outcome.final)
@@ -250,6 +255,7 @@ def encounter_result(
         result["preparations"] = records
     if outcome.params and protocol.seeds <= MAX_SEEDS_WITH_PARAMS:
         result["params"] = [[_numbers(x[s]) for x in outcome.final] for s in range(protocol.seeds)]
+    checkpoint.drop()
     return result
 
 

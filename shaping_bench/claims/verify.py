@@ -27,6 +27,7 @@ from shaping_bench.errors import BadInput, OutOfTime, unknown
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.checkpoints import encounter_identity, in_folder
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import (
     Outcome,
@@ -89,7 +90,8 @@ def verify(
       record: file to write each claim's verdicts to as they come, as
         :func:`~shaping_bench.claims.record.recorded` reads them.
       deadline: when to stop.
-      checkpoints: folder that keeps what is decided until all is, so that the same call goes on.
+      checkpoints: folder that keeps what is decided until all is, and checkpoints of encounters, so that
+        the same call goes on.
 
     Returns:
       One verdict per quantity, in the order of the claims.
@@ -120,7 +122,7 @@ def verify(
         try:
             if deadline.expired:
                 raise OutOfTime("", further=False)
-            found = _verify(entry, artifacts)
+            found = _verify(entry, artifacts, deadline, checkpoints)
         except OutOfTime as stop:
             parts = [f"{len(verdicts)} of {len(resolved)} claims decided", *([str(stop)] if str(stop) else [])]
             raise OutOfTime("; ".join(parts), stop.further or len(verdicts) > begun) from None
@@ -181,11 +183,19 @@ def _observed(entry: _Resolved) -> list[str]:
     return [*metrics.from_play(game, played), *names]
 
 
-def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
+def _verify(
+    entry: _Resolved, artifacts: Artifacts, deadline: Deadline | None, checkpoints: Path | None
+) -> list[Verdict]:
     claim, protocol, game = entry.claim, entry.protocol, entry.game.value
     rules = [learner.value for learner in entry.learners]
     prepared = [None if p is None else artifacts.prepared(p) for p in entry.needs]
     started = time.perf_counter()
+    init = _starts(protocol, game)
+    checkpoint = None
+    if checkpoints is not None:
+        seeds = protocol.num_seeds
+        identity = encounter_identity(entry.game, entry.learners, protocol, seeds=seeds, needs=entry.needs, init=init)
+        checkpoint = in_folder(checkpoints, identity, protocol.steps)
     outcome = run_encounter(
         game,
         rules,
@@ -193,10 +203,12 @@ def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
         num_updates=protocol.steps,
         seed=protocol.seed,
         record_every=protocol.record_every,
-        init=_starts(protocol, game),
+        init=init,
         precision=protocol.precision,
         episodes=protocol.episodes,
         artifacts=[None if x is None else x.artifact for x in prepared],
+        checkpoint=checkpoint,
+        deadline=deadline,
     )
     found: dict[tuple[str | None, int, str], np.ndarray] = {}  # (against, record, metric) -> (S, n_players)
     met_in_play = [q for q in claim.quantities if q.phase == "encounter"]
@@ -226,6 +238,8 @@ def _verify(entry: _Resolved, artifacts: Artifacts) -> list[Verdict]:
         values = np.where(outcome.diverged[:, None], np.nan, values)
         per_seed = q.scale * _per_seed(q, values)
         verdicts.append(_judge(entry, q, per_seed, _units(entry, q), diverged=diverged, **spent))
+    if checkpoint is not None:
+        checkpoint.drop()
     return verdicts
 
 

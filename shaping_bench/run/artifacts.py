@@ -16,16 +16,16 @@ import jax
 import numpy as np
 
 from shaping_bench.errors import StoreError
+from shaping_bench.run import checkpoints
+from shaping_bench.run.checkpoints import Checkpoint
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.preparation import (
-    CHECKPOINT_SECONDS,
-    Checkpoint,
     OnPoint,
     Preparation,
     Prepared,
+    checkpoint_identity,
     imagined_artifact,
     prepare,
-    save_leaves,
 )
 from shaping_bench.store import disk
 from shaping_bench.store.store import read_parquet, write_parquet
@@ -47,7 +47,7 @@ class Artifacts:
         self,
         folder: Path,
         on_point: OnPoint | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        checkpoint_seconds: float = checkpoints.SECONDS,
         shared: Path | None = None,
         deadline: Deadline | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class Artifacts:
         """The stored artifact, after running the preparation if it is not stored yet.
 
         Raises:
-          OutOfTime: the deadline has passed; the same call goes on from the checkpoint.
+          OutOfTime: the deadline came first; the same call goes on.
           StoreError: it cannot be written.
         """
         self._ensure(preparation)
@@ -82,7 +82,8 @@ class Artifacts:
             if found and found.is_dir():
                 self._place(preparation, self.folder, lambda work: _copy(found, work))
             else:
-                checkpoint = Checkpoint(self.folder / f".checkpoint-{preparation.hash}.npz", self.checkpoint_seconds)
+                path = self.folder / f".checkpoint-{preparation.hash}.npz"
+                checkpoint = Checkpoint(path, checkpoint_identity(preparation), self.checkpoint_seconds)
                 prepared = prepare(preparation, checkpoint, self.on_point, self.deadline)
                 self._place(preparation, self.folder, lambda work: _write(work, prepared))
                 checkpoint.drop()
@@ -132,7 +133,8 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(work: Path, prepared: Prepared) -> None:
-    save_leaves(work / "artifact.npz", jax.tree.leaves(prepared.artifact))
+    leaves = jax.tree.leaves(prepared.artifact)
+    checkpoints.save_arrays(work / "artifact.npz", {str(k): np.asarray(x) for k, x in enumerate(leaves)})
     (work / "artifact.json").write_text(json.dumps(prepared.record, indent=1) + "\n")
     write_parquet(prepared.curves, work / "curves.parquet")
 

@@ -234,6 +234,13 @@ class Compiled:
     def __init__(self, function: Any) -> None:
         self.function, self.memory = function, needed_memory_bytes(function)
 
+    @functools.cached_property
+    def operations(self) -> float:
+        """Floating-point operations on one device, of every loop those of one round; 0 where unknown."""
+        analysis = self.function.cost_analysis()
+        analysis = analysis[0] if isinstance(analysis, list) and analysis else analysis
+        return float((analysis or {}).get("flops", 0.0))
+
     def __call__(self, *arguments: Any) -> Any:
         """Runs it to the end.
 

@@ -26,17 +26,30 @@ from jax import Array
 from shaping_bench.algorithms.core import Learner, costs
 from shaping_bench.algorithms.core.stage import Joint, Stage, plays, started
 from shaping_bench.games.base import Game
-from shaping_bench.run import devices
+from shaping_bench.run import checkpoints, devices
+from shaping_bench.run.checkpoints import Checkpoint, Moment, Pauses
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.lanes import LanedArtifacts, Lanes
+from shaping_bench.run.pace import Pace
 from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.run.programs import Program, played_values
 from shaping_bench.spec.protocol import EPISODES
 
 RECORDS_PER_CALL = 64
-"""Recorded points per call of the compiled program; progress is reported in between."""
+"""Most recorded points per call of the compiled program."""
 
 RECORDS_PER_CALL_OF_PLAY = 4
-"""The same where a learner plays: its updates take long enough for people to wonder."""
+"""The same where a learner plays."""
+
+FIRST_OPERATIONS = {"cpu": 2e10}
+"""Floating-point operations of an exact encounter's first call, at most: a second or a few of one
+core. What is shorter needs no second call, and no second program."""
+
+FIRST_OPERATIONS_ELSEWHERE = 2e12
+"""The same on accelerators."""
+
+DRAW_OPERATIONS = 300
+"""About so many it takes to draw a normal number, a policy's first parameter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +66,10 @@ class Outcome:
       final: per player the final policy parameters, a tree with leaves ``([K,] S, ...)``.
       played: values of the policies by play where ``params`` is empty, by name,
         ``(R, [K,] S, n_players)``; see :func:`played_values`.
+      policy_updates: updates on the way at which the policies were kept, ``(A,)``.
+      policies: per player those policies, as ``final`` with leaves ``(A, [K,] S, ...)``; None where
+        none were to be kept.
+      end: from where it can go on to more updates, lanes setting by setting; None unless asked for.
     """
 
     updates: np.ndarray
@@ -63,6 +80,9 @@ class Outcome:
     run_seconds: float
     final: tuple[Any, ...]
     played: dict[str, np.ndarray]
+    policy_updates: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    policies: tuple[Any, ...] | None = None
+    end: Moment | None = None
 
 
 def recorded_updates(num_updates: int, record_every: int | None) -> np.ndarray:
@@ -85,11 +105,19 @@ def run_encounter(
     episodes: int = EPISODES,
     artifacts: Sequence[Any] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    deadline: Deadline | None = None,
+    earlier: Moment | None = None,
+    policies_every: int | None = None,
+    keep_end: bool = False,
 ) -> Outcome:
     """Runs one encounter, or a sweep of them.
 
     A game or learner whose traced fields are 1-d arrays of one common length K is a sweep:
     all K settings run as lanes of the same program, each with the same seeds.
+
+    Where it was interrupted or ended makes no difference to its numbers: neither which updates one
+    call does, nor a process that goes on from another's checkpoint.
 
     Args:
       game: the game.
@@ -106,24 +134,37 @@ def run_encounter(
       artifacts: per player what its learner's preparation yielded, from P seeds with leaves
         ``(P, ...)`` that the S seeds share (see
         :func:`~shaping_bench.run.lanes.shared_preparations`); None for learners without one.
-      on_progress: called with the number of updates done.
+      on_progress: called after every call of the compiled program with the updates done.
+      checkpoint: gone on from where it is there, and left every few seconds; whoever stores the
+        outcome drops it.
+      deadline: looked at between calls.
+      earlier: where the same encounter of fewer updates ended.
+      policies_every: updates between policies that are kept on the way.
+      keep_end: yield from where it can go on to more updates.
 
     Raises:
       BadInput: it would not fit into memory; says how much it needs, and of what.
+      OutOfTime: the deadline allows no further call; the checkpoint says how far it is.
+      StoreError: that checkpoint cannot be written.
     """
     with jax.enable_x64(precision == "float64"):
         return _run(
             game,
             tuple(learners),
-            num_seeds,
-            num_updates,
-            seed,
-            record_every,
-            init,
-            jnp.dtype(precision),
-            episodes,
-            tuple(artifacts) if artifacts is not None else (None,) * len(learners),
-            on_progress,
+            num_seeds=num_seeds,
+            num_updates=num_updates,
+            seed=seed,
+            record_every=record_every,
+            init=init,
+            dtype=jnp.dtype(precision),
+            episodes=episodes,
+            artifacts=tuple(artifacts) if artifacts is not None else (None,) * len(learners),
+            on_progress=on_progress or (lambda done: None),
+            checkpoint=checkpoint,
+            deadline=deadline,
+            earlier=earlier,
+            policies_every=policies_every,
+            keep_end=keep_end,
         )
 
 
@@ -163,6 +204,7 @@ def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
 def _run(
     game: Game,
     learners: tuple[Learner, ...],
+    *,
     num_seeds: int,
     num_updates: int,
     seed: int,
@@ -171,7 +213,12 @@ def _run(
     dtype: Any,
     episodes: int,
     artifacts: tuple[Any, ...],
-    on_progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], None],
+    checkpoint: Checkpoint | None,
+    deadline: Deadline | None,
+    earlier: Moment | None,
+    policies_every: int | None,
+    keep_end: bool,
 ) -> Outcome:
     # Host arrays: nothing here may trigger a small compilation of its own.
     leaves, treedef = jax.tree.flatten(shareable(game, learners))
@@ -180,7 +227,8 @@ def _run(
     if any(x.ndim > 1 or (x.ndim and x.shape[0] != num_points) for x in leaves):
         raise ValueError("swept fields must be 1-d arrays of one common length")
     swept = any(x.ndim for x in leaves)
-    check_size(game, learners, num_points * num_seeds, len(recorded_updates(num_updates, record_every)))
+    updates = recorded_updates(num_updates, record_every)
+    check_size(game, learners, num_points * num_seeds, len(updates))
     playing = plays(learners)
     exactly = valued_exactly(game, learners)
     lanes = Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)
@@ -191,16 +239,20 @@ def _run(
     program = Program(treedef, is_laned, lanes.mesh, playing, 0 if exactly else episodes)
     base = np.uint32(seed)
     prepared = LanedArtifacts.laid(learners, artifacts, num_points, num_seeds, lanes, dtype)
-
-    updates = recorded_updates(num_updates, record_every)
-    # The first point is recorded after no update at all.
-    intervals = np.diff(updates, prepend=0).astype(np.int32)
-    per_call = min(RECORDS_PER_CALL_OF_PLAY if playing else RECORDS_PER_CALL, len(intervals))
-    compile_seconds = run_seconds = 0.0
     start = (shared, laned, prepared, base, seeds)
+
+    per_call = min(RECORDS_PER_CALL_OF_PLAY if playing else RECORDS_PER_CALL, len(updates))
+    so_far = _SoFar(updates, _on_the_way(num_updates, policies_every), lanes)
+    compile_seconds = run_seconds = 0.0
     carry: Joint | None = None  # how the one program begins that does everything
+    moments = [x for x in (checkpoint.load() if checkpoint else None, earlier) if x is not None]
+    if moments:
+        like = jax.eval_shape(program.function("begin"), *start)
+        moment = so_far.resume([x for x in moments if checkpoints.fits(x, like, lanes.count)])
+        if moment is not None:
+            carry, run_seconds = checkpoints.spread(moment.leaves, like, lanes), moment.seconds
     # Where somebody plays, the compiler makes other sums of an update that stands beside its beginning.
-    if playing or init is not None or len(intervals) > per_call:
+    if carry is None and (playing or init is not None or len(updates) > per_call):
         begin, compile_seconds = program.compiled("begin", start)
         clock = time.perf_counter()
         carry = begin(*start)
@@ -208,63 +260,177 @@ def _run(
             carry = carry._replace(params=_laid(init, carry.params, num_points, num_seeds, lanes, dtype, playing))
         carry = lanes.place(carry)
         run_seconds = time.perf_counter() - clock
-    points: list[Any] = []
-    infos: list[Any] = []
-    done = 0
-    for first in range(0, len(intervals), per_call):
-        chunk = intervals[first : first + per_call]
-        padded = np.pad(chunk, (0, per_call - len(chunk)))
-        real = np.arange(per_call) < len(chunk)
-        arguments: tuple[Any, ...] = (*start, np.int32(done), padded, real)
+
+    pauses = Pauses("an encounter stopped at update", num_updates, checkpoint, deadline)
+    pace: Pace | None = None
+    seconds = 0.0
+    while so_far.structure is None or so_far.done < num_updates:
+        pauses.pause(so_far.done, seconds, functools.partial(so_far.moment, carry, run_seconds))
+        blank = (*start, *so_far.next_call(0, per_call))
         if carry is None:
-            advance, seconds = program.compiled("whole", arguments)
+            advance, seconds = program.compiled("whole", blank)
+            pace = Pace(_first_updates(advance, game, lanes, num_updates))
         else:
-            arguments = (*arguments, carry)
-            advance, seconds = program.compiled("advance", arguments)
+            advance, seconds = program.compiled("advance", (*blank, carry))
+            pace = pace or Pace()
         compile_seconds += seconds
+        before = so_far.done
+        arguments = (*start, *so_far.next_call(pace.updates, per_call))
         clock = time.perf_counter()
-        carry, (point, info) = advance(*arguments)
-        point, info = jax.device_get((point, info))
-        run_seconds += time.perf_counter() - clock
-        for r in range(len(chunk)):
-            points.append(jax.tree.map(lambda x, r=r: x[:, r], point))
-            infos.append(jax.tree.map(lambda x, r=r: x[:, r], info))
-        done += int(chunk.sum())
-        if on_progress is not None:
-            on_progress(done)
+        carry, recorded = advance(*arguments, *([] if carry is None else [carry]))
+        so_far.add(arguments[-2:], jax.device_get(recorded), carry)
+        seconds = time.perf_counter() - clock
+        run_seconds += seconds
+        pace.took(so_far.done - before, seconds)
+        on_progress(so_far.done)
 
     assert carry is not None  # whatever is run has a first call
     shape = (num_points, num_seeds) if swept else (num_seeds,)
 
-    def joined(x: np.ndarray) -> np.ndarray:
-        x = lanes.join(np.asarray(x))
-        return x.reshape(*shape, *x.shape[1:])
+    def along(x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(x), *shape, *x.shape[2:])
 
-    def vector(theta: Any) -> np.ndarray:
-        return np.stack([joined(x) for x in theta], axis=-1) if isinstance(theta, tuple) else joined(theta)
+    def vector(theta: Any) -> Any:
+        """A policy's coordinates as one array, whatever they were in the program; a network's tree as it is."""
+        return np.stack(theta, axis=-1) if isinstance(theta, tuple) else theta
 
-    players = range(game.n_players)
-    params_out: tuple[np.ndarray, ...] = ()
+    (params, played), infos = jax.tree.map(along, so_far.records())
+    params = tuple(vector(theta) for theta in params)
     if exactly:
-        params_out = tuple(np.stack([vector(point[0][i]) for point in points]) for i in players)
-    played = {name: np.stack([joined(point[1][name]) for point in points]) for name in points[0][1]}
-    infos_out = tuple(
-        {name: np.stack([joined(info[i][name]) for info in infos]) for name in infos[0][i]} for i in players
-    )
-    final = tuple(x[-1] for x in params_out) if exactly else jax.tree.map(joined, jax.device_get(carry.params))
+        final = tuple(x[-1] for x in params)
+    else:
+        final = jax.tree.map(lambda x: along(lanes.join(x)[None])[0], jax.device_get(carry.params))
+    policies = None
+    if len(so_far.kept_at):
+        kept = jax.tree.map(along, so_far.policies(jax.tree.structure(carry.params)))
+        policies = tuple(vector(theta) for theta in kept)
     finite = np.ones(shape, bool)
     for leaf in jax.tree.leaves(final):
         finite &= np.isfinite(leaf).reshape(*shape, -1).all(axis=-1)
     return Outcome(
         updates=updates,
-        params=params_out,
-        infos=infos_out,
+        params=params,
+        infos=infos,
         diverged=~finite,
         compile_seconds=compile_seconds,
         run_seconds=run_seconds,
         final=final,
         played=played,
+        policy_updates=so_far.kept_at,
+        policies=policies,
+        end=so_far.moment(carry, run_seconds) if keep_end else None,
     )
+
+
+def _on_the_way(num_updates: int, every: int | None) -> np.ndarray:
+    """Updates at which policies are kept: neither the first ones nor the last, which are kept anyway."""
+    return np.arange(every or num_updates, num_updates, every or 1)
+
+
+class _SoFar:
+    """How far an encounter is, and what was recorded on the way, on the host.
+
+    Args:
+      updates: of the points to record, ``(R,)``.
+      kept_at: updates at which policies are kept, ``(A,)``.
+      lanes: in which what the device yields lies.
+    """
+
+    def __init__(self, updates: np.ndarray, kept_at: np.ndarray, lanes: Lanes) -> None:
+        self.updates, self.kept_at, self.lanes = updates, kept_at, lanes
+        self.done = self.count = 0
+        self.structure: Any = None
+        self._records: dict[str, list[np.ndarray]] = {}
+        self._policies: dict[str, list[np.ndarray]] = {}
+
+    def resume(self, moments: Sequence[Moment]) -> Moment | None:
+        """Goes on from the latest of these that has recorded what this encounter would have."""
+
+        def serves(moment: Moment) -> bool:
+            lists = ((self.updates, moment.updates), (self.kept_at, moment.policy_updates))
+            return moment.done <= self.updates[-1] and all(
+                np.isin(wanted[wanted <= moment.done], stored).all() for wanted, stored in lists
+            )
+
+        moment = max((x for x in moments if serves(x)), key=lambda x: x.done, default=None)
+        if moment is not None:
+            self.done = moment.done
+            self.count = int(np.sum(self.updates <= self.done))
+            # Of fewer updates, its last point may be none of ours.
+            wanted = np.isin(moment.updates, self.updates)
+            self._records = {name: list(x[wanted]) for name, x in moment.records.items()}
+            wanted = np.isin(moment.policy_updates, self.kept_at)
+            self._policies = {name: list(x[wanted]) for name, x in moment.policies.items()}
+        return moment
+
+    def moment(self, carry: Any, seconds: float) -> Moment:
+        return Moment(
+            done=self.done,
+            seconds=seconds,
+            leaves=checkpoints.gathered(carry, self.lanes),
+            updates=self.updates[: self.count],
+            records={name: np.stack(rows) for name, rows in self._records.items()},
+            policy_updates=self.kept_at[self.kept_at <= self.done],
+            policies={name: np.stack(rows) for name, rows in self._policies.items()},
+        )
+
+    def next_call(self, most: int, per_call: int) -> tuple[np.int32, np.ndarray, np.ndarray]:
+        """What the next call does: updates done before it, updates of each of its parts, and which of the
+        parts end at a point to be recorded. What a point tells of the update before it needs one in its
+        own part, so a part that ends on the way leaves at least one to the next.
+
+        Args:
+          most: updates, at most.
+          per_call: parts of a call.
+        """
+        coming = self.kept_at[self.kept_at > self.done]
+        last = min(self.done + most, *coming[:1], self.updates[-1])
+        parts, real = np.zeros(per_call, np.int32), np.zeros(per_call, bool)
+        done = self.done
+        for k, point in enumerate(self.updates[self.count : self.count + per_call] if most else ()):
+            parts[k], real[k] = min(point, last) - done, point <= last
+            done = min(point, last)
+            if not real[k]:
+                break
+        return np.int32(self.done), parts, real
+
+    def add(self, call: Any, recorded: Any, carry: Joint) -> None:
+        """What a call yielded, whose arguments ended with the parts and which of them were real."""
+        parts, real = call
+        self.done += int(parts.sum())
+        self.count += int(real.sum())
+        named, self.structure = jax.tree_util.tree_flatten_with_path(recorded)
+        for path, x in named:
+            rows = self._records.setdefault(jax.tree_util.keystr(path), [])
+            rows += [self.lanes.join(x[:, k]) for k in np.flatnonzero(real)]
+        if self.done in self.kept_at:
+            for path, x in jax.tree_util.tree_flatten_with_path(jax.device_get(carry.params))[0]:
+                self._policies.setdefault(jax.tree_util.keystr(path), []).append(self.lanes.join(x))
+
+    def records(self) -> Any:
+        """What was recorded, a tree with leaves ``(R, N, ...)``."""
+        return _unnamed(self.structure, self._records)
+
+    def policies(self, structure: Any) -> Any:
+        """The joint policies that were kept, a tree with leaves ``(A, N, ...)``."""
+        return _unnamed(structure, self._policies)
+
+
+def _unnamed(structure: Any, rows: dict[str, list[np.ndarray]]) -> Any:
+    """The tree of this structure whose leaves these are, by the names of their places."""
+    places = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(structure, range(structure.num_leaves)))[0]
+    return jax.tree.unflatten(structure, [np.stack(rows[jax.tree_util.keystr(path)]) for path, _ in places])
+
+
+def _first_updates(whole: devices.Compiled, game: Game, lanes: Lanes, num_updates: int) -> int:
+    """How many updates an exact encounter's first call does: all of them where that is short."""
+    platform = lanes.mesh.devices.flat[0].platform
+    most = FIRST_OPERATIONS.get(platform, FIRST_OPERATIONS_ELSEWHERE)
+    # Of every loop one round is counted: an update of one tile; but the beginning of all of them.
+    tiles = lanes.tiles // lanes.mesh.size
+    beginning = tiles * lanes.tile * sum(game.sizes) * DRAW_OPERATIONS
+    one = tiles * max(whole.operations - beginning, whole.operations / (10 * tiles), 1.0)
+    return max(1, min(num_updates, int(most / one)))
 
 
 def _laid(

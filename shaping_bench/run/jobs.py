@@ -32,6 +32,7 @@ from shaping_bench.algorithms.core import Learner
 from shaping_bench.errors import StoreError
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
+from shaping_bench.run.checkpoints import Checkpoint, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import (
     Outcome,
@@ -305,17 +306,17 @@ def execute(
     if key in of.preparations:
         artifacts.prepared(of.preparations[key])
     elif key in of.groups:
-        _run_group(of.groups[key], suite, store, artifacts, on_progress)
+        _run_group(key, suite, store, artifacts, on_progress)
     elif key not in store:
         _store_match(of.matches[key], suite, store, artifacts)
 
 
-def _run_group(
-    group: Sequence[Cell], suite: Suite, store: Store, artifacts: Artifacts, on_progress: OnProgress | None
-) -> None:
+def _run_group(key: str, suite: Suite, store: Store, artifacts: Artifacts, on_progress: OnProgress | None) -> None:
+    group = contents(suite).groups[key]
     if all(cell.hash in store for cell in group):  # another process was faster
         return
     failures: dict[str, Exception] = {}
+    checkpoint = _checkpoint(key, group, store)
 
     @contextlib.contextmanager
     def attempt(cell: Cell) -> Iterator[None]:
@@ -336,7 +337,7 @@ def _run_group(
                 with attempt(cell):
                     future.result()
 
-        for cell, outcome in zip(group, _outcomes(group, artifacts, on_progress), strict=True):
+        for cell, outcome in zip(group, _outcomes(group, artifacts, checkpoint, on_progress), strict=True):
             if cell.hash not in store:
                 with attempt(cell):
                     write = _measured_encounter(cell, outcome, suite, store, artifacts)
@@ -345,9 +346,20 @@ def _run_group(
         settle(0)
     if failures:
         raise Failed(failures) from next(iter(failures.values()))
+    checkpoint.drop()
 
 
-def _outcomes(group: Sequence[Cell], artifacts: Artifacts, on_progress: OnProgress | None) -> list[Outcome]:
+def _checkpoint(key: str, group: Sequence[Cell], store: Store) -> Checkpoint:
+    identities = [
+        encounter_identity(cell.game.named, [x.named for x in cell.learners], cell, seeds=cell.seeds, needs=cell.needs)
+        for cell in group
+    ]
+    return Checkpoint(store.directory / "checkpoints" / f"{key}.npz", {"side by side": identities})
+
+
+def _outcomes(
+    group: Sequence[Cell], artifacts: Artifacts, checkpoint: Checkpoint, on_progress: OnProgress | None
+) -> list[Outcome]:
     first = group[0]
     game, learners = jax.tree.map(
         lambda *x: np.array(x, np.float64), *(shareable(cell.game.named.value, _rules(cell.learners)) for cell in group)
@@ -362,6 +374,8 @@ def _outcomes(group: Sequence[Cell], artifacts: Artifacts, on_progress: OnProgre
         precision=first.precision,
         episodes=first.episodes,
         artifacts=artifacts.of(first.needs),
+        checkpoint=checkpoint,
+        deadline=artifacts.deadline,
         on_progress=None if on_progress is None else lambda done: on_progress(done, first.steps, {}),
     )
     if not jax.tree.leaves((game, learners)):  # no numbers, so no sweep: the group is one cell
@@ -434,7 +448,7 @@ def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts) -
     for source in _sources(cell, of):
         if source.hash not in store:
             raise RuntimeError(f"it needs the final policies of {source.title}, which failed")
-    match = play_match(cell, of.steps[cell.game.label], store)
+    match = play_match(cell, of.steps[cell.game.label], store, artifacts.deadline)
     record = record_of(
         cell,
         suite.file.name,

@@ -16,6 +16,8 @@ from shaping_bench import metrics
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.fixed import Frozen
+from shaping_bench.run.checkpoints import Checkpoint, encounter_identity
+from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import run_encounter, steps_per_update, valued_exactly
 from shaping_bench.run.preparation import imagined_artifact
 from shaping_bench.spec.lineups import Labelled
@@ -60,17 +62,23 @@ class Population:
     finite: np.ndarray
 
 
-def play_match(cell: Cell, steps: int, store: Store) -> Match:
+def play_match(cell: Cell, steps: int, store: Store, deadline: Deadline | None = None) -> Match:
     """Plays a league cell.
 
     Args:
       cell: which.
       steps: updates after which the self-plays' policies are final.
       store: where those lie.
+      deadline: when the training of a best response is to stop at a checkpoint.
+
+    Raises:
+      OutOfTime: the deadline has passed; the same call goes on.
     """
     seated = cell.learners[:-1] if cell.best_response else cell.learners
     policies = [_population(x, i, cell, steps, store) for i, x in enumerate(seated)]
-    return _against_response(cell, seated, policies) if cell.best_response else _all_against_all(cell, policies)
+    if cell.best_response:
+        return _against_response(cell, seated, policies, store=store, deadline=deadline)
+    return _all_against_all(cell, policies)
 
 
 def flattened(final: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -123,7 +131,9 @@ def _flags(finite: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([~x for x in finite], axis=-1).astype(float)
 
 
-def _against_response(cell: Cell, seated: Sequence[Labelled], own: Sequence[Population]) -> Match:
+def _against_response(
+    cell: Cell, seated: Sequence[Labelled], own: Sequence[Population], *, store: Store, deadline: Deadline | None
+) -> Match:
     """A best response, in the last seat, to the policies of all others."""
     game = cell.game.named.value
     seat = game.n_players - 1
@@ -138,6 +148,9 @@ def _against_response(cell: Cell, seated: Sequence[Labelled], own: Sequence[Popu
         values, steps, answers = metrics.evaluate(game, joint, names=LEAGUE_METRICS), 0, np.ones(cell.seeds, bool)
     else:
         learners = [*(_frozen(x.named.value) for x in seated), cell.responder.named.value]
+        who = [*(x.named for x in seated), cell.responder.named]
+        identity = encounter_identity(cell.game.named, who, cell, seeds=cell.seeds, init=policies)
+        checkpoint = Checkpoint(store.directory / "checkpoints" / f"{cell.hash}.npz", {"response": identity})
         trained = run_encounter(
             game,
             learners,
@@ -147,7 +160,10 @@ def _against_response(cell: Cell, seated: Sequence[Labelled], own: Sequence[Popu
             init=[*policies, None],
             precision=cell.precision,
             episodes=cell.episodes,
+            checkpoint=checkpoint,
+            deadline=deadline,
         )
+        checkpoint.drop()
         # Against a diverged policy the responder may diverge as well, which is not its doing.
         answers = ~trained.diverged | ~sound
         if valued_exactly(game, [x.named.value for x in seated] + [cell.responder.named.value]):

@@ -7,13 +7,9 @@ preparation is asked for. While it runs it leaves checkpoints, so that a killed 
 where it was and ends as if nothing had happened.
 """
 
-import contextlib
 import dataclasses
-import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,11 +19,12 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
-from shaping_bench.errors import OutOfTime, StoreError
 from shaping_bench.games.base import Game
-from shaping_bench.run import devices
+from shaping_bench.run import checkpoints, devices
+from shaping_bench.run.checkpoints import Checkpoint, Moment, Pauses
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.lanes import Lanes
+from shaping_bench.run.pace import Pace
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
@@ -39,9 +36,6 @@ SCHEMA = 1
 
 POINTS = 200
 """Points of a preparation's curves, at most; each is the mean over the steps since the last."""
-
-CHECKPOINT_SECONDS = 15.0
-"""Least time between checkpoints."""
 
 _STREAM = 2**31
 """Separates the random numbers of preparations from those of encounters with the same seed."""
@@ -130,59 +124,9 @@ class Prepared:
     curves: "pd.DataFrame"
 
 
-class Checkpoint:
-    """A file from which a preparation goes on after its process was killed.
-
-    Args:
-      path: where it is; it need not be there.
-      seconds: least time between two of them.
-    """
-
-    def __init__(self, path: Path, seconds: float = CHECKPOINT_SECONDS) -> None:
-        self.path, self.seconds = path, seconds
-
-    def save(
-        self, done: int, run_seconds: float, points: Mapping[str, Sequence[np.ndarray]], leaves: Sequence[np.ndarray]
-    ) -> None:
-        """Replaces it by the state after ``done`` steps.
-
-        Args:
-          done: steps taken.
-          run_seconds: spent on them.
-          points: per curve its points so far, each ``(P,)``.
-          leaves: of the carry, ``(P, ...)``.
-        """
-        draft = self.path.with_name(f"{self.path.name}-{uuid.uuid4().hex[:12]}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            curves = {f"curve:{name}": np.stack(x) for name, x in points.items()}
-            save_leaves(draft, leaves, done=np.int64(done), seconds=np.float64(run_seconds), **curves)
-            os.replace(draft, self.path)
-        except OSError as error:
-            raise StoreError(f"cannot write to {str(self.path.parent)!r}: {error.strerror or error}") from None
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def load(self) -> tuple[int, float, dict[str, list[np.ndarray]], list[np.ndarray]] | None:
-        """What :meth:`save` was given; None without one."""
-        with contextlib.suppress(FileNotFoundError), np.load(self.path) as file:
-            curves = {name: list(file[name]) for name in file.files if name.startswith("curve:")}
-            count = sum(name.isdigit() for name in file.files)
-            return (
-                int(file["done"]),
-                float(file["seconds"]),
-                {name.removeprefix("curve:"): x for name, x in curves.items()},
-                [file[str(k)] for k in range(count)],
-            )
-        return None
-
-    def drop(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
 def prepare(
     preparation: Preparation,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None = None,
     on_point: OnPoint | None = None,
     deadline: Deadline | None = None,
 ) -> Prepared:
@@ -190,15 +134,20 @@ def prepare(
 
     Raises:
       BadInput: it would not fit into memory; says how much it needs.
-      OutOfTime: the deadline has passed; the checkpoint is written.
-      StoreError: the checkpoint cannot be written.
+      OutOfTime: the deadline allows no further call; the checkpoint says how far it is.
+      StoreError: that checkpoint cannot be written.
     """
     with jax.enable_x64(preparation.precision == "float64"):
-        return _prepare(preparation, checkpoint, on_point, deadline or Deadline())
+        return _prepare(preparation, checkpoint, on_point, deadline)
+
+
+def checkpoint_identity(preparation: Preparation) -> dict[str, Any]:
+    """Whose checkpoint it is: what decides the artifact, and the code of the loop."""
+    return {"kind": "preparation", **preparation.identity(), "loop": source_hash(_Program)}
 
 
 def _prepare(
-    preparation: Preparation, checkpoint: Checkpoint, on_point: OnPoint | None, deadline: Deadline
+    preparation: Preparation, checkpoint: Checkpoint | None, on_point: OnPoint | None, deadline: Deadline | None
 ) -> Prepared:
     rule, game = preparation.learner.value, preparation.game.value
     steps, seat = preparation.steps, preparation.seat
@@ -215,45 +164,50 @@ def _prepare(
         compile_seconds += time.perf_counter() - clock
         return out
 
-    one_step = _step_costs(preparation)
-    begin = compiled(program.begin, seeds)
-    carry = begin(seeds)
-    structure = jax.tree.structure(carry)
-    points: dict[str, list[np.ndarray]] = {}
-    done, spent = 0, 0.0
-    resumed = checkpoint.load()
-    if resumed is not None:
-        done, spent, points, leaves = resumed
-        # One entry per seed, whatever the devices were then and are now.
-        carry = lanes.place(jax.tree.unflatten(structure, [lanes.split(x) for x in leaves]))
+    one_step, info = _first_step(preparation)
+    nothing = program.nothing(info)
+    carry = (compiled(program.begin, seeds)(seeds), *nothing)
     updates = _points(steps)
-    begun, advance, call_seconds = done, None, 0.0
-    clock = saved = time.perf_counter()
-    for last in updates[updates > done]:
-        arguments = (seeds, np.int32(done), np.int32(last - done), carry)
+    points: dict[str, list[np.ndarray]] = {}
+    done = 0
+    moment = checkpoint.load() if checkpoint else None
+    if moment is not None and checkpoints.fits(moment, carry, preparation.seeds):
+        done, run_seconds = moment.done, moment.seconds
+        points = {name: list(rows) for name, rows in moment.records.items()}
+        carry = checkpoints.spread(moment.leaves, carry, lanes)
+
+    def moment_now() -> Moment:
+        return Moment(
+            done=done,
+            seconds=run_seconds,
+            leaves=checkpoints.gathered(carry, lanes),
+            updates=updates[updates <= done],
+            records={name: np.stack(rows) for name, rows in points.items()},
+        )
+
+    pauses, pace = Pauses("a preparation stopped at step", steps, checkpoint, deadline), Pace()
+    advance, seconds = None, 0.0
+    while done < steps:
+        pauses.pause(done, seconds, moment_now)
+        point = int(updates[updates > done][0])
+        count = min(pace.updates, point - done)
+        arguments = (seeds, np.int32(done), np.int32(count), carry)
         if advance is None:
             advance = compiled(program.advance, *arguments)
-            clock = saved = time.perf_counter()
-        if not deadline.allows(call_seconds):
-            if done > begun:
-                leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
-                checkpoint.save(done, run_seconds, points, leaves)
-            raise OutOfTime(f"a preparation stopped at step {done} of {steps}", further=done > begun)
-        called = time.perf_counter()
-        carry, info = advance(*arguments)
-        info = {name: lanes.join(np.asarray(x)) for name, x in jax.device_get(info).items()}
-        for name, x in info.items():
-            points.setdefault(name, []).append(x)
-        done = int(last)
-        run_seconds = spent + time.perf_counter() - clock
-        if on_point is not None:
-            on_point(preparation, done, {name: float(np.mean(x)) for name, x in info.items()})
-        if done < steps and time.perf_counter() - saved >= checkpoint.seconds:
-            leaves = [lanes.join(np.asarray(x)) for x in jax.tree.leaves(jax.device_get(carry))]
-            checkpoint.save(done, run_seconds, points, leaves)
-            saved = time.perf_counter()
-        call_seconds = time.perf_counter() - called
-    artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry)))
+        clock = time.perf_counter()
+        carry, means = advance(*arguments)
+        done += count
+        if done == point:
+            values = {name: lanes.join(np.asarray(x)) for name, x in jax.device_get(means).items()}
+            for name, x in values.items():
+                points.setdefault(name, []).append(x)
+            carry = (carry[0], *nothing)
+        seconds = time.perf_counter() - clock
+        run_seconds += seconds
+        pace.took(count, seconds)
+        if done == point and on_point is not None:
+            on_point(preparation, done, {name: float(np.mean(x)) for name, x in values.items()})
+    artifact = jax.tree.map(lambda x: lanes.join(np.asarray(x)), jax.device_get(program.artifact(carry[0])))
     finite = np.ones(preparation.seeds, bool)
     for leaf in jax.tree.leaves(artifact):
         finite &= np.isfinite(leaf).reshape(preparation.seeds, -1).all(axis=1)
@@ -288,22 +242,18 @@ def first_steps(preparation: Preparation) -> tuple[Callable[[int], Any], jax.sta
     lanes = Lanes(preparation.seeds, rule.preparation_width)
     program = _Program(rule, game, preparation.seat, preparation.seed, lanes)
     seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
-    none = np.int32(0)
-    advance = program.advance.lower(seeds, none, none, jax.eval_shape(program.begin, seeds)).compile()
-    return lambda steps: jax.block_until_ready(advance(seeds, none, np.int32(steps), program.begin(seeds))), advance
+    none, nothing = np.int32(0), program.nothing(_first_step(preparation)[1])
+    advance = program.advance.lower(seeds, none, none, (jax.eval_shape(program.begin, seeds), *nothing)).compile()
+
+    def call(steps: int) -> Any:
+        return jax.block_until_ready(advance(seeds, none, np.int32(steps), (program.begin(seeds), *nothing)))
+
+    return call, advance
 
 
 def _points(steps: int) -> np.ndarray:
     """Steps after which the curves have a point: equally far apart, and the last."""
     return np.unique(np.append(np.arange(0, steps, -(-steps // POINTS))[1:], steps))
-
-
-def save_leaves(path: Path, leaves: Sequence[Any], **more: Any) -> None:
-    """Writes the leaves of a tree in order, and more arrays by name, through to the disk."""
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **{str(k): np.asarray(x) for k, x in enumerate(leaves)}, **more)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _curves(updates: np.ndarray, points: dict[str, list[np.ndarray]], seat: int) -> "pd.DataFrame":
@@ -324,11 +274,11 @@ def curve_names(preparation: Preparation) -> tuple[str, ...]:
     return tuple(jax.eval_shape(lambda: _one_step(preparation)[1]))
 
 
-def _step_costs(preparation: Preparation) -> costs.Costs:
-    """What one step for one seed costs."""
+def _first_step(preparation: Preparation) -> tuple[costs.Costs, dict[str, jax.ShapeDtypeStruct]]:
+    """What one step for one seed costs, and what it reports: right in shape."""
     with costs.counting() as count:
-        jax.eval_shape(lambda: _one_step(preparation)[0])
-    return count
+        _, info = jax.eval_shape(lambda: _one_step(preparation))
+    return count, info
 
 
 def _one_step(preparation: Preparation) -> tuple[Any, dict[str, Array]]:
@@ -342,7 +292,7 @@ class _Program:
     """The compiled functions of a preparation; arguments lie in ``lanes``, spread over the devices."""
 
     def __init__(self, rule: PreparedLearner, game: Any, seat: int, seed: int, lanes: Lanes) -> None:
-        self.rule, self.game, self.seat, self.seed = rule, game, seat, seed
+        self.rule, self.game, self.seat, self.seed, self.lanes = rule, game, seat, seed, lanes
         laned, everywhere = P("lanes"), P()
 
         def spread(function: Any, specs: tuple[Any, ...], donated: tuple[int, ...] = ()) -> Any:
@@ -352,6 +302,14 @@ class _Program:
         self.begin = spread(self._begin, (laned,))
         self.advance = spread(self._advance, (laned, everywhere, everywhere, laned), (3,))
         self.artifact = spread(self._artifact, (laned,))
+
+    def nothing(self, info: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Sums of infos since the last point and how many they are of, where there was none since."""
+
+        def zeros(x: jax.ShapeDtypeStruct) -> np.ndarray:
+            return self.lanes.split(np.zeros((self.lanes.count, *x.shape), jnp.result_type(x.dtype, float)))
+
+        return {name: zeros(x) for name, x in info.items()}, {name: zeros(x) for name, x in info.items()}
 
     def _key(self, seed: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _STREAM), seed)
@@ -363,7 +321,8 @@ class _Program:
         return jax.vmap(jax.vmap(one))(seeds)
 
     def _advance(self, seeds: Array, done: Array, count: Array, carry: Any) -> Any:
-        """``count`` steps, and the mean of their infos; NaN marks a step that has nothing to say."""
+        """``count`` steps, and the mean of the infos since the last point, which goes on from the sums in
+        the carry; NaN marks a step that has nothing to say."""
 
         def one_step(seed: Array, step: Array, carry: Any) -> Any:
             key = jax.random.fold_in(jax.random.fold_in(self._key(seed), 1), step)
@@ -372,9 +331,7 @@ class _Program:
 
         def one_tile(tile: Any) -> Any:
             seeds, carry = tile
-            step = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0)))
-            shapes = jax.eval_shape(step, seeds, done, carry)[1]
-            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, float)), shapes)
+            step = jax.vmap(one_step, in_axes=(0, None, 0))
 
             def body(k: Array, loop: Any) -> Any:
                 carry, sums, counts = loop
@@ -383,8 +340,8 @@ class _Program:
                 counts = jax.tree.map(lambda n, x: n + ~jnp.isnan(x), counts, info)
                 return carry, sums, counts
 
-            carry, sums, counts = jax.lax.fori_loop(0, count, body, (carry, nothing, nothing))
-            return carry, jax.tree.map(jnp.divide, sums, counts)
+            carry, sums, counts = jax.lax.fori_loop(0, count, body, carry)
+            return (carry, sums, counts), jax.tree.map(jnp.divide, sums, counts)
 
         return jax.lax.map(one_tile, (seeds, carry))
 

@@ -17,6 +17,7 @@ from shaping_bench.games.differentiable import ScalarGame
 from shaping_bench.games.fields import pytree_dataclass
 from shaping_bench.run import encounter, lanes, programs
 from shaping_bench.run.encounter import costs_per_update, recorded_updates, run_encounter
+from shaping_bench.run.pace import Pace
 
 IPD, TANDEM = make("ipd"), make("tandem")
 
@@ -58,6 +59,7 @@ def test_recording_and_chunks_do_not_change_the_result(monkeypatch):
     plain = run_encounter(IPD, [LOLA(), Naive()], num_seeds=4, num_updates=30)
     recorded = run_encounter(IPD, [LOLA(), Naive()], num_seeds=4, num_updates=30, record_every=1)
     monkeypatch.setattr(encounter, "RECORDS_PER_CALL", 7)
+    monkeypatch.setattr(encounter, "Pace", lambda: Pace(first=1000))  # calls as long as records allow
     done = []
     chunked = run_encounter(
         IPD, [LOLA(), Naive()], num_seeds=4, num_updates=30, record_every=1, on_progress=done.append

@@ -18,7 +18,7 @@ from shaping_bench import __version__
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput, StoreError
 from shaping_bench.run.artifacts import Artifacts
-from shaping_bench.run.preparation import Checkpoint
+from shaping_bench.run.checkpoints import Checkpoint, Moment
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec.suite import expand, resolve, validate
 from shaping_bench.store.pack import MANIFEST, bytes_of, pack, packed, unpack, unpacked
@@ -159,13 +159,21 @@ def suite(**changes):
     return expand(validate({**content, **changes}))
 
 
+def checkpoint(path):
+    return Checkpoint(path, {"of": "a test"})
+
+
+def moment(done):
+    return Moment(done=done, seconds=1.0, leaves=[np.arange(3)], updates=np.zeros(0, int), records={})
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """A results directory with all there is: cells, an artifact, checkpoints, and what is not packed."""
     directory = tmp_path_factory.mktemp("packed") / "results"
     assert run_suite(suite(), Store(directory)) == []
     Artifacts(directory / "artifacts").prepared(preparation(num_steps=4))
-    Checkpoint(directory / "artifacts" / ".checkpoint-0123.npz").save(7, 1.0, {}, [np.arange(3)])
+    checkpoint(directory / "artifacts" / ".checkpoint-0123.npz").save(moment(7))
     (directory / "checkpoints").mkdir()
     shutil.copy(directory / "artifacts" / ".checkpoint-0123.npz", directory / "checkpoints" / "4567.npz")
     (directory / "checkpoints" / "4567.npz-draft").write_text("half")
@@ -255,8 +263,8 @@ def test_what_stands_already_is_kept_and_other_numbers_are_told(results, tmp_pat
     write_parquet(finals.assign(value=finals["value"] + 1.0), other / "finals.parquet")
     shutil.rmtree(missing)
     # One checkpoint is further here, the other there.
-    Checkpoint(there / "artifacts" / ".checkpoint-0123.npz").save(8, 1.0, {}, [np.arange(3)])
-    Checkpoint(there / "checkpoints" / "4567.npz").save(6, 1.0, {}, [np.arange(3)])
+    checkpoint(there / "artifacts" / ".checkpoint-0123.npz").save(moment(8))
+    checkpoint(there / "checkpoints" / "4567.npz").save(moment(6))
     kept = content(there / "cells")
     merger = unpack(tmp_path / "a.tar", there, resolve)
     assert merger.new == {"cell": 1, "artifact": 0, "checkpoint": 1}
@@ -264,8 +272,8 @@ def test_what_stands_already_is_kept_and_other_numbers_are_told(results, tmp_pat
     assert merger.conflicts == (f"cells/{other.name}",)
     assert {name: data for name, data in content(there / "cells").items() if name in kept} == kept
     assert content(missing) == content(results / "cells" / missing.name)
-    assert Checkpoint(there / "artifacts" / ".checkpoint-0123.npz").load()[0] == 8
-    assert Checkpoint(there / "checkpoints" / "4567.npz").load()[0] == 7
+    assert checkpoint(there / "artifacts" / ".checkpoint-0123.npz").load().done == 8
+    assert checkpoint(there / "checkpoints" / "4567.npz").load().done == 7
 
 
 def test_a_checkpoint_of_what_has_ended_there_is_left_out(results, tmp_path):

@@ -21,7 +21,7 @@ from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.publish.report import write_report
-from shaping_bench.run import devices
+from shaping_bench.run import devices, encounter
 from shaping_bench.run.encounter import (
     planned_memory_bytes,
     played_names,
@@ -30,6 +30,7 @@ from shaping_bench.run.encounter import (
     valued_exactly,
 )
 from shaping_bench.run.episodes import shown_episode
+from shaping_bench.run.pace import Pace
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec import registry
 from shaping_bench.spec.suite import expand, validate
@@ -49,7 +50,8 @@ def test_a_seed_does_not_depend_on_how_many_run_beside_it():
     np.testing.assert_array_equal(few.played["return"].shape, (2, 1, 2))
 
 
-def test_records_and_chunks_do_not_change_what_is_learnt():
+def test_records_and_chunks_do_not_change_what_is_learnt(monkeypatch):
+    monkeypatch.setattr(encounter, "Pace", lambda: Pace(first=1000))  # calls as long as records allow
     plain = run_encounter(IPD, [PG, PG], num_seeds=3, num_updates=9)
     done = []
     chunked = run_encounter(IPD, [PG, PG], num_seeds=3, num_updates=9, record_every=1, on_progress=done.append)
