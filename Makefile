@@ -1,6 +1,7 @@
 # make bench    set up .venv, run the quick suite, print its table and name its page
 # make check    while you work: lint, types, and the tests of what has changed (under two minutes)
 # make test     all tests (under 20 minutes on 2 cores)
+# make faults   what tests of faults do, at length: kill -9, hanging workers, a full disk, Slurm (half an hour)
 # make speed    the speed benchmark: JSON on stdout, a table on stderr (about eight minutes)
 # make scale    a suite of 20 000 tiny cells: what the harness itself takes (about ten minutes)
 # make lint     ruff and mypy
@@ -44,6 +45,9 @@ speed: $(READY)
 
 scale: $(READY)
 	@$(BIN)/python -m shaping_bench.speed.scale
+
+faults: $(READY)
+	@PYTHONPATH=. $(BIN)/python .ci/faults.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -173,6 +173,7 @@ def execute_there(
     *,
     worker: str = "",
     deadline: Deadline | None = None,
+    on_start: Callable[[], None] = lambda: None,
     on_progress: OnProgress | None = None,
 ) -> Reply:
     """Does a job in whatever process an engine calls this in.
@@ -187,6 +188,7 @@ def execute_there(
         this process may lack.
       worker: this process, as the engine calls it.
       deadline: when to stop at a checkpoint.
+      on_start: called once it is begun.
       on_progress: told how it gets on.
     """
     worker = worker or worker_name()
@@ -200,12 +202,15 @@ def execute_there(
     if other:
         text = f"worker {worker} is another version than the launcher: {other}; allowed: the same"
         return {"status": "refused", "worker": worker, "error": text}
+    here = functools.partial(
+        perform, key, ours, worker=worker, deadline=deadline, on_start=on_start, on_progress=on_progress
+    )
     if directory is not None:
-        return perform(key, ours, Store(directory), worker=worker, deadline=deadline, on_progress=on_progress)
+        return here(Store(directory))
     folder = _own_folder(suite)
     for name, data in (inputs or {}).items():
         unpacked(data, folder / name)
-    reply = perform(key, ours, Store(folder), worker=worker, deadline=deadline, on_progress=on_progress)
+    reply = here(Store(folder))
     names = [name for name in written(key, ours) if (folder / name).is_dir()]
     reply["content"] = {name: packed(folder / name) for name in names}
     for name in names:

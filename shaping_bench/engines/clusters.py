@@ -83,7 +83,7 @@ class Started(Settings, Machine):
         default="1h",
         description="after so long without any progress of its job a process is ended, and the job done elsewhere",
     )
-    lost: Time = pydantic.Field(default="2m", description="after so long without a sign of life a worker is given up")
+    lost: Time = pydantic.Field(default="5m", description="after so long without a sign of life a worker is given up")
     dashboard: str | None = pydantic.Field(
         default=None, description="where dask's dashboard listens, e.g. ':8787'; needs the package bokeh"
     )

@@ -29,8 +29,9 @@ from shaping_bench.run.deadline import seconds_of
 from shaping_bench.run.jobs import Job, Plan
 from shaping_bench.store.pack import packed
 
-SHORT = 1.0
-"""Seconds of a job below which a process gets its next one before it has ended with this."""
+SHORT = 0.2
+"""Seconds of a typical job below which a process gets its next one before it has ended with this; of longer ones, one
+that waits behind another could be done elsewhere meanwhile."""
 
 AHEAD = 1000
 """Jobs that are looked at beyond those that are with dask, for one that fits a free process."""
@@ -88,7 +89,7 @@ class _Run:
     """One plan on the workers of one scheduler."""
 
     def __init__(self, plan: Plan, workplace: Workplace, settings: clusters.Settings) -> None:
-        self.schedule, self.workplace = Schedule(plan), workplace
+        self.schedule, self.workplace = Schedule(plan, one_memory=False), workplace
         self.shared, self.patience = settings.shared, seconds_of(settings.patience)
         self.directory = workplace.directory.resolve()
         self.topic = f"shaping-bench-{uuid.uuid4().hex[:12]}"
@@ -100,10 +101,13 @@ class _Run:
         self.waiting: collections.deque[Job] = collections.deque()
         """Jobs that have been taken from the schedule and found no free process yet."""
         self.workers: dict[str, _Worker] = {}
+        """Those that are there, by address."""
+        self.refused: set[str] = set()
+        """Addresses of those that turned out to be of another version."""
         self.known: set[str] = set()
         self.looked = -SECONDS_BETWEEN_LOOKS
         self.attempts: collections.Counter[str] = collections.Counter()
-        self.typical = 0.0
+        self.typical = SHORT
         self.unwritable: dict[str, float] = {}
         """When a job could first not be stored, by job."""
         self.unfit: dict[str, str] = {}
@@ -140,9 +144,10 @@ class _Run:
                         self._submit(client)
                 yield from self._received()
         finally:
-            with contextlib.suppress(Exception):  # the scheduler may be gone
-                client.cancel(list(self.futures.values()), force=True)
-                self._stop(client)
+            if self.futures:
+                with contextlib.suppress(Exception):  # the scheduler may be gone
+                    client.cancel(list(self.futures.values()), force=True)
+                    self._stop(client)
             client.close(timeout=5)
 
     # --- dask's side ---
@@ -197,7 +202,7 @@ class _Run:
 
     def _submit(self, client: Client) -> None:
         """As many jobs as there are processes for."""
-        mine = [x for x in self.workers.values() if x.mine]
+        mine = [x for x in self.workers.values() if x.mine and x.address not in self.refused]
         each = 2 if self.typical < SHORT else 1
         free = collections.Counter({gpu: each * sum(x.gpu is gpu for x in mine) for gpu in (True, False)})
         free.subtract(collections.Counter(self.on_gpu.values()))
@@ -216,7 +221,7 @@ class _Run:
 
     def _begin(self, client: Client, job: Job, gpu: bool, mine: Sequence[_Worker]) -> None:
         resources: dict[str, float] = {workers.version(): 1, workers.GPU if gpu else workers.CORE: 1}
-        if gpu and job.memory:
+        if gpu and job.memory and job.memory <= _gpu_memory(mine):
             resources[workers.GPU_MEMORY] = job.memory
         now = time.monotonic()
         avoided = {
@@ -295,11 +300,19 @@ class _Run:
 
     def _settle(self, job: Job, reply: Reply) -> Iterator[Event]:
         status, worker = reply["status"], reply.get("worker", "")
+        if status == "refused":  # its source has changed since it joined, or it lacks a plug-in
+            self.refused |= {x.address for x in self.workers.values() if x.name == worker}
+            yield Event(what="refused", worker=worker, error=reply.get("error", ""))
+            yield from self.schedule.settle(job.key, {"status": "held"})
+            return
         if status == "failed" and reply.get("fault") == StoreError.__name__:
             yield from self._unwritable(job, reply)
             return
+        if status == "stopped" and "further" not in reply:  # it was not even begun
+            yield from self.schedule.settle(job.key, {"status": "held"})
+            return
         if status == "stopped" and not self.workplace.deadline.expired:  # the worker's own end
-            if reply.get("further"):
+            if reply["further"]:
                 self.schedule.progressed(job.key)
             yield from self.schedule.lost(job.key, worker, f"its worker ended ({reply.get('error', '')})")
             return
@@ -330,17 +343,21 @@ class _Run:
         if self.faults[worker] >= FAULTS_IN_A_ROW:
             self.bench[worker] = now + SECONDS_ON_THE_BENCH
         if now - self.unwritable.setdefault(job.key, now) > self.patience:
-            yield from self.schedule.settle(job.key, {**reply, "status": "failed"})
-            return
+            raise StoreError(reply.get("error", ""))
         self.unfit[job.key] = worker
         yield Event(what="retried", key=job.key, worker=worker, error=reply.get("error", ""), fault=StoreError.__name__)
         yield from self.schedule.settle(job.key, {"status": "held"})
 
 
+def _gpu_memory(mine: Sequence[_Worker]) -> float:
+    """Bytes of the largest GPU's share; negative if there is no GPU."""
+    return max((x.resources[workers.GPU_MEMORY] for x in mine if x.gpu), default=-1.0)
+
+
 def _goes_to_gpu(job: Job, mine: Sequence[_Worker]) -> bool:
     """Whether a job is one for the GPUs that there are: it wants one and fits, or there is nothing else."""
-    memory = max((x.resources[workers.GPU_MEMORY] for x in mine if x.gpu), default=-1.0)
-    return memory >= 0.0 and ((job.accelerator and (job.memory or 0) <= memory) or all(x.gpu for x in mine))
+    fits = (job.memory or 0) <= _gpu_memory(mine)
+    return (job.accelerator and fits) or all(x.gpu for x in mine)
 
 
 def _about(worker: _Worker, found: Mapping[str, Any]) -> dict[str, Any]:

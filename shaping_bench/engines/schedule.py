@@ -51,6 +51,7 @@ class Schedule:
     Args:
       plan: of which.
       memory: bytes that all jobs together may take; None if unknown.
+      one_memory: whether they share one, so that what found no room beside the others may find it alone.
       attempts: how often a job is begun that fails.
       clock: seconds of a clock.
     """
@@ -60,10 +61,11 @@ class Schedule:
         plan: Plan,
         *,
         memory: int | None = None,
+        one_memory: bool = True,
         attempts: int = ATTEMPTS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.memory, self.attempts, self.clock = memory, attempts, clock
+        self.memory, self.one_memory, self.attempts, self.clock = memory, one_memory, attempts, clock
         self.running: dict[str, _Entry] = {}
         self.waiters: dict[str, list[str]] = {}
         keys = {job.key for job in plan.jobs}
@@ -145,7 +147,7 @@ class Schedule:
         else:
             entry.failures += 1
             entry.failed_at = event.worker
-            if event.fault == "NoRoom":  # what did not fit beside the others may fit alone
+            if event.fault == "NoRoom" and self.one_memory:  # what did not fit beside the others may fit alone
                 entry.set_alone()
             if status == "failed" and entry.failures < self.attempts:
                 self._again(entry)
@@ -160,7 +162,7 @@ class Schedule:
         entry.failed_at = worker
         event = Event(what="lost", key=key, worker=worker, error=why, fault="WorkerLost")
         if entry.losses < LOSSES:
-            if entry.losses > 1:  # it may be what there is not enough memory for
+            if entry.losses > 1 and self.one_memory:  # it may be what there is not enough memory for
                 entry.set_alone()
             self._again(entry)
             yield event

@@ -143,6 +143,7 @@ def nanny_options(process: Process, *, quiet: float, memory: int, seconds: float
         "memory_limit": memory,
         "preload": [__name__],
         "dashboard": False,
+        "silence_logs": logging.ERROR,
     }
 
 
@@ -253,16 +254,21 @@ def call(
 
     with _ENDING.running_job(key, deadline), _watched():
         alive()
-        if _ENDING.deadline.expired:
-            return {"status": "held", "worker": name, "seconds": 0.0}
         if directory is not None and not (Path(directory) / SUITE).is_file():
             text = (
                 f"worker {name} sees no results in {directory!r}; allowed: a directory that it sees, or shared: false"
             )
             return {"status": "failed", "worker": name, "error": text, "fault": StoreError.__name__}
-        worker.log_event(topic, {"key": key, "worker": name})
         return execute_there(
-            key, suite, fingerprint, directory, inputs, worker=name, deadline=deadline, on_progress=on_progress
+            key,
+            suite,
+            fingerprint,
+            directory,
+            inputs,
+            worker=name,
+            deadline=deadline,
+            on_start=lambda: worker.log_event(topic, {"key": key, "worker": name}),
+            on_progress=on_progress,
         )
 
 
@@ -274,8 +280,9 @@ def _watched() -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def stop(keys: Sequence[str], reason: str) -> None:
-    """Stops these of this process' jobs at checkpoints; it stays, and takes others."""
+async def stop(keys: Sequence[str], reason: str) -> None:
+    """Stops these of this process' jobs at checkpoints; it stays, and takes others. Of a coroutine
+    dask does not await the end."""
     _ENDING.stop_jobs(keys, reason)
 
 

@@ -6,20 +6,23 @@ import sys
 import pytest
 
 from shaping_bench.cli import main
-from shaping_bench.engines import clusters
-from shaping_bench.errors import BadInput
-from tests.shaping_bench.test_interruption import CELLS, SUITE, finished, numbers
+from shaping_bench.engines import clusters, workers
+from shaping_bench.engines import dask as engine
+from shaping_bench.engines.base import Workplace
+from shaping_bench.errors import BadInput, StoreError
+from shaping_bench.run.jobs import Job, Plan
+from tests.shaping_bench import cluster_faults as faults
+from tests.shaping_bench.test_interruption import finished, numbers
 
-pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-
-
-def command(suite, directory, *options):
-    words = [sys.executable, "-m", "shaping_bench", "run", str(suite), "-o", str(directory), "--wandb", "disabled"]
-    return [*words, *map(str, options)]
-
-
-def run(suite, directory, *options, **kwargs):
-    return subprocess.run(command(suite, directory, *options), capture_output=True, text=True, timeout=300, **kwargs)
+SUITE = """
+name: faults
+games: [ipd]
+learners: [naive, lola, {learner: cola(num_steps=60), label: cola}]
+seeds: 3
+steps: 10
+league: {opponents: [], best_response: false}
+"""
+CELLS = 12  # six unordered pairs, as encounters and as league match-ups, after one preparation
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,16 @@ def suite(tmp_path_factory):
 def alone(suite, tmp_path_factory):
     """Every number of the suite by the local engine."""
     directory = tmp_path_factory.mktemp("alone") / "results"
-    done = run(suite, directory)
+    done = subprocess.run(faults.command(suite, directory), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert len(finished(directory)) == CELLS
     return numbers(directory)
+
+
+def check(directory, alone):
+    """None lost, none doubled, no half cell, and every bit as alone. A killed process may leave a draft."""
+    assert len(finished(directory)) == len([x for x in (directory / "cells").iterdir() if x.name[0] != "."]) == CELLS
+    assert numbers(directory) == alone
 
 
 # --- settings -----------------------------------------------------------------------------
@@ -113,15 +123,195 @@ def test_dask_is_imported_by_none_who_does_not_ask_for_it(tmp_path):
     assert "pip install 'shaping-bench[cluster]'" in done.stderr.splitlines()[-1]
 
 
-# --- the local cluster --------------------------------------------------------------------
+# --- who gets what ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_cluster_stores_what_the_local_engine_stores_bit_for_bit(shared, suite, alone, tmp_path):
-    path = tmp_path / "cluster.yaml"
-    path.write_text(f"{{shared: {str(shared).lower()}, cores: 2}}")
-    done = run(suite, tmp_path / "out", "--engine", "dask", "--cluster-file", path)
-    assert done.returncode == 0, done.stderr
-    assert f"{CELLS} cells computed, 0 kept, 0 failed" in done.stderr
-    assert len(finished(tmp_path / "out")) == CELLS
-    assert numbers(tmp_path / "out") == alone
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    """A driver's program that tells of two GPUs of 80 GiB, and a machine of eight cores."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    rows = [f"{k}, GPU-{k}{k}, Fast GPU, 81920" for k in range(2)]
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{row}'\n" for row in rows))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(workers.devices, "usable_cores", lambda: 8)
+
+
+def visible(parts):
+    return [x.environment.get("CUDA_VISIBLE_DEVICES") for x in parts]
+
+
+def test_a_machine_serves_with_a_process_per_gpu_and_one_per_core_that_is_left(two_gpus, monkeypatch):
+    parts = workers.processes("m")
+    assert visible(parts) == ["0", "1", *[None] * 6]
+    assert [x.name for x in parts][:3] == ["m", "m+1", "m+2"]
+    gpu, core = parts[0], parts[-1]
+    assert gpu.resources[workers.GPU_MEMORY] == pytest.approx(0.9 * 80 * 2**30)
+    assert gpu.resources["Fast GPU"] == core.resources[workers.CORE] == 1
+    assert workers.version() in gpu.resources
+    assert core.environment["JAX_PLATFORMS"] == "cpu"  # it must not take its share of the GPUs' memory
+    assert visible(workers.processes("m", cores=4, gpus=1)) == ["0", None, None, None]
+    assert visible(workers.processes("m", cores=4, jobs_per_gpu=2)) == ["0", "0", "1", "1"]
+    assert visible(workers.processes("m", cores=1)) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert visible(workers.processes("m", cores=2)) == ["1", None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-11,GPU-00")
+    assert visible(workers.processes("m", cores=2)) == ["GPU-11", "GPU-00"]
+    assert {workers.machine_of(x.name) for x in parts} == {"m"}
+
+
+def test_without_gpus_cores_are_all_there_is(monkeypatch):
+    monkeypatch.setattr(workers, "gpus_here", lambda: [])
+    parts = workers.processes("m", cores=3)
+    assert [dict(x.environment) for x in parts] == [{}] * 3
+
+
+class Client:
+    """Remembers what was submitted."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def submit(self, function, *arguments, **options):
+        self.submitted.append((arguments[0], options))
+        return self
+
+    def add_done_callback(self, function):
+        pass
+
+
+def run_of(jobs, tmp_path, **settings):
+    plan = Plan(jobs=tuple(jobs), cells=len(jobs), stored=frozenset())
+    return engine._Run(plan, Workplace(directory=tmp_path, suite="", fingerprint=""), clusters.Settings(**settings))
+
+
+def worker(name, *, gpu=False, version=None):
+    has = {workers.GPU: 1, workers.GPU_MEMORY: 40e9} if gpu else {workers.CORE: 1}
+    return engine._Worker(address=name, name=name, resources={**has, version or workers.version(): 1})
+
+
+def job(key, seconds=0.0, **about):
+    return Job(key=key, kind="encounters", title=key, cells=(key,), seconds={"cpu": seconds}, **about)
+
+
+def test_jobs_that_want_a_gpu_wait_for_one_and_the_longest_come_first(tmp_path):
+    jobs = [job(f"play {k}", seconds=k, accelerator=True, memory=10**9) for k in range(4)]
+    jobs += [job(f"exact {k}", seconds=0.1 * k) for k in range(4)]
+    jobs += [job("too large", seconds=9.0, accelerator=True, memory=10**11)]
+    run, client = run_of(jobs, tmp_path), Client()
+    run.workers = {x.name: x for x in (worker("gpu", gpu=True), worker("core"), worker("old", version="another"))}
+    run._submit(client)
+    assert [key for key, _ in client.submitted] == ["too large", "play 3"]
+    (_, large), (_, play) = client.submitted
+    assert large["resources"] == {workers.version(): 1, workers.CORE: 1}
+    assert play["resources"] == {workers.version(): 1, workers.GPU: 1, workers.GPU_MEMORY: 10**9}
+    assert (large["workers"], play["workers"]) == (["core"], ["gpu"])
+    assert run.demand() == 9
+    run._submit(client)
+    assert len(client.submitted) == 2
+    (tmp_path / workers.SUITE).touch()
+    run._forget(jobs[-1])
+    assert [x.what for x in run._settle(jobs[-1], {"status": "done", "worker": "core", "seconds": 60.0})] == ["done"]
+    run._submit(client)
+    assert client.submitted[-1][0] == "exact 3"
+
+
+def test_a_gpu_does_all_where_there_is_nothing_else_and_none_is_missed(tmp_path):
+    jobs = [job("exact"), job("play", accelerator=True, memory=10**12)]
+    for there, resource in ((worker("w", gpu=True), workers.GPU), (worker("w"), workers.CORE)):
+        run, client = run_of(jobs, tmp_path), Client()
+        run.workers, run.typical = {"w": there}, 0.01
+        run._submit(client)
+        assert {key for key, _ in client.submitted} == {"exact", "play"}
+        wanted = {workers.version(): 1, resource: 1}
+        assert [options["resources"] for _, options in client.submitted] == [wanted, wanted]
+
+
+def test_jobs_are_submitted_one_per_process_and_short_ones_two(tmp_path):
+    run, client = run_of([job(str(k)) for k in range(100)], tmp_path), Client()
+    run.workers = {x: worker(x) for x in "ab"}
+    run._submit(client)
+    assert len(client.submitted) == 2  # how long they are is not known yet
+    run.typical = 0.01
+    run._submit(client)
+    assert len(client.submitted) == 4
+
+
+def test_what_failed_on_a_worker_goes_elsewhere(tmp_path):
+    run, client = run_of([job("a")], tmp_path), Client()
+    run.workers = {x: worker(x) for x in "ab"}
+    run._submit(client)
+    run._forget(job("a"))
+    assert [x.what for x in run._settle(job("a"), {"status": "failed", "worker": "a"})] == ["retried"]
+    run._submit(client)
+    assert client.submitted[-1][1]["workers"] == ["b"]
+    run._forget(job("a"))
+    assert [x.what for x in run._settle(job("a"), {"status": "failed", "worker": "b"})] == ["failed"]
+    assert run.schedule.ended
+
+
+def test_a_job_that_lost_its_workers_keeps_nobody_waiting(tmp_path):
+    """Each process has a memory of its own: it need not be alone on the cluster."""
+    run, client = run_of([job("deadly", seconds=9.0), job("a"), job("b")], tmp_path), Client()
+    run.workers = {x: worker(x) for x in "xy"}
+    for _ in range(3):
+        run._submit(client)
+        assert set(run.futures) == {"deadly", "a"}
+        run._forget(job("deadly"))
+        assert [x.what for x in run.schedule.lost("deadly", "x", "killed")] == ["lost"]
+    run._submit(client)
+    assert set(run.futures) == {"deadly", "a"}
+    assert client.submitted[-1][1]["workers"] == ["y"]
+
+
+# --- what comes back ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_job(tmp_path):
+    """A run of one job, which dask has, and what is to be told about it."""
+    run = run_of([job("a")], tmp_path, patience="1s")
+    return run, run.schedule.take()
+
+
+def test_a_worker_of_another_version_costs_no_job(one_job):
+    run, job = one_job
+    events = list(run._settle(job, {"status": "refused", "worker": "w", "error": "source is 'x' here and 'y' there"}))
+    assert [x.what for x in events] == ["refused", "held"]
+    assert not run.schedule.ended
+
+
+def test_what_cannot_be_stored_waits_while_patience_lasts(one_job):
+    run, job = one_job
+    full = {"status": "failed", "worker": "w", "error": "cannot write to 'here'", "fault": "StoreError"}
+    assert [x.what for x in run._settle(job, full)] == ["retried", "held"]
+    run.schedule.running[job.key] = run.schedule.left.pop(job.key)
+    run.unwritable[job.key] -= 2.0  # seconds ago
+    with pytest.raises(StoreError, match="cannot write to 'here'"):
+        list(run._settle(job, full))
+
+
+# --- faults -------------------------------------------------------------------------------
+
+
+def test_killed_workers_lose_and_double_no_cell(suite, alone, tmp_path):
+    counts = faults.workers_killed(suite, tmp_path / "out", tmp_path, seconds=2.0)
+    assert counts["workers killed"] > 0
+    check(tmp_path / "out", alone)
+
+
+def test_a_scheduler_may_be_killed_and_started_again(suite, alone, tmp_path):
+    faults.scheduler_killed(suite, tmp_path / "out", tmp_path)
+    check(tmp_path / "out", alone)
+
+
+def test_a_worker_that_says_nothing_any_more_is_given_up(suite, alone, tmp_path):
+    faults.worker_stopped(suite, tmp_path / "out", tmp_path)
+    check(tmp_path / "out", alone)
+
+
+def test_what_one_worker_cannot_write_another_does_and_cells_may_come_as_bytes(suite, alone, tmp_path):
+    faults.disk_full(suite, tmp_path / "out", tmp_path, shared=False)
+    check(tmp_path / "out", alone)
