@@ -302,6 +302,43 @@ def worker(
 
 
 @app.command
+def plan(
+    suite: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    seeds: Whole | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    json: Annotated[bool, Flag] = False,
+) -> None:
+    """What is left to do of a suite: its jobs, the hours they take by kind of device, and what is stored.
+
+    Nothing is computed, and no device is touched. Hours are those of jobs like them that this user, or the results
+    directory, has seen.
+
+    Parameters
+    ----------
+    suite:
+        A name (see `shaping-bench list suites`) or a path to a YAML file.
+    output:
+        Results directory; results/NAME by default. It need not be there.
+    seeds:
+        Number of seeds, instead of the suite's.
+    set_:
+        PATH=VALUE: change the suite, e.g. games.0.steps=50.
+    json:
+        Print JSON: every job with its key, what it waits for, seconds by kind of device, and memory.
+    """
+    from shaping_bench.commands import plan_command
+    from shaping_bench.spec.suite import load
+
+    if seeds is not None:
+        _positive("--seeds", seeds)
+    resolved = load(suite, set_ or (), seeds)
+    print(plan_command(resolved, output or Path("results") / resolved.file.name, json))
+
+
+@app.command
 def status(directory: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
     """How the runs of a results directory get on: cells, workers, retries, losses, the slowest, failures.
 

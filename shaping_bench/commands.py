@@ -141,7 +141,20 @@ def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
     return {x["label"]: None for x in record["learners"] if x.get("code", code.get(x["label"])) != code.get(x["label"])}
 
 
-# --- status -------------------------------------------------------------------------------
+# --- plan and status -------------------------------------------------------------------------------
+
+
+def plan_command(suite: Suite, directory: Path, as_json: bool) -> str:
+    """What is left to do of a suite, for people or as JSON."""
+    from shaping_bench.publish.watching import plan_summary, plan_text
+    from shaping_bench.run.jobs import plan
+    from shaping_bench.store.store import Store
+
+    store = Store(directory, writable=False)
+    if (directory / "suite.yaml").exists():  # another suite's, which a run would refuse
+        store.adopt(suite.resolved(), resolve)
+    found = plan_summary(plan(suite, store), suite.file.name)
+    return json.dumps(found, indent=1) if as_json else plan_text(found)
 
 
 def status_command(directory: Path, as_json: bool) -> str:

@@ -75,6 +75,7 @@ def read_suite(text: str) -> Suite:
     return _SUITES[text]
 
 
+@functools.lru_cache(maxsize=4)
 def fingerprint(suite: Suite) -> str:
     """What must be alike wherever the suite's jobs run, as text: versions, our source, and the code of
     learners and games that come from elsewhere."""

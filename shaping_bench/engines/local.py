@@ -1,12 +1,14 @@
 """The local engine: this machine."""
 
 import dataclasses
+import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping
 
 from shaping_bench.engines.base import Event, Workplace
 from shaping_bench.engines.calls import Reply, about_worker, perform, read_suite, worker_name
+from shaping_bench.engines.processes import Place, in_processes
 from shaping_bench.engines.schedule import Schedule
 from shaping_bench.run import devices
 from shaping_bench.run.jobs import Job, Plan
@@ -16,12 +18,74 @@ LONGEST_WAIT = 60.0
 """Seconds after which to look around although nothing was told."""
 
 
+SILENCE_SECONDS = 1800.0
+"""Without progress of its job, after which a worker counts as hung: more than any program takes to compile."""
+
+SERIAL = 0.16
+"""Of a job's work, what threads of one process cannot do side by side: tracing, where compiling is the rest."""
+
+TWICE = 1.1
+"""Of the work of threads, that of processes: each compiles for itself what they would share."""
+
+START_SECONDS = 10.0
+"""Until a worker process begins."""
+
+LONG_SECONDS = 600.0
+"""Of work per worker, from which processes are worth it in any case: who is killed costs one job."""
+
+LONG_ON_GPU_SECONDS = 60.0
+"""The same where each has a GPU, which threads of one process would share."""
+
+UNKNOWN_SECONDS = {"prepare": 30.0, "encounters": 3.0, "match": 0.3}
+"""Of a job that nothing is known of: that of an encounter is compiling."""
+
+
 class Local:
-    """Does jobs in threads of this process, one per core that it may use."""
+    """Does jobs on this machine: in worker processes, one per core or per GPU, or, where there is little to
+    do, in threads of this process.
+
+    Args:
+      workers: processes; 0 is in this process, None as many as are worth it.
+      silence: seconds without progress of its job after which a worker counts as hung, ends, and its
+        job is done elsewhere.
+    """
+
+    def __init__(self, workers: int | None = None, silence: float = SILENCE_SECONDS) -> None:
+        self.workers, self.silence = workers, silence
 
     def run(self, plan: Plan, workplace: Workplace) -> Iterator[Event]:
         """See :class:`shaping_bench.engines.Engine`."""
-        yield from in_threads(plan, workplace, devices.usable_cores())
+        found = places(plan, self.workers)
+        if not found:
+            return in_threads(plan, workplace, devices.usable_cores())
+        return in_processes(plan, workplace, found, self.silence)
+
+
+def places(plan: Plan, workers: int | None) -> list[Place]:
+    """Where on this machine worker processes stand: each has a GPU, or some cores, to itself; none if they are
+    not worth it."""
+    gpus = devices.gpus_here() if devices.uses_gpus() else []
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if workers is None:
+        most = min(len(gpus) or devices.usable_cores(), len(plan.jobs))
+        seconds = sum(job.expected if job.seconds else UNKNOWN_SECONDS[job.kind] for job in plan.jobs)
+        # A single GPU needs no process of its own: threads compile side by side for it.
+        workers = most if most > 1 and _worth(seconds, most, bool(gpus)) else 0
+    return [
+        Place(
+            cores=tuple(cores[k :: max(1, min(workers, len(cores)))]),
+            environment={"CUDA_VISIBLE_DEVICES": gpus[k % len(gpus)].device} if gpus else {},
+        )
+        for k in range(workers)
+    ]
+
+
+def _worth(seconds: float, count: int, on_gpus: bool) -> bool:
+    """Whether so many processes are better than as many threads for so much work."""
+    threads = seconds * max(1.0 / count, SERIAL)
+    processes = seconds * TWICE / count + START_SECONDS
+    long = LONG_ON_GPU_SECONDS if on_gpus else LONG_SECONDS
+    return processes < threads or seconds >= long * count
 
 
 def in_threads(plan: Plan, workplace: Workplace, threads: int) -> Iterator[Event]:

@@ -34,6 +34,7 @@ class _Entry:
     rank: tuple[bool, float, int]
     failures: int = 0
     losses: int = 0
+    done: float = 0.0
     failed_at: str = ""
 
     @property
@@ -169,10 +170,12 @@ class Schedule:
         else:
             yield from self._fail(entry.job, dataclasses.replace(event, what="failed"))
 
-    def progressed(self, key: str) -> None:
-        """A running job has got further than before: the workers that it lost until now are forgiven."""
-        if key in self.running:
-            self.running[key].losses = 0
+    def progressed(self, key: str, done: float = math.inf) -> None:
+        """A running job has done so much; if that is more than ever before, the workers that it lost until
+        now are forgiven."""
+        entry = self.running.get(key)
+        if entry is not None and done > entry.done:
+            entry.losses, entry.done = 0, done if done < math.inf else entry.done
 
     def seconds_until_next(self) -> float:
         """After which :meth:`take` looks again for a job that was held; infinite if none was."""

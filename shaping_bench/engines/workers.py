@@ -14,10 +14,8 @@ import dataclasses
 import faulthandler
 import logging
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -64,30 +62,6 @@ def version() -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A GPU of this machine: what CUDA calls it, its kind, and its memory in bytes."""
-
-    device: str
-    kind: str
-    memory: int
-
-
-def gpus_here() -> list[Gpu]:
-    """The GPUs that this process may use, as the driver tells them: JAX would start them."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    rows = [[x.strip() for x in line.split(",")] for line in done.stdout.splitlines()] if done.returncode == 0 else []
-    found = {index: Gpu(device=index, kind=name, memory=int(size) * 2**20) for index, _, name, size in rows}
-    found |= {uuid: dataclasses.replace(found[index], device=uuid) for index, uuid, *_ in rows}
-    granted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [row[0] for row in rows] if granted is None else [x.strip() for x in granted.split(",")]
-    return [found[name] for name in names if name in found]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Process:
     """One worker process: its name, its resources, and its environment."""
 
@@ -105,7 +79,7 @@ def processes(name: str, *, cores: int | None = None, gpus: int | None = None, j
       gpus: how many of its GPUs; all by default.
       jobs_per_gpu: processes that share one.
     """
-    found = gpus_here()[:gpus]
+    found = devices.gpus_here()[:gpus]
     parts: list[tuple[dict[str, float], dict[str, str]]] = []
     for gpu in found:
         memory = RESERVED / jobs_per_gpu

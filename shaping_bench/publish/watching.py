@@ -1,5 +1,6 @@
 """What a plan, a run and its status look like to those who watch it on a terminal."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from shaping_bench.engines.base import Event
+from shaping_bench.run.jobs import Plan
 from shaping_bench.run.tally import Tally
 from shaping_bench.store.events import Status
 
 SECONDS_BETWEEN_LINES = 10
 """Of progress, where stderr is a file or a pipe and a bar cannot be redrawn."""
+
+MOST_LISTED = 10
+"""Jobs that a plan lists as the longest."""
 
 SECONDS_BETWEEN_SUMS = 0.5
 """Of what is left, which looks at every job."""
@@ -147,3 +152,74 @@ def _worker(worker: Mapping[str, Any]) -> Sequence[str]:
         duration(worker["seconds"]),
         str(worker["last"])[:19],
     ]
+
+
+# --- plans --------------------------------------------------------------------------------
+
+
+def plan_summary(plan: Plan, suite: str) -> dict[str, Any]:
+    """A plan in numbers and words that are plain enough for JSON.
+
+    Returns:
+      ``suite``, ``cells`` and ``stored``; ``jobs``, each with what :class:`shaping_bench.run.jobs.Job`
+      says; and ``devices``: by kind of device the ``hours`` of all jobs that are known there, how many those
+      are not (``unknown``), and the hours of the longest way through jobs that wait for one another
+      (``longest``), which no number of devices shortens.
+    """
+    jobs = [dataclasses.asdict(job) for job in plan.jobs]
+    kinds = sorted({kind for job in plan.jobs for kind in job.seconds})
+    return {
+        "suite": suite,
+        "cells": plan.cells,
+        "stored": len(plan.stored),
+        "devices": {kind: _on(plan, kind) for kind in kinds},
+        "memory_bytes": max((job.memory for job in plan.jobs if job.memory), default=None),
+        "jobs": jobs,
+    }
+
+
+def _on(plan: Plan, kind: str) -> dict[str, float]:
+    ways: dict[str, float] = {}
+    for job in plan.jobs:  # whoever waits comes later
+        ways[job.key] = job.seconds.get(kind, 0.0) + max((ways[x] for x in job.after), default=0.0)
+    return {
+        "hours": sum(job.seconds.get(kind, 0.0) for job in plan.jobs) / 3600.0,
+        "longest": max(ways.values(), default=0.0) / 3600.0,
+        "unknown": sum(kind not in job.seconds for job in plan.jobs),
+    }
+
+
+def plan_text(summary: Mapping[str, Any]) -> str:
+    """The same for people."""
+    from tabulate import tabulate
+
+    jobs: Sequence[Mapping[str, Any]] = summary["jobs"]
+    text = f"{summary['suite']}: {summary['cells']} cells, {summary['stored']} stored, {len(jobs)} jobs to do"
+    if not jobs:
+        return text
+    rows = []
+    for kind in dict.fromkeys(job["kind"] for job in jobs):
+        mine = [job for job in jobs if job["kind"] == kind]
+        counts = (len(mine), sum(len(job["cells"]) for job in mine), sum(bool(job["after"]) for job in mine))
+        rows.append([kind, *counts, sum(job["accelerator"] for job in mine)])
+    text += "\n\n" + tabulate(rows, ["jobs", "number", "cells", "wait for others", "want an accelerator"])
+    if summary["devices"]:
+        rows = [
+            [kind, *(duration(3600.0 * x[name]) for name in ("hours", "longest")), x["unknown"]]
+            for kind, x in summary["devices"].items()
+        ]
+        names = ["device", "all jobs, one after another", "longest way", "jobs of unknown length"]
+        text += "\n\n" + tabulate(rows, names, disable_numparse=True)
+    else:
+        text += "\n\nnothing like these jobs has been timed yet: how long they take is unknown"
+    longest = sorted(jobs, key=lambda job: -max(job["seconds"].values(), default=0.0))[:MOST_LISTED]
+    rows = [[job["title"], job["kind"], _expected(job), _size(job["memory"])] for job in longest]
+    return text + "\n\n" + tabulate(rows, ["longest", "kind", "takes", "memory"], disable_numparse=True)
+
+
+def _expected(job: Mapping[str, Any]) -> str:
+    return duration(max(job["seconds"].values())) if job["seconds"] else "unknown"
+
+
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**20:.1f} MiB"

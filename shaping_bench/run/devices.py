@@ -5,10 +5,14 @@ computation of a process.
 """
 
 import contextlib
+import contextvars
+import dataclasses
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,11 +62,48 @@ def configure(precision: str = "float32") -> None:
                 jax.config.update(name, value)
 
 
+def uses_gpus() -> bool:
+    """Whether JAX would use a GPU if it were asked now, as far as one can tell without asking: it is
+    installed with what that takes, and not told otherwise."""
+    told = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
+    plugins = [name for name in ("jax_cuda12_plugin", "jax_cuda13_plugin") if importlib.util.find_spec(name)]
+    return bool(plugins) and (not told or "cuda" in told or "gpu" in told)
+
+
+def stay_on_cpu() -> None:
+    """Keeps this process off the accelerators, which are others'; to be called before any computation."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def usable_cores() -> int:
     """Cores this process may run on, which a container or a scheduler may have restricted."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU of this machine: what CUDA calls it, its kind, and its memory in bytes."""
+
+    device: str
+    kind: str
+    memory: int
+
+
+def gpus_here() -> list[Gpu]:
+    """The GPUs that this process may use, as the driver tells them: JAX would start them."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    command = [program, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    rows = [[x.strip() for x in line.split(",")] for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    found = {index: Gpu(device=index, kind=name, memory=int(size) * 2**20) for index, _, name, size in rows}
+    found |= {uuid: dataclasses.replace(found[index], device=uuid) for index, uuid, *_ in rows}
+    granted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [row[0] for row in rows] if granted is None else [x.strip() for x in granted.split(",")]
+    return [found[name] for name in names if name in found]
 
 
 def cache_folder() -> Path | None:
@@ -104,12 +145,13 @@ def _writable(folder: Path | None) -> str | None:
 def describe() -> dict[str, Any]:
     """The local devices: ``platform`` (cpu, gpu, tpu), ``kind`` and ``count``."""
     devices = jax.local_devices()
-    kind = _cpu_model() if devices[0].platform == "cpu" else devices[0].device_kind
+    kind = cpu_model() if devices[0].platform == "cpu" else devices[0].device_kind
     return {"platform": devices[0].platform, "kind": kind, "count": len(devices)}
 
 
 @functools.cache
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """What this machine's processor is called."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -247,6 +289,9 @@ class Compiled:
         Raises:
           BadInput: it needs more memory than there is.
         """
+        sizes = _WEIGHED.get()
+        if sizes is not None:
+            sizes.append(self.memory)
         with _ADMISSION.admitted(self.memory):
             return jax.block_until_ready(self.function(*arguments))
 
@@ -262,6 +307,20 @@ def refuse(needed: int, free: int | None) -> None:
             f"the encounter needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
             "allowed: what fits, with fewer seeds, a smaller batch_size or a shorter horizon"
         )
+
+
+_WEIGHED: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("weighed", default=None)
+
+
+@contextlib.contextmanager
+def weighing() -> Iterator[list[int]]:
+    """Collects what the programs that this thread runs inside the block need, in bytes."""
+    sizes: list[int] = []
+    token = _WEIGHED.set(sizes)
+    try:
+        yield sizes
+    finally:
+        _WEIGHED.reset(token)
 
 
 MANY = 2**22

@@ -21,6 +21,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -30,6 +31,7 @@ import numpy as np
 
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.errors import StoreError
+from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.checkpoints import Checkpoint, encounter_identity
@@ -47,6 +49,7 @@ from shaping_bench.run.league import flattened, play_match
 from shaping_bench.run.measure import measure, tidy_curves, tidy_finals
 from shaping_bench.run.preparation import Preparation
 from shaping_bench.run.records import record_of
+from shaping_bench.run.timings import Load, Timing, Timings, of_user
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.lineups import Labelled
 from shaping_bench.spec.suite import Cell, Suite
@@ -205,8 +208,15 @@ def _sources(cell: Cell, of: Contents) -> tuple[Cell, ...]:
 # --- the plan -----------------------------------------------------------------------------
 
 
-def plan(suite: Suite, store: Store) -> Plan:
-    """What is left to do. Nothing is compiled, and no device is touched."""
+def plan(suite: Suite, store: Store, timings: Timings | None = None) -> Plan:
+    """What is left to do. Nothing is compiled, and no device is touched.
+
+    Args:
+      suite: of what.
+      store: what of it is stored already.
+      timings: of earlier jobs, by which seconds and memory are expected; those in the user's cache by
+        default. What stands in the store is looked up too.
+    """
     of = contents(suite)
     finished = store.finished()
     cells = (*suite.encounters, *suite.matches)
@@ -214,22 +224,30 @@ def plan(suite: Suite, store: Store) -> Plan:
     artifacts = Artifacts(store.directory / "artifacts")
     missing = [cell for cell in cells if cell.hash not in stored]
     wanted = {p.hash: p for cell in missing for p in cell.needs if p is not None and p not in artifacts}
+    expect = _Expectations(suite, store, finished, timings or of_user())
     jobs = [
-        Job(key=key, kind="prepare", title=preparation.title, accelerator=True) for key, preparation in wanted.items()
+        Job(key=key, kind="prepare", title=preparation.title, accelerator=True, **expect.preparation(preparation))
+        for key, preparation in wanted.items()
     ]
     begun = set()
     for key, group in of.groups.items():
         left = tuple(cell.hash for cell in group if cell.hash not in stored)
         if left:
             begun.add(key)
-            jobs.append(_encounters(key, group, left, wanted))
+            jobs.append(_encounters(key, group, left, wanted, expect))
     for key, cell in of.matches.items():
         if key not in stored:
-            jobs.append(_match(cell, of, begun, wanted))
+            jobs.append(_match(cell, of, begun, wanted, expect))
     return Plan(jobs=tuple(jobs), cells=len(cells), stored=stored)
 
 
-def _encounters(key: str, group: Sequence[Cell], left: tuple[str, ...], wanted: Mapping[str, Preparation]) -> Job:
+def _encounters(
+    key: str,
+    group: Sequence[Cell],
+    left: tuple[str, ...],
+    wanted: Mapping[str, Preparation],
+    expect: "_Expectations",
+) -> Job:
     first, needs = group[0], _needed(group[0])
     others = f" and {len(group) - 1} of its shape" if len(group) > 1 else ""
     lanes = len(group) * first.seeds * _width(first)
@@ -241,10 +259,13 @@ def _encounters(key: str, group: Sequence[Cell], left: tuple[str, ...], wanted: 
         after=tuple(x for x in needs if x in wanted),
         reads=tuple(f"artifacts/{x}" for x in needs),
         accelerator=plays(_rules(first.learners)) or lanes >= MANY_LANES,
+        **expect.group(group),
     )
 
 
-def _match(cell: Cell, of: Contents, begun: set[str], wanted: Mapping[str, Preparation]) -> Job:
+def _match(
+    cell: Cell, of: Contents, begun: set[str], wanted: Mapping[str, Preparation], expect: "_Expectations"
+) -> Job:
     sources, needs = _sources(cell, of), _needed(cell)
     waits = dict.fromkeys(of.group_of[x.hash] for x in sources)
     return Job(
@@ -255,6 +276,7 @@ def _match(cell: Cell, of: Contents, begun: set[str], wanted: Mapping[str, Prepa
         after=(*(x for x in needs if x in wanted), *(x for x in waits if x in begun)),
         reads=(*(f"artifacts/{x}" for x in needs), *(f"cells/{x.hash}" for x in sources)),
         accelerator=plays(_rules(cell.learners)),
+        **expect.match(cell),
     )
 
 
@@ -268,6 +290,91 @@ def written(key: str, suite: Suite) -> tuple[str, ...]:
     if key in of.preparations:
         return (f"artifacts/{key}",)
     return tuple(f"cells/{cell.hash}" for cell in of.groups.get(key) or (of.matches[key],))
+
+
+# --- what is expected of jobs -------------------------------------------------------------
+
+
+def _load(of: Preparation | Cell | Sequence[Cell]) -> Load:
+    """What a preparation, a league cell or a group amounts to."""
+    if isinstance(of, Preparation):
+        program = _program("prepare", of.game.value, (of.learner.value,), of.seat, of.precision)
+        return Load(program=program, lanes=of.seeds, steps=of.steps, cells=1)
+    if isinstance(of, Cell):
+        game, learners = of.game.named.value, _rules(of.learners)
+        program = _program("match", game, learners, of.best_response, of.seeds, of.steps)
+        return Load(program=program, lanes=of.seeds, steps=1, cells=1)
+    first = of[0]
+    game, learners = shareable(first.game.named.value, _rules(first.learners))
+    program = _program("encounters", game, learners, first.precision)
+    return Load(program=program, lanes=len(of) * first.seeds, steps=first.steps, cells=len(of))
+
+
+def _program(kind: str, game: Game, learners: tuple[Learner, ...], *more: Any) -> str:
+    # What is static stands in the structure; where functions do, their addresses change.
+    structure = re.sub(r"0x[0-9a-f]+", "", str(jax.tree.structure((game, learners))))
+    return content_hash({"kind": kind, "structure": structure, "more": list(more)})
+
+
+class _Expectations:
+    """What jobs are expected to take, by the timings of jobs like them: from a folder of timings, or else
+    of a cell in the store."""
+
+    def __init__(self, suite: Suite, store: Store, finished: frozenset[str], timings: Timings | None) -> None:
+        self.store, self.finished, self.timings = store, finished, timings
+        self.known: dict[str, Mapping[str, Timing]] = {}
+        self.like: dict[str, tuple[Cell, ...]] = {}
+        """Groups of which something is stored, by program."""
+        for group in contents(suite).groups.values():
+            if any(cell.hash in finished for cell in group):
+                self.like.setdefault(_load(group).program, group)
+
+    def preparation(self, preparation: Preparation) -> dict[str, Any]:
+        known = self._expected(_load(preparation))
+        if (devices.artifacts_folder() / preparation.hash).is_dir():  # it is taken over from there
+            known["seconds"] = dict.fromkeys(known["seconds"] or [devices.cpu_model()], 0.0)
+        return known
+
+    def match(self, cell: Cell) -> dict[str, Any]:
+        return self._expected(_load(cell))
+
+    def group(self, group: Sequence[Cell]) -> dict[str, Any]:
+        return self._expected(_load(group))
+
+    def _expected(self, load: Load) -> dict[str, Any]:
+        """``seconds`` and ``memory`` of a job."""
+        if load.program not in self.known:
+            noted = self.timings.of(load.program) if self.timings is not None else {}
+            self.known[load.program] = noted or self._stored(load.program)
+        timings = self.known[load.program]
+        lane = max((x.lane for x in timings.values()), default=0.0)
+        seconds = {kind: x.seconds(load) for kind, x in timings.items()}
+        return {"seconds": seconds, "memory": round(lane * load.lanes) or None}
+
+    def _stored(self, program: str) -> Mapping[str, Timing]:
+        """What a stored cell of the program says."""
+        group = self.like.get(program, ())
+        key = next((cell.hash for cell in group if cell.hash in self.finished), None)
+        if key is None:
+            return {}
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            record = self.store.cell(key)
+            took, load = record["timings"], _load(group)
+            run = took["run"] * load.cells / (load.lanes * load.steps)
+            timing = Timing(fixed=took["compile"] * load.cells, run=run, cell=took["metrics"])
+            return {record["device"]["kind"]: timing}
+        return {}
+
+
+def _note(load: Load, compiling: float, running: float, total: float, sizes: Sequence[int]) -> None:
+    """Keeps what a job took."""
+    timings = of_user()
+    if timings is not None:
+        run = running / max(1, load.lanes * load.steps)
+        rest = max(0.0, total - compiling - running) / load.cells
+        lane = max(sizes, default=0) / load.lanes
+        timing = Timing(fixed=compiling, run=run, cell=rest, lane=lane)
+        timings.note(load, devices.describe()["kind"], timing)
 
 
 # --- doing one of them --------------------------------------------------------------------
@@ -303,18 +410,30 @@ def execute(
             on_progress(done, preparation.steps, values)
 
     artifacts = Artifacts(store.directory / "artifacts", on_point, shared=devices.artifacts_folder(), deadline=deadline)
-    if key in of.preparations:
-        artifacts.prepared(of.preparations[key])
-    elif key in of.groups:
-        _run_group(key, suite, store, artifacts, on_progress)
-    elif key not in store:
-        _store_match(of.matches[key], suite, store, artifacts)
+    clock = time.perf_counter()
+    with devices.weighing() as sizes:
+        if key in of.preparations:
+            preparation = of.preparations[key]
+            if preparation not in artifacts:
+                took = artifacts.prepared(preparation).record["timings"]
+                # All of it, however often it was interrupted.
+                _note(_load(preparation), took["compile"], took["run"], 0.0, sizes)
+        elif key in of.groups:
+            group = of.groups[key]
+            if all(cell.hash in store for cell in group):  # another process was faster
+                return
+            compiling, running = _run_group(key, suite, store, artifacts, on_progress)
+            _note(_load(group), compiling, running, time.perf_counter() - clock, sizes)
+        elif key not in store:
+            _store_match(of.matches[key], suite, store, artifacts)
+            _note(_load(of.matches[key]), 0.0, 0.0, time.perf_counter() - clock, sizes)
 
 
-def _run_group(key: str, suite: Suite, store: Store, artifacts: Artifacts, on_progress: OnProgress | None) -> None:
+def _run_group(
+    key: str, suite: Suite, store: Store, artifacts: Artifacts, on_progress: OnProgress | None
+) -> tuple[float, float]:
+    """Runs, measures and stores a group; the seconds of compiling and of running."""
     group = contents(suite).groups[key]
-    if all(cell.hash in store for cell in group):  # another process was faster
-        return
     failures: dict[str, Exception] = {}
     checkpoint = _checkpoint(key, group, store)
 
@@ -337,7 +456,9 @@ def _run_group(key: str, suite: Suite, store: Store, artifacts: Artifacts, on_pr
                 with attempt(cell):
                     future.result()
 
-        for cell, outcome in zip(group, _outcomes(group, artifacts, checkpoint, on_progress), strict=True):
+        outcomes = _outcomes(group, artifacts, checkpoint, on_progress)
+        seconds = sum(x.compile_seconds for x in outcomes), sum(x.run_seconds for x in outcomes)
+        for cell, outcome in zip(group, outcomes, strict=True):
             if cell.hash not in store:
                 with attempt(cell):
                     write = _measured_encounter(cell, outcome, suite, store, artifacts)
@@ -347,6 +468,7 @@ def _run_group(key: str, suite: Suite, store: Store, artifacts: Artifacts, on_pr
     if failures:
         raise Failed(failures) from next(iter(failures.values()))
     checkpoint.drop()
+    return seconds
 
 
 def _checkpoint(key: str, group: Sequence[Cell], store: Store) -> Checkpoint:

@@ -35,14 +35,17 @@ class Store:
 
     Args:
       directory: created if missing.
+      writable: False for those who only look, and create nothing.
 
     Raises:
       BadInput: the directory cannot be created or written.
     """
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, writable: bool = True) -> None:
         self.directory = Path(directory)
         self.cells = self.directory / "cells"
+        if not writable:
+            return
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.cells):
@@ -90,7 +93,10 @@ class Store:
 
     def finished(self) -> frozenset[str]:
         """The cells that are stored, in one look at the folder."""
-        return frozenset(name for name in os.listdir(self.cells) if not name.startswith("."))
+        try:
+            return frozenset(name for name in os.listdir(self.cells) if not name.startswith("."))
+        except FileNotFoundError:
+            return frozenset()
 
     def write(
         self,

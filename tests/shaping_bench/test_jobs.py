@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
 
+from shaping_bench.cli import main
 from shaping_bench.engines.calls import difference, execute_there, fingerprint, place, read_suite, suite_text
+from shaping_bench.publish.watching import plan_summary, plan_text
 from shaping_bench.run import devices
-from shaping_bench.run.jobs import contents, execute, plan
+from shaping_bench.run.jobs import Job, Plan, contents, execute, plan
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec.suite import expand, validate
 from shaping_bench.store.pack import packed
@@ -122,8 +126,74 @@ def test_a_worker_of_another_version_or_source_is_refused_in_one_line(suite, tmp
     assert difference(json.dumps(ours), json.dumps(ours)) == ""
 
 
+def test_what_is_expected_of_jobs_is_what_jobs_like_them_took(suite, tmp_path, cache):
+    store = Store(tmp_path / "out")
+    assert all(not job.seconds and job.memory is None for job in plan(suite, store).jobs)
+    assert run_suite(suite, store) == []
+    kind = devices.describe()["kind"]
+    # The same jobs elsewhere, in half the lanes and twice the updates, and prepared already.
+    other = expand(validate({**SUITE, "seeds": 6, "steps": 8}))
+    jobs, twice = plan(suite, Store(tmp_path / "a")).jobs, plan(other, Store(tmp_path / "b")).jobs
+    for job, more in zip(jobs, twice, strict=True):
+        assert list(job.seconds) == list(more.seconds) == [kind] or job.kind == "match"
+        if job.kind == "encounters":
+            assert more.expected > job.expected > 0.0
+            assert more.memory == pytest.approx(2 * job.memory, rel=0.01)
+        if job.kind == "prepare":
+            assert job.expected == 0.0  # it stands in the user's cache
+    shutil.rmtree(cache / "shaping-bench" / "artifacts")
+    assert plan(suite, Store(tmp_path / "a")).jobs[0].expected > 0.0
+    # Without a cache of timings, what stands in the same directory says it.
+    shutil.rmtree(cache / "shaping-bench" / "timings")
+    key, group = next((key, x) for key, x in contents(suite).groups.items() if len(x) > 1)
+    kept, *others = group
+    for cell in (*others, *suite.matches):
+        shutil.rmtree(store.cells / cell.hash)
+    known = {job.key: job for job in plan(suite, store).jobs if job.seconds}
+    assert list(known) == [key]
+    took = store.cell(kept.hash)["timings"]
+    whole = (took["compile"] + took["run"] + took["metrics"]) * len(group)
+    assert known[key].seconds == {kind: pytest.approx(whole)}
+
+
+def test_the_plan_is_printed_and_makes_no_directory(tmp_path, cache, capsys):
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(SUITE))
+    arguments = ["plan", str(tmp_path / "jobs.yaml"), "-o", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("jobs: 26 cells, 0 stored, 24 jobs to do")
+    assert "how long they take is unknown" in text
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    suite = expand(validate(SUITE))
+    assert [job["key"] for job in found["jobs"]] == [job.key for job in plan(suite, Store(tmp_path / "other")).jobs]
+    assert (found["cells"], found["stored"], found["devices"]) == (26, 0, {})
+    assert not (tmp_path / "out").exists()
+    Store(tmp_path / "out").adopt({**suite.resolved(), "seeds": 9})
+    assert main(arguments) == 2
+    assert "was made by another suite: suite.seeds is 9 there and 3 here" in capsys.readouterr().err
+
+
+def test_hours_are_told_by_kind_of_device():
+    jobs = (
+        Job(key="p", kind="prepare", title="p", seconds={"chip": 3600.0}),
+        Job(key="a", kind="encounters", title="a", cells=("a",), after=("p",), seconds={"chip": 1800.0, "gpu": 360.0}),
+        Job(key="b", kind="encounters", title="b", cells=("b", "c"), memory=5),
+    )
+    found = plan_summary(Plan(jobs=jobs, cells=4, stored=frozenset({"d"})), "s")
+    assert found["devices"] == {
+        "chip": {"hours": 1.5, "longest": 1.5, "unknown": 1},
+        "gpu": {"hours": 0.1, "longest": 0.1, "unknown": 2},
+    }
+    assert found["memory_bytes"] == 5
+    text = plan_text(found)
+    assert "s: 4 cells, 1 stored, 3 jobs to do" in text
+    assert " 1.5 h" in text
+
+
 PLANNED = """
 import json, sys
+from shaping_bench.cli import main
 from shaping_bench.engines.calls import fingerprint, suite_text
 from shaping_bench.run.jobs import plan
 from shaping_bench.spec.suite import expand, validate
