@@ -13,6 +13,10 @@ class BadInput(ValueError):
     """Bad input: names the field, the value and what is allowed. Exit code 2."""
 
 
+class NoRoom(BadInput):
+    """It needs more memory than is free; what others take meanwhile counts."""
+
+
 class StoreError(Exception):
     """Results cannot be written (a full disk, say); what was finished is stored. Exit code 1."""
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from shaping_bench.errors import BadInput, OutOfTime
+from shaping_bench.errors import BadInput, OutOfTime, StoreError
 from shaping_bench.run import devices
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.jobs import Failed, OnProgress, execute, told, written
@@ -30,6 +30,9 @@ from shaping_bench.spec.suite import Suite, expand, validate
 from shaping_bench.store.leases import Leases
 from shaping_bench.store.pack import packed, unpacked
 from shaping_bench.store.store import Store
+
+PATIENCE_SECONDS = 120.0
+"""That a results directory may be away, where nobody says otherwise."""
 
 COMPARED = ("shaping-bench", "jax", "jaxlib", "numpy", "python")
 """Versions that workers must have in common."""
@@ -130,8 +133,16 @@ def perform(
     deadline: Deadline | None = None,
     on_start: Callable[[], None] = lambda: None,
     on_progress: OnProgress | None = None,
+    patience: float = 0.0,
 ) -> Reply:
-    """Does a job, and says what came of it whatever it was; ``on_start`` is called once it is begun."""
+    """Does a job, and says what came of it whatever it was.
+
+    Args:
+      key, suite, store, deadline, on_progress: see :func:`shaping_bench.run.jobs.execute`.
+      worker: who does it.
+      on_start: called once it is begun.
+      patience: seconds that a results directory may be away which a run has made.
+    """
     clock = time.perf_counter()
     reply: Reply = {"status": "done", "worker": worker or worker_name()}
     if deadline is not None and deadline.expired:  # it is not even begun
@@ -141,7 +152,16 @@ def perform(
         return {**reply, "status": "held"}
     on_start()
     try:
-        execute(key, suite, store, deadline=deadline, on_progress=on_progress)
+        while True:
+            try:
+                execute(key, suite, store, deadline=deadline, on_progress=on_progress)
+                break
+            except OutOfTime:
+                raise
+            except Exception:  # of whatever kind, where a file system fails
+                if not _away(store.directory, patience):
+                    raise
+                _wait_for(store.directory, patience, deadline)
     except OutOfTime as error:
         reply |= {"status": "stopped", "error": str(error), "further": error.further}
     except Exception as error:  # one job's failure must not lose the others' results
@@ -155,6 +175,29 @@ def perform(
     finally:
         leases.give_back(key)
     return {**reply, "seconds": time.perf_counter() - clock}
+
+
+def _away(directory: Path, patience: float) -> bool:
+    return patience > 0.0 and not (directory / "suite.yaml").is_file()
+
+
+def _wait_for(directory: Path, patience: float, deadline: Deadline | None) -> None:
+    """Waits until a directory that has vanished is there again, as on networks it may be.
+
+    Raises:
+      OutOfTime: the deadline has passed.
+      StoreError: it has not come back.
+    """
+    end = time.monotonic() + patience
+    while _away(directory, patience):
+        if deadline is not None and deadline.expired:
+            raise OutOfTime(f"waited for {str(directory)!r}, which is away", further=False)
+        if time.monotonic() > end:
+            raise StoreError(
+                f"the results directory {str(directory)!r} has been away for {patience:.0f} s; what is finished is "
+                "stored in it, the same command goes on once it is there"
+            )
+        time.sleep(0.2)
 
 
 @functools.cache
@@ -176,6 +219,7 @@ def execute_there(
     deadline: Deadline | None = None,
     on_start: Callable[[], None] = lambda: None,
     on_progress: OnProgress | None = None,
+    patience: float = 0.0,
 ) -> Reply:
     """Does a job in whatever process an engine calls this in.
 
@@ -189,8 +233,7 @@ def execute_there(
         this process may lack.
       worker: this process, as the engine calls it.
       deadline: when to stop at a checkpoint.
-      on_start: called once it is begun.
-      on_progress: told how it gets on.
+      on_start, on_progress, patience: see :func:`perform`.
     """
     worker = worker or worker_name()
     with _CONFIGURED:
@@ -204,10 +247,17 @@ def execute_there(
         text = f"worker {worker} is another version than the launcher: {other}; allowed: the same"
         return {"status": "refused", "worker": worker, "error": text}
     here = functools.partial(
-        perform, key, ours, worker=worker, deadline=deadline, on_start=on_start, on_progress=on_progress
+        perform,
+        key,
+        ours,
+        worker=worker,
+        deadline=deadline,
+        on_start=on_start,
+        on_progress=on_progress,
+        patience=patience,
     )
     if directory is not None:
-        return here(Store(directory))
+        return here(Store(directory, writable=False))  # the launcher has made it
     folder = _own_folder(suite)
     for name, data in (inputs or {}).items():
         unpacked(data, folder / name)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from shaping_bench.engines.base import Event, Workplace
-from shaping_bench.engines.calls import Reply, about_worker, perform, read_suite, worker_name
+from shaping_bench.engines.calls import PATIENCE_SECONDS, Reply, about_worker, perform, read_suite, worker_name
 from shaping_bench.engines.processes import Place, in_processes
 from shaping_bench.engines.schedule import Schedule
 from shaping_bench.run import devices
@@ -106,6 +106,7 @@ def in_threads(plan: Plan, workplace: Workplace, threads: int) -> Iterator[Event
                 deadline=workplace.deadline,
                 on_start=telling.start,
                 on_progress=telling.progress,
+                patience=PATIENCE_SECONDS,
             )
             told.put((job.key, reply))
 

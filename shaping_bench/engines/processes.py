@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from shaping_bench.engines.base import Event, Workplace
-from shaping_bench.engines.calls import about_worker, execute_there, worker_name
+from shaping_bench.engines.calls import PATIENCE_SECONDS, about_worker, execute_there, worker_name
 from shaping_bench.engines.schedule import Schedule
 from shaping_bench.run import devices
 from shaping_bench.run.deadline import Deadline, signals
@@ -214,6 +214,7 @@ def _work(pipe: Connection, call: _Call) -> None:
                     deadline=deadline,
                     on_start=voice.start,
                     on_progress=voice.progress,
+                    patience=PATIENCE_SECONDS,
                 )
             voice.say("ended", reply)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from shaping_bench.engines.base import Event
 from shaping_bench.engines.calls import Reply
+from shaping_bench.errors import NoRoom
 from shaping_bench.run.jobs import Job, Plan
 
 ATTEMPTS = 2
@@ -148,7 +149,7 @@ class Schedule:
         else:
             entry.failures += 1
             entry.failed_at = event.worker
-            if event.fault == "NoRoom" and self.one_memory:  # what did not fit beside the others may fit alone
+            if event.fault == NoRoom.__name__ and self.one_memory:  # what did not fit beside the others may fit alone
                 entry.set_alone()
             if status == "failed" and entry.failures < self.attempts:
                 self._again(entry)

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from shaping_bench.errors import BadInput
+from shaping_bench.errors import NoRoom
 
 RECORDED = ("shaping-bench", "jax", "jaxlib", "numpy", "scipy", "wandb")
 """Packages whose versions go into every record."""
@@ -287,7 +287,7 @@ class Compiled:
         """Runs it to the end.
 
         Raises:
-          BadInput: it needs more memory than there is.
+          NoRoom: it needs more memory than there is.
         """
         sizes = _WEIGHED.get()
         if sizes is not None:
@@ -300,10 +300,10 @@ def refuse(needed: int, free: int | None) -> None:
     """Refuses what cannot fit, before it runs.
 
     Raises:
-      BadInput: more bytes are needed than are free.
+      NoRoom: more bytes are needed than are free.
     """
     if free is not None and needed > free:
-        raise BadInput(
+        raise NoRoom(
             f"the encounter needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
             "allowed: what fits, with fewer seeds, a smaller batch_size or a shorter horizon"
         )
@@ -337,7 +337,7 @@ def check_size(count: int, shapes: Callable[[], Any], copies: int = 1) -> None:
       copies: how many are held of each at least.
 
     Raises:
-      BadInput: they need more memory than there is.
+      NoRoom: they need more memory than there is.
     """
     if count > MANY:
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(shapes)) if hasattr(x, "dtype"))

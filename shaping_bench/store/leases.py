@@ -70,8 +70,8 @@ class Leases:
     def take(self, key: str) -> bool:
         """Takes a lease, if it is nobody's."""
         sign = Sign(host=self.host, pid=os.getpid(), token=uuid.uuid4().hex, beat=0)
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # not its parents: a results directory that is away is not to be made
+            self.folder.mkdir(exist_ok=True)
         if not self._created(self._path(key), sign) and not (self._stale(key) and self._taken_over(key, sign)):
             return False
         with self._lock:

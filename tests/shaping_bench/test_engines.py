@@ -1,8 +1,15 @@
 """Engines do the jobs of a plan in an order that respects who waits for whom, and tell what happens."""
 
+import shutil
+import threading
+
 from shaping_bench.engines import ENGINES, Event
+from shaping_bench.engines.calls import perform
 from shaping_bench.engines.schedule import LOSSES, Schedule
-from shaping_bench.run.jobs import Job, Plan
+from shaping_bench.run.deadline import Deadline
+from shaping_bench.run.jobs import Job, Plan, plan
+from shaping_bench.spec.suite import expand, validate
+from shaping_bench.store.store import Store
 
 
 def job(key, kind="encounters", after=(), seconds=0.0, memory=None):
@@ -128,6 +135,36 @@ def test_what_was_stopped_goes_on_should_there_be_time():
     expected = Event(what="stopped", key="a", worker="w", seconds=2.5, error="at update 3", further=False)
     assert list(scheduled.settle("a", reply)) == [expected]
     assert scheduled.take("w").key == "a"
+
+
+def test_a_directory_that_is_away_for_a_while_costs_nothing_and_one_that_stays_away_is_one_line(tmp_path, monkeypatch):
+    suite = expand(validate({"name": "away", "games": ["tandem"], "learners": ["naive"], "seeds": 2, "steps": 2}))
+    share, gone = tmp_path / "share", tmp_path / "gone"
+    store = Store(share / "out")
+    store.adopt(suite.resolved())
+    (job,) = plan(suite, store).jobs
+
+    def vanish():
+        share.rename(gone)
+        share.write_text("a file, in which nobody can make folders")
+
+    def come_back():
+        share.unlink()
+        gone.rename(share)
+
+    timer = threading.Timer(1.0, come_back)
+    reply = perform(job.key, suite, store, on_start=lambda: (vanish(), timer.start()), patience=120.0)
+    assert (reply["status"], job.cells[0] in store) == ("done", True)
+    shutil.rmtree(store.cells / job.cells[0])
+    reply = perform(job.key, suite, store, on_start=vanish, patience=0.3)
+    assert (reply["status"], reply["fault"]) == ("failed", "StoreError")
+    assert reply["error"].startswith(
+        f"the results directory '{store.directory}' has been away for 0 s; what is finished"
+    )
+    # Somebody is told to stop while it is waited for.
+    deadline = Deadline()
+    reply = perform(job.key, suite, store, on_start=lambda: deadline.stop("SIGTERM"), deadline=deadline, patience=99.0)
+    assert (reply["status"], reply["further"]) == ("stopped", False)
 
 
 def test_engines_can_be_made_by_name():

@@ -1,5 +1,7 @@
 """The jobs of a suite: planned without a device, done one by one by their keys, here or elsewhere."""
 
+import collections
+import concurrent.futures
 import json
 import os
 import shutil
@@ -12,7 +14,7 @@ import yaml
 from shaping_bench.cli import main
 from shaping_bench.engines.calls import difference, execute_there, fingerprint, place, read_suite, suite_text
 from shaping_bench.publish.watching import plan_summary, plan_text
-from shaping_bench.run import devices
+from shaping_bench.run import artifacts, devices, jobs
 from shaping_bench.run.jobs import Job, Plan, contents, execute, plan
 from shaping_bench.run.runner import run_suite
 from shaping_bench.spec.suite import expand, validate
@@ -103,6 +105,28 @@ def test_a_job_done_where_no_directory_is_shared_comes_back_as_bytes(suite, tmp_
     # What was sent is not kept, but for artifacts, which other jobs read.
     (own,) = (cache / "shaping-bench" / "workers").iterdir()
     assert len(list((own / "artifacts").glob("[!.]*"))) == 1
+
+
+def test_two_launchers_on_one_directory_prepare_once_and_compute_every_encounter_once(
+    suite, tmp_path, cache, monkeypatch
+):
+    calls = collections.Counter()
+
+    def counted(name, function):
+        def call(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(artifacts, "prepare", counted("prepare", artifacts.prepare))
+    monkeypatch.setattr(jobs, "run_encounter", counted("encounter", jobs.run_encounter))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for failures in pool.map(lambda _: run_suite(suite, Store(tmp_path / "out")), range(2)):
+            assert failures == []
+    assert calls == {"prepare": 1, "encounter": len(contents(suite).groups)}
+    assert plan(suite, Store(tmp_path / "out")).jobs == ()
+    assert not list((tmp_path / "out" / "leases").iterdir())
 
 
 def test_a_suite_is_the_same_after_it_was_text(suite):

@@ -98,6 +98,32 @@ def tracked(tmp_path_factory):
     return directory, cells
 
 
+def test_the_suite_has_a_run_of_its_own_that_says_how_it_gets_on(tmp_path):
+    store_cell(tmp_path, "aaaa")
+    tracker, progress = Tracker(tmp_path, SUITE, "offline"), {"cells": 1, "running": 3, "hours_left": 0.5}
+    tracker.log_progress(lambda: progress)  # too soon after it began
+    progress |= {"cells": 2, "running": 0}
+    tracker.finish()
+    assert tracker.problem is None
+
+    def others():
+        """Of runs that are neither a cell's nor the report."""
+        logged = {path.name for path in tmp_path.glob("wandb/logged/offline/*")}
+        return {path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")} - logged
+
+    (key,) = others()
+    records = read_back(tmp_path, key)
+    (run,) = records["run"]
+    assert (run["display_name"], run["run_group"], run["job_type"]) == ("tiny: progress", "tiny", "progress")
+    (point,) = records["history"]
+    assert {name: point["item"][f"progress/{name}"] for name in progress} == progress
+    # Another launch of the suite goes on with the same run.
+    again = Tracker(tmp_path, SUITE, "offline")
+    again.log_progress(lambda: progress)
+    again.finish()
+    assert others() == {key}
+
+
 def test_the_run_of_a_cell_has_the_cells_identity_and_configuration(tracked):
     directory, cells = tracked
     (run,) = read_back(directory, "aaaa")["run"]
