@@ -371,6 +371,7 @@ def encounter(
     artifacts: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "disabled",
+    seats_apart: Annotated[bool, Flag] = False,
     time_limit: Limit | None = None,
     json: Annotated[bool, Flag] = False,
 ) -> int:
@@ -406,6 +407,9 @@ def encounter(
         NAME=VALUE: hyperparameters of the first learner, e.g. lr=0.3; they win over those in its name.
     wandb:
         Log the outcome to Weights & Biases as one run; WANDB_MODE wins over this.
+    seats_apart:
+        Let every seat learn on a device of its own, on CPUs on a core: few seeds of learners that play are done
+        sooner. Last bits are other ones.
     time_limit:
         Stop at a checkpoint within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
     json:
@@ -433,8 +437,10 @@ def encounter(
             learners *= named.value.n_players
         registry.check_encounter(named, learners)
         start = read_init(init, named.value) if init else None
-        devices.configure()
-        result = encounter_result(named, learners, protocol, init=start, artifacts=artifacts, deadline=deadline)
+        devices.configure(cpu_devices=named.value.n_players if seats_apart else 1)
+        result = encounter_result(
+            named, learners, protocol, init=start, artifacts=artifacts, seats_apart=seats_apart, deadline=deadline
+        )
     if os.environ.get("WANDB_MODE", wandb) != "disabled":
         from shaping_bench.publish.tracking import log_encounter
 

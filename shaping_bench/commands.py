@@ -220,6 +220,7 @@ def encounter_result(
     *,
     init: Sequence[np.ndarray] | None = None,
     artifacts: Path | None = None,
+    seats_apart: bool = False,
     deadline: Deadline | None = None,
 ) -> dict[str, Any]:
     """One encounter as the object that ``encounter --json`` prints.
@@ -249,6 +250,7 @@ def encounter_result(
         artifacts=trees,
         checkpoint=checkpoint,
         deadline=deadline,
+        seats_apart=seats_apart,
     )
     if outcome.params:
         values = metrics.evaluate(game.value, outcome.final)

@@ -89,12 +89,14 @@ def rollout_on(
     groups: Sequence[int] | None = None,
     carries: Sequence[Tree] | None = None,
     states: Tree = None,
+    part: tuple[Array, int] | None = None,
 ) -> tuple[Trajectory, tuple[Tree, ...]]:
     """As :func:`rollout`, from where something else has ended.
 
     Args:
       carries: per player that of its policy at the start, leaves ``(B, ...)``; None for a fresh one.
       states: of the B environments at the start; None for a reset.
+      part: ``(k, n)``: only the k-th of n equal parts of the episodes, as they are among all of them.
 
     Returns:
       The trajectory, and everybody's carry at the end.
@@ -108,21 +110,31 @@ def rollout_on(
     length = game.num_steps if num_steps is None else num_steps
     costs.charge(steps=batch_size * length)
     params = lax.stop_gradient(tuple(params))
+    whole = batch_size
+    batch_size = whole if part is None else whole // part[1]
+
+    def mine(tree: Tree, axis: int = 0) -> Tree:
+        """Of what there is for every episode."""
+        if part is None:
+            return tree
+        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, part[0] * batch_size, batch_size, axis), tree)
+
     reset_key, action_key, step_key = jax.random.split(key, 3)
     # Players come first inside the loop: a vector over environments is then contiguous. Observations
     # that are trees come as a tuple of one per seat.
     seats = 0 if isinstance(jax.eval_shape(game.reset, reset_key)[0], tuple) else 1
     if states is None:
-        seen, states = jax.vmap(game.reset, out_axes=(seats, 0))(jax.random.split(reset_key, batch_size))
+        seen, states = jax.vmap(game.reset, out_axes=(seats, 0))(mine(jax.random.split(reset_key, whole)))
     else:
+        states = mine(states)
         seen = jax.vmap(game.observe, out_axes=seats)(states)
     initial = (None,) * n if carries is None else carries
     starts = tuple(
-        spread(policy.start(), batch_size) if carry is None else carry
+        spread(policy.start(), batch_size) if carry is None else mine(carry)
         for policy, carry in zip(policies, initial, strict=True)
     )
     dice = Dice.of(game)
-    words = dice.draw(action_key, length, batch_size)
+    words = mine(dice.draw(action_key, length, whole), -1)
     alive = jnp.ones((batch_size,), bool) if game.ends_early else None
 
     def step(loop: Any, now: Any) -> Any:
@@ -136,7 +148,7 @@ def rollout_on(
         # What a step brings is computed once. Without barriers the compiler derives it anew for
         # every number that depends on it.
         joint = lax.optimization_barrier(jnp.stack(actions) if dice.choices else tuple(actions))
-        keys = jax.random.split(key, batch_size)
+        keys = mine(jax.random.split(key, whole))
         step_all = jax.vmap(game.step, in_axes=(0, 0, 1 if dice.choices else 0), out_axes=(seats, 0, 1, 0, 1))
         then, after, rewards, done, info = lax.optimization_barrier(step_all(keys, states, joint))
         goes_on = None

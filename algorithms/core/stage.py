@@ -10,12 +10,13 @@ It is pure: vmap it over seeds, scan it over time. An encounter is a trial: upda
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from shaping_bench.algorithms.core import costs, rollouts
 from shaping_bench.algorithms.core.access import Access
@@ -79,12 +80,15 @@ class Stage:
       playing: whether policies are trees of arrays, as they have to be where somebody plays to
         learn; else tuples of scalars, which is what exact games are fastest with. None: whether
         somebody does.
+      apart: an axis of devices of which each decides what one seat does, given the play that all of
+        them see alike; None: every device decides for everybody.
     """
 
     game: Game
     learners: tuple[Learner, ...]
     artifacts: Sequence[Tree] = ()
     playing: bool | None = None
+    apart: str | None = None
 
     @property
     def trees(self) -> bool:
@@ -157,18 +161,25 @@ class Stage:
         """
         play_key = jax.random.fold_in(key, len(self.learners)) if self.trees else None
         episodes = self._episodes(joint, play_key)
-        views = self._views(joint, play_key, episodes)
+
+        def decided(player: int) -> tuple[Tree, Tree, Info]:
+            if given is not None and player in given:
+                return *given[player], {}
+            # What a view derives stays on the device of its seat where seats decide apart.
+            seen = views if self.apart is None else self._views(joint, play_key, episodes)
+            rule = self.learners[player]
+            theta, state, info = rule.update(jax.random.fold_in(key, player), joint.states[player], seen[player])
+            return theta, state, dict(info)
+
+        views = () if self.apart is not None else self._views(joint, play_key, episodes)
+        players = range(len(self.learners))
+        decisions = [decided(i) for i in players] if self.apart is None else _apart(decided, players, self.apart)
         params, states, infos = [], [], []
-        for i, rule in enumerate(self.learners):
-            info: Info = {}
-            if given is not None and i in given:
-                theta, state = given[i]
-            else:
-                theta, state, info = rule.update(jax.random.fold_in(key, i), joint.states[i], views[i])
-            theta = _alike(theta, joint.params[i])
-            params.append(jax.tree.map(lambda x, old: x.astype(old.dtype), theta, joint.params[i]))
+        for (theta, state, info), before in zip(decisions, joint.params, strict=True):
+            theta = _alike(theta, before)
+            params.append(jax.tree.map(lambda x, old: x.astype(old.dtype), theta, before))
             states.append(state)
-            infos.append(dict(info))
+            infos.append(info)
         after = joint._replace(params=tuple(params), states=tuple(states))
         if episodes is None:
             return after, None, tuple(infos)
@@ -207,8 +218,15 @@ class Stage:
         if game.keeps_world:
             starts = jax.vmap(game.resume)(jax.random.split(jax.random.fold_in(key, 0), width), joint.world)
         carries = [carry if policy.keeps_carry else None for policy, carry in zip(policies, joint.carries, strict=True)]
+        devices = 1 if self.apart is None else lax.axis_size(self.apart)
+        shared = devices > 1 and width % devices == 0
+        part = (lax.axis_index(self.apart), devices) if shared else None
         with costs.repeated(0):  # who looks at it pays, see _Episodes
-            play, ends = rollouts.rollout_on(key, game, policies, joint.params, width, carries=carries, states=starts)
+            play, ends = rollouts.rollout_on(
+                key, game, policies, joint.params, width, carries=carries, states=starts, part=part
+            )
+        if shared:
+            play, ends = _joined(play, self.apart, axis=1), _joined(ends, self.apart, axis=0)
         kept = tuple(end if policy.keeps_carry else () for policy, end in zip(policies, ends, strict=True))
         last = jax.tree.map(lambda x: x[-1], play.states) if game.keeps_world else ()
         return _Episodes(game, play, width, kept, last)
@@ -250,6 +268,48 @@ class Given(Learner):
     access: ClassVar[Access] = Access.SIMULATOR
     views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
     learns: ClassVar[bool] = False
+
+
+def _apart(decided: Callable[[int], Tree], players: Sequence[int], axis: str) -> list[Tree]:
+    """What is decided for every player, each on a device of its own along ``axis``, told to all of them."""
+    shapes = [jax.eval_shape(functools.partial(decided, i)) for i in players]
+
+    def by(player: int) -> list[Tree]:
+        return [
+            decided(i) if i == player else jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+            for i, shape in zip(players, shapes, strict=True)
+        ]
+
+    told = _told(lax.switch(lax.axis_index(axis), [functools.partial(by, i) for i in players]), axis)
+    return [jax.tree.map(lambda x, i=i: x[i], told[i]) for i in players]
+
+
+def _told(tree: Tree, axis: str) -> Tree:
+    """What every device along ``axis`` has, for all of them: leaves ``(devices, ...)``."""
+    leaves, structure = jax.tree.flatten(tree)
+    # One message per type of number: each costs as much as the products of a small layer.
+    messages = {
+        dtype: lax.all_gather(jnp.concatenate([jnp.ravel(x) for x in leaves if x.dtype == dtype]), axis)
+        for dtype in dict.fromkeys(x.dtype for x in leaves)
+    }
+    read = dict.fromkeys(messages, 0)
+    told = []
+    for x in leaves:
+        start = read[x.dtype]
+        read[x.dtype] += x.size
+        message = messages[x.dtype]
+        told.append(message[:, start : start + x.size].reshape(message.shape[0], *x.shape))
+    return jax.tree.unflatten(structure, told)
+
+
+def _joined(tree: Tree, name: str, axis: int) -> Tree:
+    """The parts that the devices along ``name`` have, one after the other along an axis."""
+
+    def together(x: Array) -> Array:
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    return jax.tree.map(together, _told(tree, name))
 
 
 def plays(learners: Sequence[Learner]) -> bool:

@@ -33,7 +33,7 @@ THREADS = 2
 """Threads of one CPU program, on every machine: those of a laptop's smallest."""
 
 
-def configure(precision: str = "float32") -> None:
+def configure(precision: str = "float32", cpu_devices: int = 1) -> None:
     """Sets JAX up for a process of ours; to be called before any computation.
 
     A persistent compilation cache, so that the second process does not pay the first
@@ -44,6 +44,7 @@ def configure(precision: str = "float32") -> None:
 
     Args:
       precision: ``"float32"`` or ``"float64"``, the default for computations outside encounters.
+      cpu_devices: more than one where somebody asks for several on one seed.
     """
     jax.config.update("jax_enable_x64", precision == "float64")
     settings: dict[str, Any] = {
@@ -53,7 +54,7 @@ def configure(precision: str = "float32") -> None:
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        settings["jax_num_cpu_devices"] = 1
+        settings["jax_num_cpu_devices"] = cpu_devices
     os.environ.setdefault("PJRT_NPROC", str(THREADS))
     for name, value in settings.items():
         if name.upper() not in os.environ:

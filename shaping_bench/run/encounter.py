@@ -104,6 +104,7 @@ def run_encounter(
     precision: str = "float32",
     episodes: int = EPISODES,
     artifacts: Sequence[Any] | None = None,
+    seats_apart: bool = False,
     on_progress: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | None = None,
     deadline: Deadline | None = None,
@@ -143,7 +144,8 @@ def run_encounter(
       keep_end: yield from where it can go on to more updates.
 
     Raises:
-      BadInput: it would not fit into memory; says how much it needs, and of what.
+      BadInput: it would not fit into memory; says how much it needs, and of what. Or there are fewer
+        devices than seats that should learn apart.
       OutOfTime: the deadline allows no further call; the checkpoint says how far it is.
       StoreError: that checkpoint cannot be written.
     """
@@ -165,6 +167,7 @@ def run_encounter(
             earlier=earlier,
             policies_every=policies_every,
             keep_end=keep_end,
+            seats_apart=seats_apart,
         )
 
 
@@ -219,6 +222,7 @@ def _run(
     earlier: Moment | None,
     policies_every: int | None,
     keep_end: bool,
+    seats_apart: bool,
 ) -> Outcome:
     # Host arrays: nothing here may trigger a small compilation of its own.
     leaves, treedef = jax.tree.flatten(shareable(game, learners))
@@ -231,7 +235,8 @@ def _run(
     check_size(game, learners, num_points * num_seeds, len(updates))
     playing = plays(learners)
     exactly = valued_exactly(game, learners)
-    lanes = Lanes(num_points * num_seeds, max(rule.width for rule in learners) if playing else 1)
+    width = max(rule.width for rule in learners) if playing else 1
+    lanes = Lanes(num_points * num_seeds, width, game.n_players if seats_apart else 1)
     is_laned = tuple(bool(x.ndim) for x in leaves)
     shared = [x for x in leaves if not x.ndim]
     laned = [lanes.split(np.repeat(x, num_seeds)) for x in leaves if x.ndim]

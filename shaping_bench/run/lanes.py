@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner
+from shaping_bench.errors import BadInput
 from shaping_bench.store import facts
 
 TILE = 2048
@@ -26,15 +27,33 @@ ENVIRONMENTS = 256
 """Most environments per tile on a CPU, where a lane plays in several: vectors long enough,
 and matrix products whose weights are one seed's."""
 
+SEATS = "seats"
+"""Name of the axis of devices that share a lane."""
+
 VECTOR = 16
 """Lanes per vector register, at most: float32 in 512 bits."""
 
 
 class Lanes:
-    """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices."""
+    """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices.
 
-    def __init__(self, count: int, width: int = 1) -> None:
-        devices = jax.local_devices()[:count]
+    Args:
+      count: of the lanes.
+      width: environments in which each plays.
+      seats: devices that share a lane, each for one seat's learning.
+
+    Raises:
+      BadInput: there are fewer devices than seats.
+    """
+
+    def __init__(self, count: int, width: int = 1, seats: int = 1) -> None:
+        found = jax.local_devices()
+        if len(found) < seats:
+            raise BadInput(
+                f"--seats-apart needs a device for each of {seats} seats, and there are {len(found)}; "
+                "allowed: without it, or with JAX_NUM_CPU_DEVICES unset"
+            )
+        devices = found[: len(found) // seats][:count]
         per_device = -(-count // len(devices))
         self.count = count
         # A lane that plays in many environments at once is as wide as they are many.
@@ -48,7 +67,9 @@ class Lanes:
         if width == 1:
             self.tile = VECTOR * -(-self.tile // VECTOR)
         self.tiles = len(devices) * tiles
-        self.mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
+        axes = ("lanes", SEATS) if seats > 1 else ("lanes",)
+        every = np.array(found[: len(devices) * seats]).reshape(len(devices), *(seats,) * (len(axes) - 1))
+        self.mesh = Mesh(every, axes, axis_types=(AxisType.Auto,) * len(axes))
 
     def split(self, x: np.ndarray) -> np.ndarray:
         """``(N, ...)`` to ``(tiles, tile, ...)``; the padding repeats the last lane."""

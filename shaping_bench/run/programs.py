@@ -20,7 +20,7 @@ from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.core.stage import Joint, Stage
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
-from shaping_bench.run.lanes import LanedArtifacts
+from shaping_bench.run.lanes import SEATS, LanedArtifacts
 
 MOST_COMPILED = 48
 """Compiled programs that a process keeps. Each takes hundreds of memory mappings, of which a
@@ -34,6 +34,12 @@ def kept() -> tuple[devices.Compiled, ...]:
     """The compiled programs of this process that are kept, what was used last at the end."""
     with _KEPT:
         return tuple(_COMPILED.values())
+
+
+def forget() -> None:
+    """Compiles anew what is asked for from now on."""
+    with _KEPT:
+        _COMPILED.clear()
 
 
 class Program:
@@ -91,7 +97,8 @@ class Program:
 
     def _stage(self, shared: list[Array], laned: list[Array], artifacts: tuple[Any, ...]) -> Stage:
         game, learners = self._rebuild(shared, laned)
-        return Stage(game=game, learners=learners, artifacts=artifacts, playing=self.playing)
+        apart = SEATS if SEATS in self.mesh.axis_names else None
+        return Stage(game=game, learners=learners, artifacts=artifacts, playing=self.playing, apart=apart)
 
     def _begin(
         self, shared: list[Array], laned: list[Array], prepared: LanedArtifacts, base: Array, seeds: Array

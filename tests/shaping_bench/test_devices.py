@@ -51,6 +51,35 @@ def test_defaults(tmp_path):
     }
 
 
+REGISTERED = """
+import importlib, json, pkgutil
+from jax._src import xla_bridge
+import shaping_bench
+from shaping_bench.spec import registry
+for module in pkgutil.walk_packages(shaping_bench.__path__, "shaping_bench."):
+    if not any(x in module.name for x in ("__main__", ".docs", "axelrod_strategies")):  # run, or need more packages
+        importlib.import_module(module.name)
+made = [registry.make_learner(name) for name in registry.algorithms()]
+made += [registry.make_game(name) for name in ("ipd", "coin-game")]
+print(json.dumps([len(made), xla_bridge.backends_are_initialized()]))
+"""
+
+
+def test_importing_what_is_registered_starts_no_device():
+    """A process that plans or schedules would take a GPU's memory with it."""
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTERED],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made, started = json.loads(done.stdout)
+    assert made > 30
+    assert not started
+
+
 SUM = """
 import hashlib
 import numpy as np

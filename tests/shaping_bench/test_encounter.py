@@ -12,12 +12,15 @@ from shaping_bench.algorithms.fixed import BestResponse
 from shaping_bench.algorithms.lola import LOLA, LookAhead
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.sos import SOS
+from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.differentiable import ScalarGame
 from shaping_bench.games.fields import pytree_dataclass
 from shaping_bench.run import encounter, lanes, programs
 from shaping_bench.run.encounter import costs_per_update, recorded_updates, run_encounter
 from shaping_bench.run.pace import Pace
+from shaping_bench.spec.registry import make_learner
+from shaping_bench.speed.operations import Compiled
 
 IPD, TANDEM = make("ipd"), make("tandem")
 
@@ -220,3 +223,23 @@ def test_old_programs_make_room_for_new_ones(monkeypatch):
     assert len(programs._COMPILED) == 1  # the last
     assert again.compile_seconds > 0
     np.testing.assert_array_equal(again.params[0], first.params[0])
+
+
+def test_seats_apart_learn_the_same_each_on_a_device_of_its_own():
+    game = make("ipd", horizon=8)
+    rules = [make_learner("naive-pg(batch_size=64,network=mlp,hidden=8)", game="ipd").value] * 2
+    found, operations = {}, {}
+    for apart in (False, True):
+        found[apart] = run_encounter(game, rules, num_seeds=2, num_updates=3, episodes=4, seats_apart=apart)
+        operations[apart] = Compiled.read(programs.kept()[-1].function.as_text()).operations()
+    together, apart = found[False], found[True]
+    for x, y in zip(jax.tree.leaves(together.final), jax.tree.leaves(apart.final), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    assert [set(x) for x in apart.infos] == [set(x) for x in together.infos]
+    # No seat's learning twice, and no play.
+    assert operations[True].products < 1.2 * operations[False].products
+
+
+def test_seats_apart_need_a_device_each():
+    with pytest.raises(BadInput, match="a device for each of 3 seats, and there are 2"):
+        run_encounter(make("public-goods"), [Naive()] * 3, num_seeds=1, num_updates=1, seats_apart=True)
