@@ -529,6 +529,108 @@ def upload(directory: Path, /, *, dry_run: Annotated[bool, Flag] = False) -> int
 
 
 @app.command
+def score(
+    learner: str,
+    /,
+    *more: str,
+    track: str = "exact",
+    tier: str = "quick",
+    split: Literal["train", "validation", "test"] = "test",
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    alone: Annotated[bool, Flag] = False,
+    time_limit: Limit | None = None,
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """The card of learners beside the reference rows: who cooperates, shapes, adapts, is safe, and at what cost.
+
+    Parameters
+    ----------
+    learner:
+        A learner, e.g. my-rule or 'lola(lr=0.5)'.
+    more:
+        Others to put beside it.
+    track:
+        Who can be compared: exact (derivatives of exact values).
+    tier:
+        A budget: quick or standard.
+    split:
+        Which backgrounds are drawn: test is what is reported, validation is for tuning, train for preparing.
+    output:
+        Where cells are stored; results/score by default. Only what is not stored is computed.
+    alone:
+        Without the reference rows.
+    time_limit:
+        Stop at checkpoints within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
+    json:
+        Print one JSON object.
+    """
+    from shaping_bench.run import devices
+
+    devices.configure()
+    from shaping_bench import scoring
+    from shaping_bench.publish import cards
+
+    with _until(time_limit) as deadline:
+        made, failures = scoring.score(
+            [learner, *more],
+            track=track,
+            tier=tier,
+            split=split,
+            directory=output or Path("results") / "score",
+            alone=alone,
+            deadline=deadline,
+        )
+    if json:
+        _print_json(made)
+    else:
+        print(cards.text(made))
+    return 1 if failures else 0
+
+
+@app.command
+def reference(
+    *,
+    check: Annotated[bool, Flag] = False,
+    update: Annotated[bool, Flag] = False,
+    cells: Whole = 50,
+    seed: Whole = 0,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """What reference results are shipped, by which command, commit and device.
+
+    Parameters
+    ----------
+    check:
+        Compute a random sample of their cells again and compare.
+    update:
+        Compute all of them and write them, anchors included.
+    cells:
+        Of the sample.
+    seed:
+        Of the sample.
+    output:
+        Where cells are stored; results/reference by default, of a check a folder that is removed.
+    json:
+        Print JSON.
+    """
+    from shaping_bench.run import devices
+
+    devices.configure()
+    from shaping_bench import scoring
+
+    _positive("--cells", cells)
+    if update:
+        scoring.update_reference(output or Path("results") / "reference")
+    found = scoring.reference_rows(scoring.check_reference(cells, seed, output) if check else {})
+    if json:
+        _print_json(found)
+    else:
+        print(scoring.reference_text(found))
+    return 1 if any(row.get("differ") for row in found) else 0
+
+
+@app.command
 def table(
     directory: Path,
     /,

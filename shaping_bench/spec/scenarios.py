@@ -69,8 +69,10 @@ class TrackFile(Strict):
     """What a file of scenarios may say."""
 
     track: str
+    view: Literal["exact", "sampled"]
     naive: str
     random: str
+    reference: list[str] = pydantic.Field(default=[])
     steps: Annotated[Steps, pydantic.Field(ge=10)]
     record_every: RecordEvery
     tiers: dict[str, Tier] = pydantic.Field(min_length=1)
@@ -121,14 +123,18 @@ class Track:
 
     Attributes:
       name: of the track.
+      view: of a game that its rules play.
       naive: its naive learner, from which shaping is measured.
       random: who plays at random, from which shares are measured.
+      reference: rules whose results are shipped.
       scenarios: of all splits.
     """
 
     name: str
+    view: str
     naive: str
     random: str
+    reference: tuple[str, ...]
     record_every: int
     tiers: Mapping[str, Tier]
     scenarios: tuple[Scenario, ...]
@@ -190,8 +196,10 @@ def read_track(content: Any) -> Track:
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
     return Track(
         name=file.track,
+        view=file.view,
         naive=file.naive,
         random=file.random,
+        reference=tuple(file.reference),
         record_every=file.record_every,
         tiers=file.tiers,
         scenarios=tuple(scenarios),

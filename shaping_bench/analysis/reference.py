@@ -1,0 +1,165 @@
+"""Reference results: the runs of a track's registered rules and the anchors, as they are shipped.
+
+``configs/reference/TRACK.parquet`` holds a row per rule, scenario, member and seed of the standard tier,
+``TRACK.json`` the anchors and where all of it comes from. They are what makes a card of a new rule a
+matter of minutes: only its own row is computed.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shaping_bench.analysis.scores import KEYS, NUMBERS, Anchor, Subject
+from shaping_bench.errors import BadInput
+from shaping_bench.spec import registry
+from shaping_bench.spec.configs import configs_folder
+from shaping_bench.spec.scenarios import Tier, Track
+from shaping_bench.spec.sources import source_hash
+from shaping_bench.store.store import read_parquet, write_parquet
+
+DIGITS = 6
+"""Significant digits of a return that is shipped."""
+
+
+class Reference:
+    """Shipped results of a track.
+
+    Attributes:
+      manifest: as it stands in the file.
+      anchors: by scenario and member.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], runs: pd.DataFrame) -> None:
+        self.manifest = manifest
+        self.anchors = {
+            (scenario, member): Anchor(**x)
+            for scenario, members in manifest["anchors"].items()
+            for member, x in members.items()
+        }
+        self._runs = {str(name): part for name, part in runs.groupby("learner", observed=True)}
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        return tuple(self.manifest["learners"])
+
+    def serves(self, tier: Tier) -> bool:
+        """Whether a tier is part of it: seeds do not depend on how many there are."""
+        own = self.manifest["tier"]
+        return tier.seeds <= own["seeds"] and tier.preparations == own["preparations"]
+
+    def subject(self, learner: str, tier: Tier) -> Subject:
+        """A rule of it, with the seeds of a tier."""
+        said, runs = self.manifest["learners"][learner], self._runs[learner]
+        return Subject(
+            learner=learner,
+            runs=runs[runs["seed"] < tier.seeds].drop(columns="learner"),
+            access=said["access"],
+            cost=said["cost"],
+            absent=said["absent"],
+            origin="reference",
+        )
+
+    def changed(self, learner: str) -> bool:
+        """Whether the rule's source is another now."""
+        return self.manifest["learners"][learner]["code"] != code_of(learner)
+
+
+def code_of(learner: str) -> str:
+    """Hash of the source of a rule, as it plays the prisoner's dilemma."""
+    game = registry.make_game("ipd")
+    return source_hash(registry.make_learner(learner, game="ipd").value, game.value)
+
+
+def folder() -> Path:
+    return configs_folder() / "reference"
+
+
+def load(track: Track, where: Path | None = None) -> Reference | None:
+    """Shipped results of a track; None if there are none, or they are about other scenarios."""
+    where = where or folder()
+    path, table = where / f"{track.name}.json", where / f"{track.name}.parquet"
+    if not path.is_file() or not table.is_file():
+        return None
+    manifest = json.loads(path.read_text())
+    return Reference(manifest, read_parquet(table)) if manifest["protocol"] == protocol_of(track) else None
+
+
+def protocol_of(track: Track) -> dict[str, Any]:
+    """What runs of a track depend on besides rule and seed."""
+    return {
+        "record_every": track.record_every,
+        "scenarios": {
+            x.name: [x.background, x.steps, list(x.members.values())] for x in track.of("test") if not x.projected
+        },
+    }
+
+
+def write(
+    track: Track,
+    tier: Tier,
+    subjects: Sequence[Subject],
+    anchors: Mapping[tuple[str, str], Anchor],
+    *,
+    about: Mapping[str, Any],
+    where: Path | None = None,
+) -> tuple[Path, Path]:
+    """Writes reference results.
+
+    Args:
+      track, tier: what they are of.
+      subjects: rules with their runs.
+      anchors: from those.
+      about: command, commit, versions, device, seconds.
+      where: another folder than the package's.
+
+    Raises:
+      BadInput: the folder cannot be written.
+    """
+    where = where or folder()
+    frames = []
+    for x in subjects:
+        frame = x.runs[[*KEYS, *NUMBERS, "lost", "unit", "cell"]].copy()
+        for name in NUMBERS:
+            frame[name] = rounded(frame[name].to_numpy(np.float64))
+        frame["seed"], frame["unit"] = frame["seed"].astype(np.int16), frame["unit"].astype(np.int16)
+        frames.append(frame.assign(learner=x.learner))
+    nested: dict[str, dict[str, Any]] = {}
+    for (scenario, member), x in anchors.items():
+        nested.setdefault(scenario, {})[member] = {
+            "low": float(f"{x.low:.{DIGITS}g}"),
+            "high": float(f"{x.high:.{DIGITS}g}"),
+            "spread": x.spread,
+            "by": x.by,
+        }
+    manifest = {
+        "track": track.name,
+        "tier": tier.model_dump(),
+        **about,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "learners": {
+            x.learner: {"access": x.access, "cost": x.cost, "absent": dict(x.absent), "code": code_of(x.learner)}
+            for x in subjects
+        },
+        "protocol": protocol_of(track),
+        "anchors": nested,
+    }
+    paths = where / f"{track.name}.json", where / f"{track.name}.parquet"
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(json.dumps(manifest, separators=(",", ":")).replace('},"', '},\n"') + "\n")
+        write_parquet(pd.concat(frames, ignore_index=True), paths[1])
+    except OSError as error:
+        raise BadInput(f"reference results cannot be written to {str(where)!r} ({error})") from None
+    return paths
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """To :data:`DIGITS` significant digits, in half the room."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 10.0 ** (DIGITS - 1 - np.floor(np.log10(np.abs(x))))
+    return np.where(np.isfinite(scale), np.round(x * scale) / scale, x).astype(np.float32)

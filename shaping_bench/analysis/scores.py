@@ -1,0 +1,530 @@
+"""Scores of a card: runs of scenarios, the anchors that shares are measured by, and what they average to.
+
+``share(x) = (x - low) / (high - low)`` on returns per step, of every scenario and member:
+
+================  ========================================  =============================================
+family            ``high``                                  ``x``
+================  ========================================  =============================================
+self              the social optimum                        mean over the seats
+learners,         the best known return of any rule there   the subject's return
+unseen-learners,
+shapers
+frozen            the exact best response's return          the subject's return
+adversary         what the best of the pure memory-one      what the subject's policy of self-play keeps
+                  policies keeps, or random play            against its exact best response
+================  ========================================  =============================================
+
+``low`` is what random play gets in the very scenario: in the subject's seat, among this background. (What
+it gets where everybody plays at random may be more than a best response gets here, from a defector say.)
+In constant-sum games nothing keeps more from an adversary than random play: there that is ``high``, and
+``low`` is the least reward.
+
+What a best response gets differs from seed to seed of a frozen background, and may be worth nothing
+against one of them; so a run's share is what it loses to the best response of its seed, over what best
+responses are worth on average: ``1 - (high_s - x) / mean(high - low)``.
+
+A share of a scenario is the mean over seeds, clipped to [-1, 1]; a lost run, whose policy or partner's is
+not finite, counts as -1. Scenarios weigh the same, and so do the members of one. Those in which random
+play loses less than :data:`FLAT` of the range of rewards to the best tell nothing apart, and are left out.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from shaping_bench.analysis import stats
+from shaping_bench.errors import BadInput
+from shaping_bench.games.anchors import SATURATED_LOGIT
+from shaping_bench.metrics.curves import TAIL
+from shaping_bench.spec import coplayers, registry
+from shaping_bench.spec.scenarios import HELD_OUT, Scenario, Track
+from shaping_bench.spec.suite import Cell
+from shaping_bench.store import facts
+from shaping_bench.store.results import Results
+
+COLUMNS = ("cooperation", "shaping", "generality", "adaptation", "safety", "effect")
+"""Scores of a card, in its order."""
+
+HEADLINE = "generality"
+"""What rules are ranked by."""
+
+FLAT = 0.05
+"""Least share of the range of rewards that anchors must be apart."""
+
+BEATS = 0.005
+"""Share of that range by which a return must exceed the best known one to be told."""
+
+LEVEL = 0.05
+"""Of the tests behind marks, after correction for their number in a column."""
+
+KEYS = ["scenario", "member", "seed"]
+NUMBERS = ["own", "own_lifetime", "other", "other_lifetime", "best"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """What shares in a member of a scenario are measured by.
+
+    Attributes:
+      low, high: returns per step of share 0 and 1.
+      spread: largest less smallest reward of a step.
+      by: whose return ``high`` is, where it is the best known one.
+    """
+
+    low: float
+    high: float
+    spread: float
+    by: str | None = None
+
+    @property
+    def flat(self) -> bool:
+        return not self.high - self.low >= FLAT * self.spread
+
+
+Anchors = Mapping[tuple[str, str], Anchor]
+"""By scenario and member."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A rule and all that its card is made of.
+
+    Attributes:
+      learner: as one writes it.
+      runs: one row per scenario, member and seed: ``own`` and ``other`` return at the end (mean over the
+        last tenth of the updates), the same over all updates, what a best response would get (``best``,
+        of frozen backgrounds), ``lost``, ``unit`` (what a bootstrap draws as one) and the ``cell``.
+      access: of the rule.
+      cost: of all that was computed for its card, per seed.
+      absent: scenario to why it is missing.
+      origin: where its runs were read.
+    """
+
+    learner: str
+    runs: pd.DataFrame
+    access: str
+    cost: Mapping[str, Any]
+    absent: Mapping[str, str]
+    origin: str
+
+
+# --- from cells to runs -------------------------------------------------------------------
+
+
+def subject_of(
+    results: Results, track: Track, learner: str, cells: Mapping[tuple[str, str], Cell | str], split: str = "test"
+) -> Subject:
+    """What a results directory says of a subject.
+
+    Args:
+      results: of the suite of its card.
+      track: whose scenarios.
+      learner: the subject.
+      cells: see :func:`shaping_bench.spec.scenarios.card_cells`.
+      split: of the card.
+    """
+    records = {record["hash"]: record for record in results.records}
+    wanted = {key: cell.hash for key, cell in cells.items() if not isinstance(cell, str)}
+    stored = _Stored(results, tuple(dict.fromkeys(x for x in wanted.values() if x in records)))
+    scenarios = {x.name: x for x in track.of(split)}
+    rows: list[Rows] = []
+    absent: dict[str, str] = {}
+    for key, cell in cells.items():
+        if key in wanted and wanted[key] in records:
+            rows.append(stored.runs(scenarios[key[0]], key[1], wanted[key], records[wanted[key]]))
+        else:
+            absent.setdefault(key[0], cell if isinstance(cell, str) else "not computed")
+    for scenario in scenarios.values():
+        if not scenario.projected:
+            continue
+        own = f"{scenario.game}/self"
+        absent |= {scenario.name: absent[own]} if own in absent else {}
+        for (name, member), found in wanted.items():
+            if name == own and found in records:
+                rows += stored.kept(scenario, member, found, records[found])
+    hashes = dict.fromkeys(x for key, x in wanted.items() if x in records and scenarios[key[0]].block == "main")
+    return Subject(
+        learner=learner,
+        runs=_frame(rows),
+        access=next((str(records[x]["learners"][0]["access"]) for x in hashes), "unknown"),
+        cost=_cost([records[x] for x in hashes]),
+        absent=absent,
+        origin=str(results.directory),
+    )
+
+
+Rows = Mapping[str, np.ndarray]
+"""Some runs, a column each."""
+
+
+class _Stored:
+    """Numbers of cells as arrays ``(S, n_players)``, each file of a cell read once."""
+
+    def __init__(self, results: Results, hashes: Sequence[str]) -> None:
+        self._curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        curves = results.curve("return", hashes) if hashes else None
+        if curves is not None:
+            for key, part in curves.groupby("hash", observed=True):
+                updates, players = np.unique(part["update"]), part["player"].max()
+                # Ordered by seed, update, player.
+                self._curves[str(key)] = updates, part["value"].to_numpy().reshape(-1, len(updates), players)
+        self._finals = {
+            metric: {
+                str(key): part.sort_values(["seed", "player"])["value"].to_numpy().reshape(-1, part["player"].max())
+                for key, part in results.final(metric).groupby("hash", observed=True)
+            }
+            for metric in ("br_value", "held_value", "diverged")
+        }
+
+    def runs(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
+        final, lifetime = _returns(*self._curves[key])
+        seats = final.shape[1]
+        if scenario.background is None:  # everybody is the subject
+            final, lifetime = (np.repeat(x.mean(axis=1, keepdims=True), seats, axis=1) for x in (final, lifetime))
+        best = self._finals["br_value"][key][:, 1] if scenario.family == "frozen" else np.full(len(final), np.nan)
+        numbers = (final[:, 0], lifetime[:, 0], final[:, 1], lifetime[:, 1], best)
+        return _rows(scenario, member, key, record, numbers, self._lost(key, final))
+
+    def kept(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> list[Rows]:
+        """What is kept against a best response, of the policies of both seats of a self-play."""
+        held, gain = self._finals["held_value"][key], self._finals["br_value"][key]
+        lost = self._lost(key, held)
+        seats = {member: [0], f"{member}x": [1]} if f"{member}x" in scenario.members else {member: [0, 1]}
+        out = []
+        for name, of in seats.items():
+            own, other = held[:, of].mean(axis=1), gain[:, of].mean(axis=1)
+            numbers = (own, own, other, other, np.full(len(own), np.nan))
+            out.append(_rows(scenario, name, key, record, numbers, lost))
+        return out
+
+    def _lost(self, key: str, values: np.ndarray) -> np.ndarray:
+        return (self._finals["diverged"][key] > 0).any(axis=1) | ~np.isfinite(values).all(axis=1)
+
+
+def _returns(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the last tenth of the updates and of all of them, ``(S, n_players)``, of ``(S, R, n_players)``."""
+    last = updates[-1]
+    final = values[:, updates >= (1.0 - TAIL) * last].mean(axis=1)
+    steps = np.diff(updates).astype(np.float64)
+    between = (values[:, 1:] + values[:, :-1]) / 2.0
+    return final, (between * steps[None, :, None]).sum(axis=1) / last
+
+
+def _rows(
+    scenario: Scenario,
+    member: str,
+    key: str,
+    record: Mapping[str, Any],
+    numbers: Sequence[np.ndarray],
+    lost: np.ndarray,
+) -> Rows:
+    count = len(lost)
+    named = {"scenario": scenario.name, "member": member, "cell": key}
+    return {
+        **{name: np.full(count, x, object) for name, x in named.items()},
+        **dict(zip(NUMBERS, numbers, strict=True)),
+        "seed": np.arange(count),
+        "lost": lost,
+        "unit": _units(record, count),
+    }
+
+
+def _frame(rows: Sequence[Rows]) -> pd.DataFrame:
+    columns = [*KEYS, *NUMBERS, "lost", "unit", "cell"]
+    return pd.DataFrame({name: np.concatenate([x[name] for x in rows]) if rows else [] for name in columns})
+
+
+def _units(record: Mapping[str, Any], num_seeds: int) -> np.ndarray:
+    """What began alike: a seed, or all seeds of a preparation."""
+    prepared = record["learners"][0].get("preparation")
+    if not prepared:
+        return np.arange(num_seeds)
+    jointly = bool(facts.learner(record, 0).get("prepared_jointly", True))
+    return facts.shared_preparations(jointly, 0, num_seeds, int(prepared["seeds"]))
+
+
+def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Per seed, over the cells of the main block: what the subject's seat asked for, and its preparations."""
+    prepared = {}
+    for record in records:
+        x = record["learners"][0].get("preparation")
+        prepared |= {x["artifact"]: x} if x else {}
+    evaluations = sum(r["costs"]["gradient_evaluations"][0] / r["seeds"] for r in records)
+    steps = sum(
+        r["costs"].get("environment_steps_asked", [r["costs"]["environment_steps"]])[0] / r["seeds"] for r in records
+    )
+    return {
+        "gradient_evaluations": float(evaluations),
+        "environment_steps": float(steps),
+        "preparation": {
+            name: float(sum(x[name] / x["seeds"] for x in prepared.values()))
+            for name in ("gradient_evaluations", "environment_steps", "seconds")
+        },
+    }
+
+
+# --- anchors ------------------------------------------------------------------------------
+
+
+def anchors_of(track: Track, subjects: Sequence[Subject], split: str = "test") -> dict[tuple[str, str], Anchor]:
+    """Anchors from the runs of several rules, random play among them.
+
+    Raises:
+      BadInput: nobody among them plays at random.
+    """
+    by_learner = {x.learner: x for x in subjects}
+    if track.random not in by_learner:
+        raise BadInput(f"learners are {', '.join(by_learner)}; anchors need {track.random!r} among them")
+    means = {
+        name: x.runs.groupby(["scenario", "member"])[["own", "best"]]
+        .mean()
+        .assign(lost=x.runs.groupby(["scenario", "member"])["lost"].any())
+        for name, x in by_learner.items()
+    }
+    at_random = means[track.random]
+    found = {}
+    for scenario in track.of(split):
+        for member, call in scenario.members.items():
+            key = scenario.name, member
+            if key not in at_random.index:
+                continue
+            game = registry.make_game(call).value
+            smallest, largest = game.reward_bounds
+            low, by = float(at_random.loc[key, "own"]), None
+            if scenario.family == "self":
+                high = game.anchors().social_optimum
+            elif scenario.family == "frozen":
+                high = float(at_random.loc[key, "best"])
+            elif scenario.family == "adversary":
+                high = max(most_kept(game), low)
+                low = smallest if _constant_sum(game) else low
+            else:
+                known = {
+                    n: float(x.loc[key, "own"]) for n, x in means.items() if key in x.index and not x.loc[key, "lost"]
+                }
+                by = max(known, key=known.__getitem__)
+                high = known[by]
+            found[key] = Anchor(low=low, high=high, spread=largest - smallest, by=by)
+    return found
+
+
+def _constant_sum(game: Any) -> bool:
+    sums = np.sum(np.asarray(game.table, np.float64), axis=0)
+    return bool(np.ptp(sums) <= 1e-9 * np.abs(np.asarray(game.table)).max())
+
+
+def most_kept(game: Any) -> float:
+    """What the best of the pure memory-one policies of seat 1 keeps against its exact best response, per step."""
+    from shaping_bench.metrics import evaluate
+
+    pure = (np.arange(32)[:, None] >> np.arange(5)) & 1
+    policies = np.where(pure == 1, SATURATED_LOGIT, -SATURATED_LOGIT)
+    held = evaluate(game, [policies, np.zeros_like(policies)], names=["held_value"])["held_value"]
+    return float(held[:, 0].max())
+
+
+# --- shares and scores --------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What one member adds to a score.
+
+    Attributes:
+      values: a number per seed, ``(S,)``.
+      weight: in the score; those of a score add up to 1.
+    """
+
+    values: np.ndarray
+    weight: float
+
+
+def shares(runs: pd.DataFrame, anchor: Anchor, family: str, number: str = "own") -> np.ndarray:
+    """Shares of the runs of one member, in the order of its rows; unclipped, -1 where a run is lost."""
+    x, span = runs[number].to_numpy(np.float64), anchor.high - anchor.low
+    share = 1.0 - (runs["best"].to_numpy(np.float64) - x) / span if family == "frozen" else (x - anchor.low) / span
+    return np.where(runs["lost"].to_numpy(bool), -1.0, share)
+
+
+def clipped_mean(tasks: Sequence[Task]) -> Callable[..., np.ndarray]:
+    """The score as a statistic of which seeds are drawn: the weighted mean of members' means, each clipped."""
+    values, weights = np.stack([x.values for x in tasks]), np.array([x.weight for x in tasks])
+
+    def score(runs: stats.Strata, drawn: stats.Weights | None = None) -> np.ndarray:
+        del runs
+        times = np.ones((1, values.shape[1])) if drawn is None else np.asarray(drawn[0], np.float64)
+        means = times @ values.T / times.sum(axis=-1, keepdims=True)
+        return (np.clip(means, -1.0, 1.0) @ weights)[() if drawn is not None else 0]
+
+    return score
+
+
+def interval(tasks: Sequence[Task], units: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """A score with its 95 % interval: seeds, or preparations, are drawn anew for all scenarios at once."""
+    score = clipped_mean(tasks)
+    seeds = np.arange(len(units), dtype=np.float64)
+    drawn_as = stats.Units(of=(units,), pools=("units",), sizes=(int(units.max()) + 1,))
+    low, high = stats.bootstrap_interval(score, [seeds], units=[drawn_as], seed=seed)
+    return {"value": float(score([seeds])), "low": low, "high": high}
+
+
+class Scored:
+    """The scores of one subject.
+
+    Args:
+      track, anchors: by what it is measured.
+      subject: who.
+      naive: the track's naive learner, from which shaping and effects are measured.
+      split: of the card.
+    """
+
+    def __init__(self, track: Track, anchors: Anchors, subject: Subject, naive: Subject, split: str = "test") -> None:
+        self.track, self.subject, self.anchors, self.split = track, subject, anchors, split
+        self._runs = _by_member(subject.runs)
+        self._naive = _by_member(naive.runs)
+        some = next(iter(self._runs.values()), None)
+        self.units = np.zeros(1, np.int64) if some is None else some["unit"].to_numpy(np.int64)
+
+    def scenarios(self, block: str) -> list[Scenario]:
+        return [x for x in self.track.of(self.split) if x.block == block]
+
+    def missing(self, block: str) -> dict[str, str]:
+        """Scenarios that the subject has not played whole, and why."""
+        out = {}
+        for scenario in self.scenarios(block):
+            gone = [m for m in scenario.members if (scenario.name, m) not in self._runs]
+            if gone:
+                out[scenario.name] = self.subject.absent.get(scenario.name, "not computed")
+        return out
+
+    def members(self, scenario: Scenario) -> list[str]:
+        """Those that tell rules apart and that the subject has played."""
+        keys = [(scenario.name, m) for m in scenario.members]
+        return [k[1] for k in keys if k in self._runs and k in self.anchors and not self.anchors[k].flat]
+
+    def tasks(self, column: str, block: str, lifetime: bool = False) -> list[Task]:
+        """What a column is the mean of; empty if the subject has nothing of it."""
+        asked: dict[str, tuple[frozenset[str], Callable[..., np.ndarray]]] = {
+            "cooperation": (frozenset({"self"}), self._share),
+            "shaping": (frozenset({"learners"}), self._shaping),
+            "generality": (HELD_OUT, self._share),
+            "adaptation": (frozenset({"frozen"}), self._share),
+            "safety": (frozenset({"adversary"}), self._share),
+            "effect": (frozenset({"learners", "unseen-learners"}), self._effect),
+        }
+        families, per_run = asked[column]
+        chosen = [(x, self.members(x)) for x in self.scenarios(block) if x.family in families]
+        chosen = [(x, members) for x, members in chosen if members]
+        return [
+            Task(per_run(x, m, lifetime), 1.0 / (len(chosen) * len(members))) for x, members in chosen for m in members
+        ]
+
+    def score(self, column: str, block: str, lifetime: bool = False) -> dict[str, float | None]:
+        return self._interval(self.tasks(column, block, lifetime))
+
+    def share(self, scenario: Scenario) -> dict[str, float | None]:
+        """Of one scenario."""
+        members = self.members(scenario)
+        return self._interval([Task(self._share(scenario, m), 1.0 / len(members)) for m in members])
+
+    def runs(self, scenario: Scenario) -> pd.DataFrame:
+        found = [self._runs[scenario.name, m] for m in scenario.members if (scenario.name, m) in self._runs]
+        return pd.concat(found) if found else self.subject.runs.iloc[:0]
+
+    def per_seed(self, column: str, block: str) -> np.ndarray | None:
+        """The score of each seed by itself, ``(S,)``."""
+        tasks = self.tasks(column, block)
+        return sum(x.weight * x.values for x in tasks) if tasks else None  # type: ignore[return-value]
+
+    def beats(self) -> list[str]:
+        """Scenarios with learning backgrounds in which the subject gets more than anybody was known to."""
+        out = []
+        for scenario in self.track.of(self.split):
+            for member in self.members(scenario) if scenario.learns and scenario.background else ():
+                anchor, runs = self.anchors[scenario.name, member], self._runs[scenario.name, member]
+                gained = runs["own"].mean() - anchor.high
+                if not runs["lost"].any() and gained > BEATS * anchor.spread and self.subject.learner != anchor.by:
+                    out.append(scenario.label(member))
+        return out
+
+    def _interval(self, tasks: Sequence[Task]) -> dict[str, float | None]:
+        return dict(interval(tasks, self.units)) if tasks else {"value": None, "low": None, "high": None}
+
+    def _share(self, scenario: Scenario, member: str, lifetime: bool = False) -> np.ndarray:
+        key = scenario.name, member
+        number = "own_lifetime" if lifetime else "own"
+        return shares(self._runs[key], self.anchors[key], scenario.family, number)
+
+    def _shaping(self, scenario: Scenario, member: str, lifetime: bool = False) -> np.ndarray:
+        key, number = (scenario.name, member), "own_lifetime" if lifetime else "own"
+        anchor = self.anchors[key]
+        own, naive = (shares(x, anchor, scenario.family, number) for x in (self._runs[key], self._of_naive(key)))
+        return own - naive
+
+    def _effect(self, scenario: Scenario, member: str, lifetime: bool = False) -> np.ndarray:
+        key, number = (scenario.name, member), "other_lifetime" if lifetime else "other"
+        own, naive = self._runs[key], self._of_naive(key)
+        gained = (own[number].to_numpy() - naive[number].to_numpy()) / self.anchors[key].spread
+        return np.where(own["lost"].to_numpy(bool) | naive["lost"].to_numpy(bool), -1.0, gained)
+
+    def _of_naive(self, key: tuple[str, str]) -> pd.DataFrame:
+        naive = self._naive[key]
+        return naive[naive["seed"].isin(self._runs[key]["seed"])]
+
+
+def _by_member(runs: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    ordered = runs.sort_values(KEYS)
+    return {(str(s), str(m)): part for (s, m), part in ordered.groupby(["scenario", "member"], observed=True)}
+
+
+# --- what is not held out, and who is best ------------------------------------------------
+
+
+def overlaps(track: Track, learner: str, split: str = "test") -> list[str]:
+    """Scenarios of held-out families that are not held out for a rule: it is the background itself, or was
+    prepared against it, or against a list that the background is drawn from."""
+    named = registry.make_learner(learner)
+    met = coplayers.names_in(named.hyperparameters.get("against"))
+    out = []
+    for scenario in track.of(split):
+        if scenario.background is None or scenario.family == "learners":
+            continue
+        background = registry.make_learner(scenario.background)
+        itself = scenario.family == "shapers" and background.name == named.name
+        if itself or background.name in met:
+            out.append(scenario.name)
+    return out
+
+
+def marked(scores: Mapping[str, np.ndarray], values: Mapping[str, float]) -> set[str]:
+    """The best of a column, and those that their seeds do not tell apart from it.
+
+    By the exchange test of seeds, corrected for all pairs (see :func:`shaping_bench.analysis.compare.best`): any
+    rule that is as good as the best is left unmarked with a chance of at most :data:`LEVEL`.
+
+    Args:
+      scores: of each seed, ``(S,)``, by learner.
+      values: the scores, by learner.
+    """
+    if not values:
+        return set()
+    first = max(values, key=values.__getitem__)
+    others = [x for x in values if x != first and len(scores[x]) == len(scores[first])]
+    units = [np.arange(len(scores[first]))]
+    pairs = len(values) * (len(values) - 1) // 2
+    chances = [
+        stats.exchange_test([scores[first]], [scores[x]], units, normal_tail=True)
+        if not np.array_equal(scores[first], scores[x])
+        else 1.0
+        for x in others
+    ]
+    apart = stats.holm(chances, family=pairs) <= LEVEL if others else np.zeros(0, bool)
+    return {first, *(x for x, far in zip(others, apart, strict=True) if not far)}
+
+
+def finite(x: float | None) -> float | None:
+    return None if x is None or not math.isfinite(x) else float(x)

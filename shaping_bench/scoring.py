@@ -1,0 +1,247 @@
+"""The commands ``score`` and ``reference``: cells of cards through the ordinary runner, and what they say.
+
+A subject's cells stand in a results directory of its own, ``DIR/TRACK-TIER/NAME-HASH``: its numbers do not
+depend on who else is scored, and ``shaping-bench table`` reads each of them.
+"""
+
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from tabulate import tabulate
+
+from shaping_bench.analysis import reference as shipped
+from shaping_bench.analysis.scores import KEYS, NUMBERS, Subject, anchors_of, subject_of
+from shaping_bench.commands import told
+from shaping_bench.errors import BadInput, OutOfTime
+from shaping_bench.publish.cards import card
+from shaping_bench.publish.watching import Display
+from shaping_bench.run import devices
+from shaping_bench.run.deadline import Deadline
+from shaping_bench.run.jobs import contents, execute
+from shaping_bench.run.runner import Failure, run_suite
+from shaping_bench.spec import registry
+from shaping_bench.spec.identity import content_hash
+from shaping_bench.spec.scenarios import Track, card_cells, card_suite, load_track, track_names
+from shaping_bench.spec.suite import Suite, expand, validate
+from shaping_bench.store.results import load
+from shaping_bench.store.store import Store
+
+TOLERANCE = 1e-4
+"""Largest difference of a return, as a share of its size and one, of cells that reproduce on another kind of CPU."""
+
+DIFFERENT = 0.05
+"""Share of a cell's seeds that may end elsewhere there: learning amplifies the last digit."""
+
+
+def score(
+    learners: Sequence[str],
+    *,
+    track: str = "exact",
+    tier: str = "quick",
+    split: str = "test",
+    directory: Path,
+    alone: bool = False,
+    deadline: Deadline | None = None,
+) -> tuple[dict[str, Any], list[Failure]]:
+    """The card of some rules, and the cells that failed; what is not stored is computed.
+
+    Args:
+      learners: as one writes them.
+      track, tier, split: of which cards.
+      directory: where cells are stored.
+      alone: without the reference rows.
+      deadline: when to stop.
+
+    Raises:
+      BadInput: an unknown track, tier or learner, or one that does not play the track's view.
+      OutOfTime: the deadline has passed; the same call goes on.
+    """
+    of = load_track(track)
+    budget = of.tier(tier)
+    names = list(dict.fromkeys(_subject(of, x) for x in learners))
+    known = shipped.load(of) if split == "test" else None
+    known = known if known is not None and known.serves(budget) else None
+    changed = [x for x in known.learners if known.changed(x)] if known else []
+    ready = {x: known.subject(x, budget) for x in known.learners} if known else {}
+    fresh = [x for x in names if x not in ready or x in changed]
+    # Shaping is measured from the naive learner, shares from random play.
+    fresh += [x for x in (of.naive, of.random) if x not in ready and x not in fresh]
+    failures: list[Failure] = []
+    for name in fresh:
+        ready[name], lost = _computed(of, tier, name, split, directory, deadline or Deadline())
+        failures += lost
+    anchors = known.anchors if known else anchors_of(of, list(ready.values()), split)
+    rows = [ready[x] for x in (names if alone else dict.fromkeys([*names, *ready]))]
+    stale = [x for x in changed if x not in fresh]
+    return card(of, tier, rows, ready[of.naive], anchors, split=split, changed=stale), failures
+
+
+def _subject(track: Track, learner: str) -> str:
+    named = registry.make_learner(learner)
+    if track.view not in named.value.views:
+        raise BadInput(
+            f"learner {named.text!r} plays the views {sorted(named.value.views)}; the {track.name} track asks for "
+            f"{track.view!r}"
+        )
+    return named.text
+
+
+def _folder(directory: Path, track: Track, tier: str, split: str, subject: str) -> Path:
+    named = registry.make_learner(subject)
+    kind = f"{track.name}-{tier}" + ("" if split == "test" else f"-{split}")
+    return directory / kind / f"{named.name}-{content_hash(named.identity())[:8]}"
+
+
+def _suite(track: Track, tier: str, subject: str, split: str) -> Suite:
+    return expand(validate(card_suite(track, tier, [subject], split)))
+
+
+def _computed(
+    track: Track, tier: str, subject: str, split: str, directory: Path, deadline: Deadline
+) -> tuple[Subject, list[Failure]]:
+    """A subject's runs, computed as far as they are not stored."""
+    suite, folder = _suite(track, tier, subject, split), _folder(directory, track, tier, split, subject)
+    store = Store(folder)
+    stops: list[OutOfTime] = []
+    console = Console(file=sys.stderr, soft_wrap=True)
+    with Display(console, subject, len(suite.encounters)) as display:
+        failures = run_suite(suite, store, deadline=deadline, on_stop=stops.append, on_event=display.show)
+    for failure in failures[:3]:
+        console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
+    stored = sum(cell.hash in store for cell in suite.encounters)
+    if stored + len(failures) < len(suite.encounters):
+        raise OutOfTime("; ".join([f"{stored} of {len(suite.encounters)} cells stored", *told(stops)]), bool(stored))
+    return subject_of(load(folder), track, subject, card_cells(track, tier, subject, split), split), failures
+
+
+# --- reference results --------------------------------------------------------------------
+
+
+def update_reference(directory: Path, where: Path | None = None) -> None:
+    """Computes the reference rules of every track at its widest tier, and writes runs and anchors."""
+    for name in track_names():
+        track = load_track(name)
+        tier = max(track.tiers, key=lambda x: track.tiers[x].seeds)
+        clock = time.perf_counter()
+        subjects = [
+            _computed(track, tier, _subject(track, x), "test", directory, Deadline())[0] for x in track.reference
+        ]
+        about = {
+            "tier_name": tier,
+            "command": shlex.join(["shaping-bench", "reference", "--update", "-o", str(directory)]),
+            "anchors_command": f"shaping-bench score {shlex.join(track.reference)} --track {name} --tier {tier}",
+            "commit": devices.git_commit(),
+            "versions": devices.versions(),
+            "device": devices.describe(),
+            "processor": platform.processor() or platform.machine(),
+            "seconds": round(time.perf_counter() - clock, 1),
+        }
+        shipped.write(track, track.tiers[tier], subjects, anchors_of(track, subjects), about=about, where=where)
+
+
+def check_reference(
+    cells: int, seed: int = 0, directory: Path | None = None, where: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Computes a random sample of reference cells again, with everything that shares their programs' lanes.
+
+    Returns:
+      By track: ``cells`` compared, ``equal`` to the last digit that is shipped, ``close`` within
+      tolerance but for a few seeds, ``differ``, and the names of those.
+    """
+    found = {}
+    for name in track_names():
+        track = load_track(name)
+        known = shipped.load(track, where)
+        if known is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = _checked(track, known, cells, seed, directory or Path(folder))
+    return found
+
+
+def _checked(track: Track, known: shipped.Reference, count: int, seed: int, directory: Path) -> dict[str, Any]:
+    tier = known.manifest["tier_name"]
+    everything = [
+        (learner, key, cell)
+        for learner in known.learners
+        for key, cell in card_cells(track, tier, learner).items()
+        if not isinstance(cell, str)
+    ]
+    rng = np.random.default_rng(seed)
+    sample = [everything[k] for k in rng.permutation(len(everything))[:count]]
+    counts: dict[str, Any] = {"cells": len(sample), "equal": 0, "close": 0, "differ": []}
+    for learner in dict.fromkeys(x[0] for x in sample):
+        suite, store = _suite(track, tier, learner, "test"), Store(_folder(directory, track, tier, "test", learner))
+        store.adopt(suite.resolved())
+        own = {key: cell for who, key, cell in sample if who == learner}
+        for group in dict.fromkeys(contents(suite).group_of[cell.hash] for cell in own.values()):
+            execute(group, suite, store)
+        new = subject_of(load(store.directory), track, learner, own).runs
+        old = known.subject(learner, track.tiers[tier]).runs
+        for scenario, member in own:
+            a, b = (_numbers(x, scenario, member) for x in (old, new))
+            far = ~(np.isclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)).all(axis=1)
+            if np.array_equal(a, b, equal_nan=True):
+                counts["equal"] += 1
+            elif far.mean() <= DIFFERENT:
+                counts["close"] += 1
+            else:
+                counts["differ"].append(f"{learner}: {scenario} {member}")
+    return counts
+
+
+def _numbers(runs: Any, scenario: str, member: str) -> np.ndarray:
+    part = runs[(runs["scenario"] == scenario) & (runs["member"] == member)].sort_values(KEYS)
+    return shipped.rounded(part[NUMBERS].to_numpy(np.float64))
+
+
+def reference_rows(checked: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is shipped, a row per track, with what a check has found."""
+    rows = []
+    for name in track_names():
+        track = load_track(name)
+        known = shipped.load(track)
+        if known is None:
+            rows.append({"track": name, "shipped": False})
+            continue
+        said = known.manifest
+        rows.append(
+            {
+                "track": name,
+                "shipped": True,
+                "tier": said["tier_name"],
+                "seeds": said["tier"]["seeds"],
+                "learners": list(known.learners),
+                "changed": [x for x in known.learners if known.changed(x)],
+                "anchors": len(known.anchors),
+                **{key: said[key] for key in ("command", "commit", "device", "versions", "seconds", "written")},
+                **checked.get(name, {}),
+            }
+        )
+    return rows
+
+
+def reference_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same for people."""
+    out = []
+    for row in rows:
+        if not row["shipped"]:
+            out.append(f"{row['track']}: none is shipped")
+            continue
+        lines = [(key, _said(value)) for key, value in row.items() if key not in ("track", "shipped", "versions")]
+        out.append(f"{row['track']} track\n{tabulate(lines, tablefmt='plain', disable_numparse=True)}")
+    return "\n\n".join(out)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,304 @@
+"""Scores of cards: formulas on runs made by hand, intervals by simulation, and a rule of one's own from end to end."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shaping_bench import scoring
+from shaping_bench.analysis import reference, scores
+from shaping_bench.analysis.scores import COLUMNS, NUMBERS, Anchor, Scored, Subject, Task, interval, marked
+from shaping_bench.cli import main
+from shaping_bench.errors import BadInput
+from shaping_bench.publish import cards
+from shaping_bench.spec import registry
+from shaping_bench.spec.scenarios import read_track
+
+CONTENT = {
+    "track": "exact",
+    "view": "exact",
+    "naive": "naive",
+    "random": "random",
+    "reference": ["naive", "random"],
+    "steps": 10,
+    "record_every": 1,
+    "tiers": {"quick": {"seeds": 4}, "standard": {"seeds": 6}},
+    "games": {"ipd": {}, "bos": {}},
+    "scenarios": [
+        {"name": "self", "family": "self", "about": "itself", "games": ["ipd"]},
+        {"name": "learners", "family": "learners", "about": "naive", "background": "naive", "games": ["ipd", "bos"]},
+        {"name": "unseen", "family": "unseen-learners", "about": "x", "background": "drawn-naive", "games": ["ipd"]},
+        {"name": "lola", "family": "shapers", "about": "x", "background": "lola", "games": ["ipd"]},
+        {"name": "frozen", "family": "frozen", "about": "x", "background": "persona(split={split})", "games": ["ipd"]},
+        {"name": "adversary", "family": "adversary", "about": "x", "games": ["ipd"]},
+    ],
+}
+TRACK = read_track(CONTENT)
+ANCHORS = {
+    (x.name, member): Anchor(low=-2.0, high=0.0, spread=4.0, by="lola" if x.family == "learners" else None)
+    for x in TRACK.scenarios
+    for member in x.members
+}
+SEEDS = 4
+
+
+def subject(learner="sga", *, without=(), units=None, **own):
+    """Runs of every scenario: ``own`` returns by its name, -1 elsewhere; the other gets half of it."""
+    frames = []
+    for scenario in TRACK.scenarios:
+        if scenario.name in without:
+            continue
+        x = np.broadcast_to(np.asarray(own.get(scenario.name.partition("/")[2], -1.0), float), (SEEDS,))
+        for member in scenario.members:
+            frame = pd.DataFrame({"scenario": scenario.name, "member": member, "seed": range(SEEDS), "own": x})
+            frame["own_lifetime"], frame["other"], frame["other_lifetime"] = x - 0.5, x / 2, x / 2
+            frame["best"] = 0.5 if scenario.family == "frozen" else np.nan
+            frame["lost"] = ~np.isfinite(x)
+            frame["unit"] = range(SEEDS) if units is None else units
+            frames.append(frame.assign(cell=f"cell of {scenario.name}"))
+    return Subject(
+        learner=learner,
+        runs=pd.concat(frames, ignore_index=True),
+        access="gradients",
+        cost={"gradient_evaluations": 1.0},
+        absent={},
+        origin="cells",
+    )
+
+
+NAIVE = subject("naive", learners=-1.5)
+
+
+def values(x, column, **options):
+    return Scored(TRACK, ANCHORS, x, NAIVE).score(column, "main", **options)["value"]
+
+
+def test_formulas():
+    x = subject(self=-0.2, learners=-1.0, unseen=-0.4, lola=-1.6, frozen=0.0, adversary=-1.8)
+    assert values(x, "cooperation") == pytest.approx(0.9)
+    assert values(x, "shaping") == pytest.approx(0.5 - 0.25)
+    assert values(x, "generality") == pytest.approx((0.8 + 0.2) / 2)
+    # What is lost to the best response of the seed, over what best responses are worth.
+    assert values(x, "adaptation") == pytest.approx(1.0 - 0.5 / 2.0)
+    assert values(x, "safety") == pytest.approx(0.1)
+    # Of the background: half of it, less that of the naive learner, as a share of the range of rewards;
+    # three scenarios, and in unseen the naive learner gets -1.
+    effects = [(-1.0 / 2 + 1.5 / 2) / 4.0] * 2 + [(-0.4 / 2 + 1.0 / 2) / 4.0]
+    assert values(x, "effect") == pytest.approx(np.mean(effects))
+    assert values(x, "cooperation", lifetime=True) == pytest.approx(0.65)
+
+
+def test_shares_are_clipped_scenario_by_scenario_and_not_run_by_run():
+    lucky = subject(unseen=[8.0, 8.0, -2.0, -2.0], lola=-1.0)  # mean 3: share 2.5, clipped to 1
+    assert values(lucky, "generality") == pytest.approx((1.0 + 0.5) / 2)
+    spread = subject(unseen=[2.0, -2.0, 0.0, -2.0], lola=-1.0)  # shares 2, 0, 1, 0
+    assert values(spread, "generality") == pytest.approx((0.75 + 0.5) / 2)
+
+
+def test_a_lost_run_counts_as_minus_one_and_is_counted():
+    x = subject(self=[-0.0, -0.0, np.nan, -0.0])
+    assert values(x, "cooperation") == pytest.approx((3 * 1.0 - 1.0) / 4)
+    made = cards.card(TRACK, "quick", [x, NAIVE], NAIVE, ANCHORS)
+    row = next(row for row in made["rows"] if row["learner"] == "sga")
+    assert row["lost"] == 1
+    assert row["scenarios"]["ipd/self"]["return"] == 0.0
+    assert row["scenarios"]["ipd/self"]["lost"] == 1
+
+
+def test_a_scenario_that_tells_nothing_apart_is_in_no_average():
+    flat = {**ANCHORS, ("ipd/lola", "ipd"): Anchor(low=-1.0, high=-0.9, spread=4.0)}
+    x = subject(unseen=-0.4, lola=-1.95)
+    assert Scored(TRACK, flat, x, NAIVE).score("generality", "main")["value"] == pytest.approx(0.8)
+
+
+def test_who_lacks_a_scenario_is_not_ranked_and_told_what_is_missing():
+    made = cards.card(
+        TRACK, "quick", [subject("cgd", without=("ipd/lola",)), subject("lss", lola=-1.9)], NAIVE, ANCHORS
+    )
+    whole, half = made["rows"]
+    assert (whole["learner"], whole["ranked"], whole["rank"], whole["missing"]) == ("lss", True, 1, [])
+    assert (half["ranked"], half["rank"], half["missing"]) == (False, None, ["ipd/lola"])
+    assert not any(half[column]["best"] for column in COLUMNS)
+    text = cards.text(made)
+    assert "not ranked: cgd, missing ipd/lola" in text
+
+
+def test_a_card_is_plain_says_its_cells_and_fits_a_terminal():
+    crowd = [subject(f"lola(lr={k + 2},lookahead_lr=0.25)", unseen=-1.0 - k / 50) for k in range(45)]
+    made = cards.card(TRACK, "quick", crowd, NAIVE, ANCHORS)
+    json.dumps(made, allow_nan=False)
+    assert [row["rank"] for row in made["rows"]] == list(range(1, 46))
+    assert made["rows"][0]["scenarios"]["ipd/frozen"]["cells"] == ["cell of ipd/frozen"]
+    lines = cards.text(made).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+
+
+def test_what_beats_the_best_known_return_is_told():
+    better = Scored(TRACK, ANCHORS, subject(learners=0.1), NAIVE)
+    assert better.beats() == ["ipd/learners", "bos/learners"]
+    assert Scored(TRACK, ANCHORS, subject(learners=-0.1), NAIVE).beats() == []
+    # Fixed backgrounds are measured by the exact best response: nobody beats it.
+    assert Scored(TRACK, ANCHORS, subject(frozen=3.0), NAIVE).beats() == []
+
+
+def test_overlaps_are_not_held_out():
+    assert scores.overlaps(TRACK, "lola") == ["ipd/lola"]
+    assert scores.overlaps(TRACK, "sos") == []
+    assert scores.overlaps(TRACK, "mfos(against=lola)") == ["ipd/lola"]
+
+
+def test_anchors_follow_from_the_runs_of_many_and_need_random_play():
+    runs = [
+        subject("random", unseen=-1.2),
+        subject("lola", unseen=-0.2),
+        subject("sos", unseen=[0.9, 0.9, 0.9, np.nan]),
+    ]
+    found = scores.anchors_of(TRACK, runs)
+    known = found["ipd/unseen", "ipd"]
+    assert (known.low, known.high, known.by) == (-1.2, -0.2, "lola")  # who lost a run sets no mark
+    assert found["ipd/self", "ipd"].high == -1.0  # mutual cooperation
+    assert found["ipd/frozen", "ipd"].high == 0.5
+    # Defect once, then reciprocate: whoever best-responds cooperates all along, 0 + 0.96 * -1.
+    assert found["ipd/adversary", "ipd"].high == pytest.approx(-0.96, abs=1e-6)
+    with pytest.raises(BadInput, match="random"):
+        scores.anchors_of(TRACK, runs[1:])
+
+
+# --- intervals ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("units", [np.arange(24), np.repeat(np.arange(12), 2)], ids=["seeds", "preparations"])
+def test_intervals_cover_the_truth(units):
+    """Scenarios share seeds, and seeds share preparations: what they have in common does not average out."""
+    rng, truth, covered = np.random.default_rng(1), 0.3, []
+    for _ in range(150):
+        common = rng.normal(0.0, 0.2, units.max() + 1)[units]
+        tasks = [Task(truth + common + rng.normal(0.0, 0.1, len(units)), 1 / 3) for _ in range(3)]
+        score = interval(tasks, units)
+        covered.append(score["low"] <= truth <= score["high"])
+    # Percentile intervals of twelve or so units are a little short of 95 %.
+    assert 0.86 <= np.mean(covered) <= 0.99
+
+
+def test_marks_keep_their_level_among_rules_that_are_alike():
+    rng, wrong = np.random.default_rng(2), 0
+    for _ in range(60):
+        runs = {str(k): rng.normal(size=16) for k in range(5)}
+        wrong += len(marked(runs, {k: float(x.mean()) for k, x in runs.items()})) < 5
+    assert wrong / 60 <= 0.12
+
+
+def test_marks_tell_what_is_clearly_worse():
+    rng = np.random.default_rng(3)
+    runs = {"good": rng.normal(1.0, 0.1, 16), "bad": rng.normal(0.0, 0.1, 16)}
+    assert marked(runs, {k: float(x.mean()) for k, x in runs.items()}) == {"good"}
+
+
+# --- reference results ------------------------------------------------------------------------
+
+
+def test_reference_results_are_read_as_they_were_written(tmp_path):
+    runs = [subject("naive", learners=-1.5), subject("random", self=[-1.0, np.nan, -1 / 3, -2.0])]
+    anchors = scores.anchors_of(TRACK, runs)
+    about = {"tier_name": "standard", "command": "c", "commit": "x", "versions": {}, "device": "d", "seconds": 1.0}
+    reference.write(TRACK, TRACK.tiers["standard"], runs, anchors, about=about, where=tmp_path)
+    known = reference.load(TRACK, tmp_path)
+    assert known.learners == ("naive", "random")
+    assert known.anchors.keys() == anchors.keys()
+    assert known.anchors["bos/learners", "bos"].high == pytest.approx(anchors["bos/learners", "bos"].high, rel=1e-5)
+    again = known.subject("random", TRACK.tiers["quick"]).runs
+    np.testing.assert_allclose(again[NUMBERS].to_numpy(float), runs[1].runs[NUMBERS].to_numpy(float), rtol=1e-5)
+    assert again["lost"].sum() == 1
+    assert not known.changed("naive")
+    # Other scenarios: not these results.
+    other = read_track({**CONTENT, "steps": 20})
+    assert reference.load(other, tmp_path) is None
+    assert reference.load(TRACK, tmp_path / "nothing") is None
+
+
+# --- from end to end --------------------------------------------------------------------------
+
+RULE = '''
+from shaping_bench.algorithms.core import Access, Learner, pytree_dataclass
+
+
+@pytree_dataclass
+class Reply(Learner):
+    """Answers what it sees as well as can be."""
+
+    access = Access.GRADIENTS
+    source = "a test"
+
+    def update(self, key, state, view):
+        return view.best_response(), state, {}
+'''
+PROJECT = """
+[project]
+name = "mine"
+version = "0"
+[project.entry-points."shaping_bench.algorithms"]
+my-reply = "my_reply:Reply"
+"""
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_reply.py").write_text(RULE)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    monkeypatch.chdir(tmp_path)
+    registry.algorithms.cache_clear()
+    yield tmp_path
+    registry.algorithms.cache_clear()
+
+
+@pytest.fixture
+def small_track(monkeypatch):
+    """Four scenarios of one game, of which no results are shipped."""
+    chosen = [x for x in CONTENT["scenarios"] if x["name"] in ("self", "learners", "frozen", "adversary")]
+    track = read_track({**CONTENT, "scenarios": [{**x, "games": ["ipd"]} for x in chosen]})
+    monkeypatch.setattr(scoring, "load_track", lambda name: track)
+    monkeypatch.setattr(scoring, "track_names", lambda: {"exact": None})
+    return track
+
+
+def test_a_rule_in_a_folder_of_ones_own_gets_its_row(own_folder, small_track, capsys):
+    assert main(["score", "my-reply", "-o", "results", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["track"], made["tier"]) == ("exact", "quick")
+    rows = {row["learner"]: row for row in made["rows"]}
+    assert set(rows) == {"my-reply", "naive", "random"}
+    mine = rows["my-reply"]
+    assert mine["ranked"]
+    assert mine["access"] == "gradients"
+    assert {"value", "low", "high"} <= set(mine["cooperation"])
+    # It best-responds: what best responses get is all there is.
+    assert mine["adaptation"]["value"] == pytest.approx(1.0, abs=1e-3)
+    assert rows["random"]["adaptation"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert rows["naive"]["shaping"]["value"] == 0.0
+    # Two who answer one another defect, which is less than random play.
+    assert mine["cooperation"]["value"] == pytest.approx(-1.0, abs=1e-3)
+    (cell,) = mine["scenarios"]["ipd/frozen"]["cells"]
+    folder = own_folder / "results" / "exact-quick"
+    assert [x for x in folder.glob("my-reply-*") if (x / "cells" / cell / "cell.json").is_file()]
+    # What is stored is not computed again.
+    before = {x: x.stat().st_mtime_ns for x in folder.rglob("*.parquet")}
+    assert main(["score", "my-reply", "-o", "results", "--alone"]) == 0
+    assert {x: x.stat().st_mtime_ns for x in folder.rglob("*.parquet")} == before
+    shown = capsys.readouterr().out
+    assert "my-reply" in shown
+    assert "random" not in shown.splitlines()[-1]
+
+
+def test_what_cannot_be_scored_is_said_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for arguments, said in (
+        (["score", "ppo"], "plays the views ['sampled']"),
+        (["score", "lolo"], "lola"),
+        (["score", "lola", "--tier", "paper"], "quick"),
+        (["score", "lola", "--track", "deep"], "exact"),
+    ):
+        assert main(arguments) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
