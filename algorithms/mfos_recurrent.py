@@ -94,7 +94,14 @@ class ConditionedPolicy(Policy):
         return _linear(params["weights"]["actor_head"], params["conditioning"] * jax.nn.relu(features))
 
     def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
-        carry, out = self.branch.step(params["weights"]["actor"], carry, observation)
+        return self.act(self.laid(params), carry, observation, state)
+
+    def laid(self, params: Tree) -> Tree:
+        return params, self.branch.laid(params["weights"]["actor"])
+
+    def act(self, laid: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
+        params, weights = laid
+        carry, out = self.branch.act(weights, carry, observation)
         return carry, Categorical(logits=self._logits(params, out["features"]))
 
     def unroll(self, params: Tree, observations: Tree) -> Categorical:

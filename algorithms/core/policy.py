@@ -55,6 +55,14 @@ class Policy:
         """
         raise NotImplementedError
 
+    def laid(self, params: Tree) -> Tree:
+        """Parameters as :meth:`act` reads them, laid out once for all steps of a play; by default as they are."""
+        return params
+
+    def act(self, laid: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
+        """:meth:`step`, by parameters that are laid out."""
+        return self.step(laid, carry, observation, state)
+
     def unroll(self, params: Tree, observations: Tree) -> Any:
         """Distributions ``(T, B)`` along whole episodes, of observations ``(T, B, ...)``."""
         raise NotImplementedError

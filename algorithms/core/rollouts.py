@@ -133,6 +133,10 @@ def rollout_on(
         spread(policy.start(), batch_size) if carry is None else mine(carry)
         for policy, carry in zip(policies, initial, strict=True)
     )
+    laid = tuple(
+        (jax.vmap(policy.laid) if size else policy.laid)(theta)
+        for policy, theta, size in zip(policies, params, sizes, strict=True)
+    )
     dice = Dice.of(game)
     words = mine(dice.draw(action_key, length, whole), -1)
     alive = jnp.ones((batch_size,), bool) if game.ends_early else None
@@ -142,7 +146,7 @@ def rollout_on(
         words, key = now
         actions, moved = [], []
         for i, policy in enumerate(policies):
-            carry, said = _acting(policy, sizes[i])(params[i], carries[i], seen[i], states)
+            carry, said = _acting(policy, sizes[i])(laid[i], carries[i], seen[i], states)
             actions.append(said.sample(dice.words(words, i)))
             moved.append(carry)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
@@ -173,8 +177,8 @@ def spread(start: Tree, batch_size: int) -> Tree:
 
 
 def _acting(policy: Policy, groups: int) -> Any:
-    """``policy.step`` for a batch of environments, in groups of equal parameters."""
-    batched = jax.vmap(policy.step, in_axes=(None, 0, 0, 0))
+    """``policy.act`` for a batch of environments, in groups of equal parameters."""
+    batched = jax.vmap(policy.act, in_axes=(None, 0, 0, 0))
     if not groups:
         return batched
 

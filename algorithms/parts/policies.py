@@ -11,7 +11,7 @@ from jax import Array, lax
 from shaping_bench.algorithms.core.distributions import Categorical, distribution, num_outputs
 from shaping_bench.algorithms.core.policy import Policy, Tabular, select
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.parts.networks import Network
+from shaping_bench.algorithms.parts.networks import Network, Weights
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import field
 from shaping_bench.games.spaces import Space
@@ -144,8 +144,12 @@ class Net:
     def start(self) -> Tree:
         return self.network.start()
 
-    def step(self, params: Tree, carry: Tree, observation: Array) -> tuple[Tree, Mapping[str, Array]]:
-        return self.network.apply({"params": params}, carry, self.encoding(observation))  # type: ignore[return-value]
+    def laid(self, params: Tree) -> Weights:
+        """Parameters as :meth:`act` reads them, once for many steps."""
+        return self.network.laid(params, self.encoding.shape if self.network.conv else ())
+
+    def act(self, weights: Weights, carry: Tree, observation: Array) -> tuple[Tree, Mapping[str, Array]]:
+        return self.network.act(weights, carry, self.encoding(observation))
 
     def unroll(self, params: Tree, observations: Array) -> Mapping[str, Array]:
         """All heads along whole episodes, each ``(T, B, size)``."""
@@ -153,7 +157,7 @@ class Net:
         if self.clock:
             time = jnp.arange(x.shape[0], dtype=x.dtype).reshape(-1, *([1] * (x.ndim - 1)))
             x = jnp.concatenate([x, jnp.broadcast_to(time, (*x.shape[:-1], 1))], axis=-1)
-        return self.network.apply({"params": params}, x, method="unroll")  # type: ignore[return-value]
+        return self.network.along(self.laid(params), x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +185,13 @@ class NetworkPolicy(Policy):
         return params if self.part is None else params[self.part]
 
     def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
-        carry, heads = self.net.step(self._own(params), carry, observation)
+        return self.act(self.laid(params), carry, observation, state)
+
+    def laid(self, params: Tree) -> Weights:
+        return self.net.laid(self._own(params))
+
+    def act(self, laid: Weights, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
+        carry, heads = self.net.act(laid, carry, observation)
         return carry, self.acting(heads)
 
     def unroll(self, params: Tree, observations: Tree) -> Any:
@@ -215,7 +225,13 @@ class Exploring(Policy):
         return Categorical(logits=jnp.log(probabilities))
 
     def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
-        carry, said = self.policy.step(params, carry, observation, state)
+        return self.act(self.laid(params), carry, observation, state)
+
+    def laid(self, params: Tree) -> Tree:
+        return self.policy.laid(params)
+
+    def act(self, laid: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
+        carry, said = self.policy.act(laid, carry, observation, state)
         return carry, self._mixed(said)
 
     def unroll(self, params: Tree, observations: Tree) -> Categorical:

@@ -75,16 +75,20 @@ def test_lstm_is_flax_s():
     np.testing.assert_allclose(got, jnp.stack(expected), rtol=1e-5, atol=1e-6)
 
 
+# The boards of up to SMALL_BOARD cells are one product each; others go by patches.
+@pytest.mark.parametrize("board", [(3, 3), (2, 4), (5, 4)])
 @pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])
-def test_convolutions_are_flax_s(padding):
-    network = Network(heads=(("logits", 2),), conv=(5,), padding=padding)
-    planes = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 3, 3)), jnp.float32)
+def test_convolutions_are_flax_s(padding, board):
+    network = Network(heads=(("logits", 2),), conv=(5, 3), padding=padding)
+    planes = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, *board)), jnp.float32)
     params = random_like(network.init(jax.random.key(0), (), planes[0])["params"])
-    (layer,) = (v for k, v in params.items() if k.startswith("convolutions"))
-    # A patch lists cells row by row, each with its channels: the order of flax's kernels.
-    conv = nn.Conv(5, (3, 3), padding=padding)
-    theirs = {"kernel": layer["kernel"].reshape(3, 3, 4, 5), "bias": layer["bias"]}
-    hidden = nn.relu(conv.apply({"params": theirs}, jnp.moveaxis(planes, 1, -1))).reshape(2, -1)
+    hidden = jnp.moveaxis(planes, 1, -1)
+    for k, sizes in enumerate([(4, 5), (5, 3)]):
+        # A patch lists cells row by row, each with its channels: the order of flax's kernels.
+        layer, conv = params[f"convolutions_{k}"], nn.Conv(sizes[1], (3, 3), padding=padding)
+        theirs = {"kernel": layer["kernel"].reshape(3, 3, *sizes), "bias": layer["bias"]}
+        hidden = nn.relu(conv.apply({"params": theirs}, hidden))
+    hidden = hidden.reshape(2, -1)
     expected = hidden @ params["head_logits"]["kernel"] + params["head_logits"]["bias"]
     got = network.apply({"params": params}, (), planes)[1]["logits"]
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -110,6 +114,37 @@ def test_acting_step_by_step_is_unrolling_at_once(name):
         for t in range(5):
             carry, acting = policy.step(params, carry, seen[t, b], None)
             np.testing.assert_allclose(acting.logits, together[t, b], rtol=2e-4, atol=1e-5)
+
+
+def test_derivatives_through_time_are_those_of_the_steps():
+    """First and second ones: that of the unrolled network is written by hand, the steps' is not."""
+    policy = actor(COIN, "gru", hidden=5)
+    params = random_like(policy.init(jax.random.key(0)), 2)
+    seen = jnp.asarray(np.random.default_rng(3).integers(0, 2, size=(4, 3, 4, 3, 3)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(4).normal(size=(4, 3, 4)), jnp.float32)
+    towards = random_like(params, 5)
+
+    def at_once(params):
+        return jnp.sum(weights * jnp.square(policy.unroll(params, seen).logits))
+
+    def step_by_step(params):
+        carry, total = jnp.zeros((3, 5)), 0.0
+        for t in range(4):
+            carry, acting = jax.vmap(policy.step, in_axes=(None, 0, 0, None))(params, carry, seen[t], None)
+            total += jnp.sum(weights[t] * jnp.square(acting.logits))
+        return total
+
+    def second(value):
+        def slope(params):
+            along = jax.tree.map(lambda x, y: jnp.sum(x * y), jax.grad(value)(params), towards)
+            return sum(jax.tree.leaves(along))
+
+        return jax.grad(slope)
+
+    for derivative in (jax.grad, second):
+        got, expected = derivative(at_once)(params), derivative(step_by_step)(params)
+        for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-4 * float(jnp.max(jnp.abs(y))))
 
 
 def test_tables_select_states_and_their_gradient_counts_visits():
