@@ -173,19 +173,25 @@ def command(tmp_path):
             # Programs that call back into Python are not kept; those that do not are shared with other tests.
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
         }
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "shaping_bench", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
+        processes.append(process)
+        return process
 
-    return start
+    processes = []
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def ended(process):
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=400)
     return process.returncode, output, errors
 
 
@@ -205,7 +211,7 @@ def run(tmp_path, directory, *more):
     return "run", tmp_path / "suite.yaml", "-o", directory, "--wandb", "disabled", *more
 
 
-def test_a_suite_in_slices_on_two_machines_ends_as_an_undisturbed_one(command, tmp_path):
+def test_a_suite_in_slices_on_several_machines_ends_as_an_undisturbed_one(command, tmp_path):
     """Ended by every signal and by a time limit, packed and unpacked in between, then not ended any more."""
     whole, place = tmp_path / "whole", tmp_path / "place-0"
     undisturbed = command(*run(tmp_path, whole))
@@ -238,6 +244,57 @@ def test_a_suite_in_slices_on_two_machines_ends_as_an_undisturbed_one(command, t
     assert numbers(place) == numbers(whole)
     (ours,), (theirs,) = ([*(x / "artifacts").iterdir()] for x in (place, whole))
     assert (ours / "artifact.npz").read_bytes() == (theirs / "artifact.npz").read_bytes()
+
+
+def in_slices(command, tmp_path, *asked):
+    """What a command prints that is ended again and again, its user's cache carried to another machine every
+    time; and what it said in between."""
+    lines = []
+    for k in range(10):
+        # Longer every time, lest a slow machine never get further.
+        code, output, errors = ended(command(*asked, "--time-limit", f"{4 * 1.7**k:.1f}s", home=f"home-{k}"))
+        if code == 0:
+            break
+        assert (code, output) == (75, ""), errors
+        lines.append(errors.splitlines()[-1])
+        here, there = (tmp_path / f"home-{i}" / "shaping-bench" for i in (k, k + 1))
+        if any(here.rglob("*.npz")) or any(here.rglob("*.json")):
+            pack(here, tmp_path / "cache.tar")
+            unpack(tmp_path / "cache.tar", there, kind="cache")
+    assert code == 0, lines
+    assert lines  # there is more to do than four seconds are enough for
+    assert not list((tmp_path / f"home-{k}" / "shaping-bench").glob("checkpoints/*"))
+    return output, lines
+
+
+def test_an_encounter_in_slices_ends_as_an_undisturbed_one(command, tmp_path):
+    asked = ["encounter", "ipd", "sleeper(num_steps=100)", "naive", "--seeds", 3, "--steps", 150, "--json"]
+    undisturbed = command(*asked, home="whole")
+    output, lines = in_slices(command, tmp_path, *asked)
+    assert all(re.search(r"stopped at (step |update )?\d+ of 1[05]0; ", line) for line in lines), lines
+    code, whole, errors = ended(undisturbed)
+    assert code == 0, errors
+
+    def lasting(text):
+        result = json.loads(text)
+        return result["metrics"], result["params"], [x and x["artifact"] for x in result["preparations"]]
+
+    assert lasting(output) == lasting(whole)
+
+
+def test_claims_in_slices_end_as_undisturbed_ones(command, tmp_path):
+    asked = ["verify", "tandem-lola", "cola-hamiltonian-lola-0-9", "tandem-sos", "--json"]
+    undisturbed = command(*asked, home="whole")
+    output, lines = in_slices(command, tmp_path, *asked)
+    assert all(re.match(r"shaping-bench: \d+ of \d+ claims decided", line) for line in lines), lines
+    code, whole, errors = ended(undisturbed)
+    assert code == 0, errors
+
+    def lasting(text):
+        rows = json.loads(text)["verdicts"]
+        return [{**row, "seconds": 0.0} for row in rows]
+
+    assert lasting(output) == lasting(whole)
 
 
 def test_a_limit_shorter_than_any_call_says_so(command, tmp_path):
