@@ -373,6 +373,7 @@ def encounter(
     wandb: Literal["offline", "online", "disabled"] = "disabled",
     seats_apart: Annotated[bool, Flag] = False,
     time_limit: Limit | None = None,
+    keep_state: Annotated[bool, Flag] = False,
     json: Annotated[bool, Flag] = False,
 ) -> int:
     """One encounter: learners meet in a game. One learner means self-play.
@@ -412,6 +413,8 @@ def encounter(
         sooner. Last bits are other ones.
     time_limit:
         Stop at a checkpoint within this time, with exit code 75: 55m, 1h30m, 90s, HH:MM:SS. The same command goes on.
+    keep_state:
+        Keep in the user's cache where it ended: the same command with more --steps goes on from there.
     json:
         Print one JSON object.
     """
@@ -439,7 +442,14 @@ def encounter(
         start = read_init(init, named.value) if init else None
         devices.configure(cpu_devices=named.value.n_players if seats_apart else 1)
         result = encounter_result(
-            named, learners, protocol, init=start, artifacts=artifacts, seats_apart=seats_apart, deadline=deadline
+            named,
+            learners,
+            protocol,
+            init=start,
+            artifacts=artifacts,
+            seats_apart=seats_apart,
+            deadline=deadline,
+            keep_state=keep_state,
         )
     if os.environ.get("WANDB_MODE", wandb) != "disabled":
         from shaping_bench.publish.tracking import log_encounter

@@ -21,7 +21,7 @@ from shaping_bench.games.base import Game
 from shaping_bench.publish.watching import Display, listed, status_text
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
-from shaping_bench.run.checkpoints import encounter_identity, in_folder
+from shaping_bench.run.checkpoints import Folder, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
 from shaping_bench.run.preparation import OnPoint, needed
@@ -222,11 +222,21 @@ def encounter_result(
     artifacts: Path | None = None,
     seats_apart: bool = False,
     deadline: Deadline | None = None,
+    keep_state: bool = False,
 ) -> dict[str, Any]:
     """One encounter as the object that ``encounter --json`` prints.
 
+    Args:
+      game, learners, protocol: who plays what, and how.
+      init: initial policy parameters, where they are given.
+      artifacts: folder of preparations.
+      seats_apart: every seat learns on a device of its own.
+      deadline: when to stop at a checkpoint.
+      keep_state: keep where it ended, so that the same with more updates goes on from there.
+
     Raises:
       OutOfTime: the deadline has passed; the same call goes on.
+      StoreError: where it ended is to be kept, and cannot be written.
     """
     rules = [x.value for x in learners]
     check_size(game.value, rules, protocol.seeds)  # before hours of preparing for what cannot be
@@ -236,7 +246,10 @@ def encounter_result(
         prepared = Artifacts(folder, preparation_progress(say), deadline=deadline)
         trees, records = prepared.of(needs), prepared.records(needs)
     identity = encounter_identity(game, learners, protocol, seeds=protocol.seeds, needs=needs, init=init)
-    checkpoint = in_folder(devices.checkpoints_folder(), identity, protocol.steps)
+    if seats_apart:  # other last bits
+        identity["seats_apart"] = True
+    left = Folder(devices.checkpoints_folder(), identity)
+    checkpoint = left.checkpoint(protocol.steps)
     outcome = run_encounter(
         game.value,
         rules,
@@ -251,6 +264,8 @@ def encounter_result(
         checkpoint=checkpoint,
         deadline=deadline,
         seats_apart=seats_apart,
+        earlier=left.latest(protocol.steps),
+        keep_end=keep_state,
     )
     if outcome.params:
         values = metrics.evaluate(game.value, outcome.final)
@@ -270,6 +285,8 @@ def encounter_result(
         result["preparations"] = records
     if outcome.params and protocol.seeds <= MAX_SEEDS_WITH_PARAMS:
         result["params"] = [[_numbers(x[s]) for x in outcome.final] for s in range(protocol.seeds)]
+    if outcome.end is not None:
+        left.end(protocol.steps).save(outcome.end)
     checkpoint.drop()
     return result
 

@@ -27,7 +27,7 @@ from shaping_bench.errors import BadInput, OutOfTime, unknown
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
-from shaping_bench.run.checkpoints import encounter_identity, in_folder
+from shaping_bench.run.checkpoints import Folder, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import (
     Outcome,
@@ -195,7 +195,7 @@ def _verify(
     if checkpoints is not None:
         seeds = protocol.num_seeds
         identity = encounter_identity(entry.game, entry.learners, protocol, seeds=seeds, needs=entry.needs, init=init)
-        checkpoint = in_folder(checkpoints, identity, protocol.steps)
+        checkpoint = Folder(checkpoints, identity).checkpoint(protocol.steps)
     outcome = run_encounter(
         game,
         rules,

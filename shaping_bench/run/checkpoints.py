@@ -73,9 +73,10 @@ class Moment:
     policies: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def of_lanes(self, first: int, last: int) -> "Moment":
-        """The same of some of the lanes."""
+        """The same of some of the lanes, which share its seconds."""
         return dataclasses.replace(
             self,
+            seconds=self.seconds * (last - first) / len(self.leaves[0]),
             leaves=[x[first:last] for x in self.leaves],
             records={name: x[:, first:last] for name, x in self.records.items()},
             policies={name: x[:, first:last] for name, x in self.policies.items()},
@@ -335,6 +336,35 @@ def _digests(tree: Any) -> list[str]:
     return [f"{x.dtype}{x.shape} {hashlib.sha256(x.tobytes()).hexdigest()}" for x in arrays]
 
 
-def in_folder(folder: Path, identity: Mapping[str, Any], steps: int) -> Checkpoint:
-    """That of a run which belongs to no results directory, by what it is and how long it runs."""
-    return Checkpoint(folder / f"{content_hash(identity)}-{steps}.npz", identity)
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Where runs that belong to no results directory leave checkpoints, and their ends if they are asked to.
+
+    Attributes:
+      path: the folder.
+      identity: of a run, whatever the number of its updates.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+
+    def checkpoint(self, steps: int) -> Checkpoint:
+        """That of the run with so many updates."""
+        return Checkpoint(self.path / f"{self._name}-{steps}.npz", self.identity)
+
+    def end(self, steps: int) -> Checkpoint:
+        """Its end."""
+        return Checkpoint(self.path / f"{self._name}-{steps}-end.npz", self.identity)
+
+    def latest(self, steps: int) -> Moment | None:
+        """The furthest that the run with at most so many updates can go on from; its own checkpoint apart."""
+        moments = []
+        for path in self.path.glob(f"{self._name}-*.npz"):
+            length, _, end = path.stem.removeprefix(f"{self._name}-").partition("-")
+            if length.isdigit() and int(length) < steps + (end == "end"):
+                moments.append(read(path, fingerprint(self.identity)))
+        return max((x for x in moments if x is not None), key=lambda x: x.done, default=None)
+
+    @property
+    def _name(self) -> str:
+        return content_hash(self.identity)

@@ -21,9 +21,11 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -32,9 +34,9 @@ import numpy as np
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.errors import StoreError
 from shaping_bench.games.base import Game
-from shaping_bench.run import devices
+from shaping_bench.run import checkpoints, devices
 from shaping_bench.run.artifacts import Artifacts
-from shaping_bench.run.checkpoints import Checkpoint, encounter_identity
+from shaping_bench.run.checkpoints import Checkpoint, Moment, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import (
     Outcome,
@@ -57,6 +59,9 @@ from shaping_bench.store.store import Store
 
 MAX_LANES = 2**17
 """Most lanes (settings times seeds) of one vmapped group."""
+
+STATE = "state.npz"
+"""File of a cell that says where its encounter ended, where the suite asks for it."""
 
 MANY_LANES = 2**14
 """Lanes from which an accelerator is worth it even for exact learners."""
@@ -234,7 +239,8 @@ def plan(suite: Suite, store: Store, timings: Timings | None = None) -> Plan:
         left = tuple(cell.hash for cell in group if cell.hash not in stored)
         if left:
             begun.add(key)
-            jobs.append(_encounters(key, group, left, wanted, expect))
+            earlier = next(_shorter(group, suite, store), ())
+            jobs.append(_encounters(key, group, left, wanted, earlier=earlier, expect=expect))
     for key, cell in of.matches.items():
         if key not in stored:
             jobs.append(_match(cell, of, begun, wanted, expect))
@@ -246,6 +252,8 @@ def _encounters(
     group: Sequence[Cell],
     left: tuple[str, ...],
     wanted: Mapping[str, Preparation],
+    *,
+    earlier: Sequence[str],
     expect: "_Expectations",
 ) -> Job:
     first, needs = group[0], _needed(group[0])
@@ -257,7 +265,7 @@ def _encounters(
         title=first.title + others,
         cells=left,
         after=tuple(x for x in needs if x in wanted),
-        reads=tuple(f"artifacts/{x}" for x in needs),
+        reads=(*(f"artifacts/{x}" for x in needs), *(f"cells/{x}" for x in earlier)),
         accelerator=plays(_rules(first.learners)) or lanes >= MANY_LANES,
         **expect.group(group),
     )
@@ -456,7 +464,7 @@ def _run_group(
                 with attempt(cell):
                     future.result()
 
-        outcomes = _outcomes(group, artifacts, checkpoint, on_progress)
+        outcomes = _outcomes(group, suite, store, artifacts, checkpoint=checkpoint, on_progress=on_progress)
         seconds = sum(x.compile_seconds for x in outcomes), sum(x.run_seconds for x in outcomes)
         for cell, outcome in zip(group, outcomes, strict=True):
             if cell.hash not in store:
@@ -472,15 +480,60 @@ def _run_group(
 
 
 def _checkpoint(key: str, group: Sequence[Cell], store: Store) -> Checkpoint:
-    identities = [
-        encounter_identity(cell.game.named, [x.named for x in cell.learners], cell, seeds=cell.seeds, needs=cell.needs)
-        for cell in group
-    ]
-    return Checkpoint(store.directory / "checkpoints" / f"{key}.npz", {"side by side": identities})
+    identity = {"side by side": [_identity(cell) for cell in group]}
+    return Checkpoint(store.directory / "checkpoints" / f"{key}.npz", identity)
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    """Of an encounter, whatever the number of its updates."""
+    learners = [x.named for x in cell.learners]
+    return encounter_identity(cell.game.named, learners, cell, seeds=cell.seeds, needs=cell.needs)
+
+
+def _shorter(group: Sequence[Cell], suite: Suite, store: Store) -> Iterator[tuple[str, ...]]:
+    """The stored cells of the same encounters with fewer updates that have kept where they ended, the
+    longest first."""
+    if not suite.file.keep_state:
+        return
+    own = contents(suite).group_of
+    lengths = {_kept_length(store.cells / name) for name in store.finished() if name not in own}
+    for steps in sorted(lengths, reverse=True):
+        if 0 < steps < group[0].steps:
+            hashes = tuple(dataclasses.replace(cell, steps=steps).hash for cell in group)
+            if all((store.cells / key / STATE).exists() for key in hashes):
+                yield hashes
+
+
+@functools.lru_cache(maxsize=2**16)
+def _kept_length(folder: Path) -> int:
+    """Updates of a stored cell that has kept where it ended; 0 where it has not."""
+    if not (folder / STATE).exists():
+        return 0
+    return int(json.loads((folder / "cell.json").read_text())["steps"])
+
+
+def _earlier(group: Sequence[Cell], suite: Suite, store: Store) -> Moment | None:
+    """Where the same encounters with fewer updates ended; None where they have not been run, or no longer
+    are the same."""
+    for hashes in _shorter(group, suite, store):
+        moments = [
+            checkpoints.read(store.cells / key / STATE, checkpoints.fingerprint(_identity(cell)))
+            for key, cell in zip(hashes, group, strict=True)
+        ]
+        usable = [x for x in moments if x is not None]
+        if len(usable) == len(group) and (moment := checkpoints.side_by_side(usable)) is not None:
+            return moment
+    return None
 
 
 def _outcomes(
-    group: Sequence[Cell], artifacts: Artifacts, checkpoint: Checkpoint, on_progress: OnProgress | None
+    group: Sequence[Cell],
+    suite: Suite,
+    store: Store,
+    artifacts: Artifacts,
+    *,
+    checkpoint: Checkpoint,
+    on_progress: OnProgress | None,
 ) -> list[Outcome]:
     first = group[0]
     game, learners = jax.tree.map(
@@ -498,6 +551,9 @@ def _outcomes(
         artifacts=artifacts.of(first.needs),
         checkpoint=checkpoint,
         deadline=artifacts.deadline,
+        earlier=_earlier(group, suite, store),
+        policies_every=suite.file.policies_every,
+        keep_end=suite.file.keep_state,
         on_progress=None if on_progress is None else lambda done: on_progress(done, first.steps, {}),
     )
     if not jax.tree.leaves((game, learners)):  # no numbers, so no sweep: the group is one cell
@@ -516,6 +572,9 @@ def _point(outcome: Outcome, k: int, num_points: int) -> Outcome:
         run_seconds=outcome.run_seconds / num_points,
         final=jax.tree.map(lambda x: x[k], outcome.final),
         played={name: x[:, k] for name, x in outcome.played.items()},
+        policy_updates=outcome.policy_updates,
+        policies=jax.tree.map(lambda x: x[:, k], outcome.policies),
+        end=outcome.end and outcome.end.of_lanes(k * len(outcome.diverged[k]), (k + 1) * len(outcome.diverged[k])),
     )
 
 
@@ -547,8 +606,17 @@ def _measured_encounter(
         costs=costs,
         diverged=int(outcome.diverged.sum()),
     )
-    policies = flattened(outcome.final) if suite.matches else None
-    return functools.partial(store.write, cell.hash, record, finals, curves, policies, _episode(cell, outcome))
+    policies = flattened(outcome.final) if suite.matches or suite.file.policies_every else None
+    more: dict[str, Callable[[Path], object]] = {}
+    if outcome.policies is not None:
+        along = {"updates": outcome.policy_updates, **flattened(outcome.policies)}
+        more["policies_along.npz"] = functools.partial(checkpoints.save_arrays, arrays=along)
+    if outcome.end is not None:
+        fingerprint = checkpoints.fingerprint(_identity(cell))
+        more[STATE] = functools.partial(checkpoints.write, moment=outcome.end, of=fingerprint)
+    return functools.partial(
+        store.write, cell.hash, record, finals, curves, policies, _episode(cell, outcome), more=more
+    )
 
 
 def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:

@@ -102,6 +102,17 @@ class SuiteFile(Strict):
     metrics: list[str] = pydantic.Field(default=["return"])
     skip_incompatible: bool = False
     """Leave out learners that cannot play a game instead of refusing the suite."""
+    keep_state: bool = False
+    """Store where each encounter ended: the same suite with more steps goes on from there."""
+    policies_every: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Updates between policies that are stored on the way, besides the final ones."""
+
+    def plain(self) -> dict[str, Any]:
+        """All it says, and of what it does not say the defaults; but for keys that decide no number, which
+        are left out where they are not given."""
+        whole = self.model_dump(mode="json")
+        unsaid = [key for key in ("keep_state", "policies_every") if whole[key] == type(self).model_fields[key].default]
+        return {key: x for key, x in whole.items() if key not in unsaid}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,7 +210,7 @@ class Suite:
     skipped: tuple[str, ...]
 
     def resolved(self) -> dict[str, Any]:
-        return self.file.model_dump(mode="json")
+        return self.file.plain()
 
 
 def load(
@@ -245,7 +256,7 @@ def resolve(content: Any) -> dict[str, Any]:
     Raises:
       BadInput: as :func:`validate`.
     """
-    return validate(content).model_dump(mode="json")
+    return validate(content).plain()
 
 
 def _first_complaint(error: pydantic.ValidationError) -> BadInput:

@@ -59,6 +59,9 @@ class Store:
     def adopt(self, suite: Mapping[str, Any], resolve: Callable[[Any], Mapping[str, Any]] | None = None) -> None:
         """Writes the resolved suite, or checks that the directory was made by the same one.
 
+        A suite that differs by more ``steps`` only, of encounters that keep their ends, takes the place of
+        the stored one: its encounters go on from there.
+
         Args:
           suite: as it is now.
           resolve: resolves what an earlier version has written, which knew fewer keys, as this version
@@ -69,24 +72,30 @@ class Store:
         """
         path = self.directory / "suite.yaml"
         if not path.exists():
-            text = yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True)
-            draft = self.directory / f".suite-{uuid.uuid4().hex[:12]}"
-            draft.write_text(text)
-            disk.sync_file(draft)
-            _place(draft, path)
+            _place(self._draft(suite), path)
             disk.sync_folder(self.directory)
         stored = yaml.safe_load(path.read_text())
         if resolve is not None:
             # What this version cannot read, a later one's say, is told as the difference it is.
             with contextlib.suppress(BadInput):
                 stored = resolve(stored)
-        difference = _first_difference(json.loads(json.dumps(stored)), json.loads(json.dumps(suite)))
-        if difference:
+        theirs, ours = json.loads(json.dumps(stored)), json.loads(json.dumps(suite))
+        difference = _first_difference(theirs, ours)
+        if difference and _goes_on(theirs, ours):
+            os.replace(self._draft(suite), path)
+            disk.sync_folder(self.directory)
+        elif difference:
             where, theirs, ours = difference
             raise BadInput(
                 f"results directory {str(self.directory)!r} was made by another suite: {where} is {theirs!r} there and "
                 f"{ours!r} here; allowed: the same suite, or another directory"
             )
+
+    def _draft(self, suite: Mapping[str, Any]) -> Path:
+        draft = self.directory / f".suite-{uuid.uuid4().hex[:12]}"
+        draft.write_text(yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True))
+        disk.sync_file(draft)
+        return draft
 
     def __contains__(self, key: str) -> bool:
         return (self.cells / key).is_dir()
@@ -106,6 +115,7 @@ class Store:
         curves: "pd.DataFrame",
         policies: Mapping[str, np.ndarray] | None = None,
         episode: Mapping[str, Any] | None = None,
+        more: Mapping[str, Callable[[Path], object]] | None = None,
     ) -> bool:
         """Stores one cell, on the disk when this returns; False if another process has stored it meanwhile.
 
@@ -114,6 +124,7 @@ class Store:
         Args:
           policies: final policies, to meet others in a league.
           episode: one episode of them, for people who look (``episode.json``).
+          more: further files of it, by name, each told where to write itself.
 
         Raises:
           StoreError: the cell cannot be written; nothing of it remains.
@@ -128,6 +139,8 @@ class Store:
                 np.savez(work / "policies.npz", allow_pickle=False, **policies)
             if episode is not None:
                 (work / "episode.json").write_text(json.dumps(episode, separators=(",", ":")) + "\n")
+            for name, write in (more or {}).items():
+                write(work / name)
             disk.place(work, self.cells / key)
         except OSError as error:
             if key in self:
@@ -140,10 +153,27 @@ class Store:
             shutil.rmtree(work, ignore_errors=True)
         return True
 
-    def policies(self, key: str) -> dict[str, np.ndarray]:
-        """Final policies of a cell: ``player_1 (S, d_1)``, ..."""
-        with np.load(self.cells / key / "policies.npz") as file:
-            return {name: file[name] for name in file.files}
+    def policies(self, key: str, update: int | None = None) -> dict[str, np.ndarray]:
+        """Policies of a cell: ``player_1 (S, d_1)``, ...
+
+        Args:
+          key: the cell's hash.
+          update: one on the way at which the suite kept them; None for the final ones.
+
+        Raises:
+          BadInput: none were kept at that update; names those at which they were.
+        """
+        if update is None:
+            with np.load(self.cells / key / "policies.npz") as file:
+                return {name: file[name] for name in file.files}
+        kept: list[int] = []
+        with contextlib.suppress(FileNotFoundError), np.load(self.cells / key / "policies_along.npz") as file:
+            kept = file["updates"].tolist()
+            if update in kept:
+                return {name: file[name][kept.index(update)] for name in file.files if name != "updates"}
+        raise BadInput(
+            f"update is {update}, at which cell {key} kept no policies; allowed: {', '.join(map(str, kept)) or 'none'}"
+        )
 
     def cell(self, key: str) -> dict[str, Any]:
         return json.loads((self.cells / key / "cell.json").read_text())
@@ -170,6 +200,27 @@ def _first_difference(a: Any, b: Any, where: str = "suite") -> tuple[str, Any, A
     else:
         return None if a == b else (where, a, b)
     return next((d for w, x, y in pairs if (d := _first_difference(x, y, w))), None)
+
+
+def _goes_on(stored: Any, suite: Any) -> bool:
+    """Whether a suite asks for more updates of encounters that have kept where they ended, and for nothing
+    else that is new."""
+    if not (isinstance(stored, dict) and stored.get("keep_state") and suite.get("keep_state")):
+        return False
+    (theirs, before), (ours, now) = _without_steps(stored), _without_steps(suite)
+    return theirs == ours and all(a <= b for a, b in zip(before, now, strict=True))
+
+
+def _without_steps(suite: Mapping[str, Any]) -> tuple[Any, list[int]]:
+    """All but how long its games are played, and how long that is."""
+    rest = {key: x for key, x in suite.items() if key not in ("steps", "games")}
+    games: list[Any] = []
+    steps: list[int] = []
+    for game in suite["games"]:
+        own = game.get("steps") if isinstance(game, dict) else None
+        steps.append(suite["steps"] if own is None else own)
+        games.append({key: x for key, x in game.items() if key != "steps"} if isinstance(game, dict) else game)
+    return (rest, games), steps
 
 
 @functools.cache
