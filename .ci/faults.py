@@ -42,6 +42,7 @@ FAULTS: dict[str, Callable[..., dict[str, int]]] = {
     "disk-full": functools.partial(faults.disk_full, shared=True),
     "disk-full-bytes": functools.partial(faults.disk_full, shared=False),
     "directory-away": functools.partial(faults.directory_away, seconds=30.0),
+    "launcher-told-to-end": faults.launcher_told_to_end,
     "two-launchers": faults.two_launchers,
     "slurm-short": faults.slurm_short,
 }

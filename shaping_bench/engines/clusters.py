@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -317,6 +318,7 @@ def _slurm(settings: SlurmSettings, scheduler: dict[str, Any], wanted: Callable[
         ],
         job_script_prologue=settings.prologue,
         job_extra_directives=directives,
+        job_name="shaping-bench",
         log_directory=settings.logs,
         death_timeout=60,
         scheduler_options=scheduler,
@@ -336,14 +338,11 @@ def _slurm(settings: SlurmSettings, scheduler: dict[str, Any], wanted: Callable[
             return [name for name in self.plan if name not in busy][: max(0, len(self.plan) - target)]
 
     try:
-        cluster.scale(jobs=max(1, settings.minimum))
-        cluster.sync(_submitted, cluster)  # so that what Slurm says against it is said now
-    except BaseException:
+        # What Slurm has against such a job is said now.
+        script = cluster.job_script()
+        subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
         cluster.close()
-        raise
+        raise OSError(getattr(error, "stderr", "") or error) from None
     cluster.adapt(Adaptive=Wanted, minimum=settings.minimum, maximum=settings.maximum, interval="2s", wait_count=5)
     return cluster
-
-
-async def _submitted(cluster: "SpecCluster") -> None:
-    await cluster

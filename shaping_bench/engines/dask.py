@@ -25,6 +25,7 @@ from shaping_bench.engines.base import Event, Workplace
 from shaping_bench.engines.calls import Reply, place
 from shaping_bench.engines.schedule import Schedule
 from shaping_bench.errors import BadInput, StoreError
+from shaping_bench.run import devices
 from shaping_bench.run.deadline import seconds_of
 from shaping_bench.run.jobs import Job, Plan
 from shaping_bench.store.pack import packed
@@ -60,11 +61,12 @@ class Dask:
     def run(self, plan: Plan, workplace: Workplace) -> Iterator[Event]:
         """See :class:`shaping_bench.engines.Engine`."""
         run = _Run(plan, workplace, self.settings)
-        if not isinstance(self.settings, clusters.Started):
-            yield from run.events(str(self.scheduler))
-            return
-        with clusters.started(self.settings, run.demand) as cluster:
-            yield from run.events(cluster.scheduler_address)
+        with contextlib.ExitStack() as stack:
+            address = str(self.scheduler)
+            if isinstance(self.settings, clusters.Started):
+                address = stack.enter_context(clusters.started(self.settings, run.demand)).scheduler_address
+            devices.stay_on_cpu()  # the accelerators of this machine are the workers'
+            yield from run.events(address)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,6 +242,7 @@ class _Run:
             str(self.directory) if self.shared else None,
             None if self.shared else self._inputs(job),
             None if left == math.inf else left,
+            self.patience,
             self.topic,
             # Dask measures how long jobs of a kind take, by what stands before the hash.
             key=f"{job.kind}-{job.key}-{self.topic}-{self.attempts[job.key]}",

@@ -79,7 +79,7 @@ def processes(name: str, *, cores: int | None = None, gpus: int | None = None, j
       gpus: how many of its GPUs; all by default.
       jobs_per_gpu: processes that share one.
     """
-    found = devices.gpus_here()[:gpus]
+    found = devices.gpus_here()[:gpus] if devices.uses_gpus() else []
     parts: list[tuple[dict[str, float], dict[str, str]]] = []
     for gpu in found:
         memory = RESERVED / jobs_per_gpu
@@ -200,11 +200,13 @@ def call(
     directory: str | None,
     inputs: Mapping[str, bytes] | None,
     seconds: float | None,
+    patience: float,
     topic: str,
 ) -> Reply:
     """Does a job in this worker process, see :func:`shaping_bench.engines.calls.execute_there`.
 
     Args:
+      seconds: after which it stops at a checkpoint; None for never.
       topic: under which dask passes on how it gets on.
     """
     worker = distributed.get_worker()
@@ -243,6 +245,7 @@ def call(
             deadline=deadline,
             on_start=lambda: worker.log_event(topic, {"key": key, "worker": name}),
             on_progress=on_progress,
+            patience=patience,
         )
 
 

@@ -200,6 +200,24 @@ def two_launchers(suite, directory, folder):
     return {"launchers": 2, "failed": said.count("failed: ")}
 
 
+def launcher_told_to_end(suite, directory, folder):
+    """The launcher gets the signal that schedulers send before the end, and then the same command is given again."""
+    file = settings(folder / "end.yaml", "cores: 2\n")
+    with launcher(suite, directory, "--cluster-file", file) as run:
+        until(lambda: finished(directory) or run.poll() is not None)
+        left = workers_of(run.pid)
+        run.send_signal(signal.SIGTERM)
+        code = run.wait(timeout=PATIENCE)
+        said = Path(f"{directory}.log").read_text()
+        assert (code, "the same command goes on" in said.splitlines()[-1]) == (75, True), said[-5000:]
+        assert left
+        until(lambda: not any(x.is_running() for x in left), seconds=60)
+    kept = len(finished(directory))
+    with launcher(suite, directory, "--cluster-file", file) as run:
+        assert f", {kept} kept, 0 failed" in ended(run, directory)
+    return {"cells before": kept}
+
+
 def job_hangs(suite, directory, folder):
     """A learner that hangs the first time it is met, in whatever worker; the others must not wait for it for ever."""
     plugin = folder / "plugin"

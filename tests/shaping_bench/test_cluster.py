@@ -137,6 +137,7 @@ def two_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(workers.devices, "usable_cores", lambda: 8)
+    monkeypatch.setattr(workers.devices, "uses_gpus", lambda: True)  # as with the extra `gpu`
 
 
 def visible(parts):
@@ -162,8 +163,8 @@ def test_a_machine_serves_with_a_process_per_gpu_and_one_per_core_that_is_left(t
     assert {workers.machine_of(x.name) for x in parts} == {"m"}
 
 
-def test_without_gpus_cores_are_all_there_is(monkeypatch):
-    monkeypatch.setattr(workers, "gpus_here", lambda: [])
+def test_without_gpus_cores_are_all_there_is(two_gpus, monkeypatch):
+    monkeypatch.setattr(workers.devices, "uses_gpus", lambda: False)  # JAX would not find them
     parts = workers.processes("m", cores=3)
     assert [dict(x.environment) for x in parts] == [{}] * 3
 
@@ -315,3 +316,60 @@ def test_a_worker_that_says_nothing_any_more_is_given_up(suite, alone, tmp_path)
 def test_what_one_worker_cannot_write_another_does_and_cells_may_come_as_bytes(suite, alone, tmp_path):
     faults.disk_full(suite, tmp_path / "out", tmp_path, shared=False)
     check(tmp_path / "out", alone)
+
+
+def test_a_shared_directory_may_vanish_for_a_while(suite, alone, tmp_path):
+    directory = tmp_path / "share" / "out"
+    directory.parent.mkdir()
+    faults.directory_away(suite, directory, tmp_path)
+    check(directory, alone)
+
+
+def test_a_launcher_that_is_told_to_end_leaves_checkpoints_and_no_workers(suite, alone, tmp_path):
+    faults.launcher_told_to_end(suite, tmp_path / "out", tmp_path)
+    check(tmp_path / "out", alone)
+
+
+def test_two_launchers_share_a_directory(suite, alone, tmp_path):
+    assert faults.two_launchers(suite, tmp_path / "out", tmp_path)["failed"] == 0
+    check(tmp_path / "out", alone)
+
+
+# --- hosts --------------------------------------------------------------------------------
+
+
+def test_hosts_serve_by_whatever_ssh_there_is(suite, alone, tmp_path):
+    """Here, by a program that runs on this machine what a host was to run."""
+    program, log = tmp_path / "ssh", tmp_path / "hosts"
+    program.write_text(f'#!/bin/sh\necho "$2" >> {log}\nshift 2\nexec sh -c "$*"\n')
+    program.chmod(0o755)
+    file = faults.settings(
+        tmp_path / "hosts.yaml",
+        f"{{hosts: [one, {{host: two, cores: 1}}], cores: 1, ssh: [{program}, -q], host: 127.0.0.1, shared: false}}",
+    )
+    with faults.launcher(suite, tmp_path / "out", "--cluster", "ssh", "--cluster-file", file) as run:
+        faults.ended(run, tmp_path / "out")
+        assert sorted(log.read_text().split()) == ["one", "two"]
+    check(tmp_path / "out", alone)
+
+
+# --- Slurm --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not faults.slurm_can_be_had(), reason="no root, or Slurm and munge are not installed")
+def test_a_suite_goes_through_slurm(suite, alone, tmp_path):
+    counts = faults.on_slurm(suite, tmp_path / "out", tmp_path, text="queue: main, cores: 2, memory: 2GB, maximum: 1")
+    assert counts["jobs"] >= 1
+    check(tmp_path / "out", alone)
+
+
+@pytest.mark.skipif(not faults.slurm_can_be_had(), reason="no root, or Slurm and munge are not installed")
+def test_what_slurm_says_against_a_job_is_said(suite, tmp_path):
+    file = faults.settings(tmp_path / "slurm.yaml", "{host: 127.0.0.1, queue: nowhere}")
+    with faults.slurm(tmp_path / "node") as environment:
+        words = faults.command(
+            suite, tmp_path / "out", "--engine", "dask", "--cluster", "slurm", "--cluster-file", file
+        )
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "--cluster cannot be started: allocation failure: Invalid partition name" in done.stderr.splitlines()[-1]
