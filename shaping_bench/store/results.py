@@ -18,6 +18,7 @@ import yaml
 
 from shaping_bench.errors import BadInput
 from shaping_bench.store import facts
+from shaping_bench.store.store import LOADER
 
 SCHEMA = 1
 """Newest layout of a cell that this reader understands."""
@@ -245,7 +246,7 @@ def load(directory: Path | str) -> Results:
     if not directory.is_dir():
         raise BadInput(f"results directory is {str(directory)!r}, which is no directory; {hint}")
     try:
-        suite = yaml.safe_load((directory / "suite.yaml").read_text())
+        suite = yaml.load((directory / "suite.yaml").read_text(), Loader=LOADER)
     except OSError:
         raise BadInput(f"results directory is {str(directory)!r}, which has no readable suite.yaml; {hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
