@@ -1,6 +1,7 @@
 """Results as bytes: what is packed comes back, whatever is not ours is refused."""
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -274,6 +275,20 @@ def test_what_stands_already_is_kept_and_other_numbers_are_told(results, tmp_pat
     assert content(missing) == content(results / "cells" / missing.name)
     assert checkpoint(there / "artifacts" / ".checkpoint-0123.npz").load().done == 8
     assert checkpoint(there / "checkpoints" / "4567.npz").load().done == 7
+
+
+def test_the_same_numbers_of_another_day_are_no_conflict(results, tmp_path):
+    """Two machines have computed the same cell; where it ended also says how long that took."""
+    for place, seconds in (("one", 1.0), ("other", 2.0)):
+        shutil.copytree(results, tmp_path / place)
+        for cell in (tmp_path / place / "cells").iterdir():
+            end = dataclasses.replace(moment(3), seconds=seconds)
+            checkpoint(cell / "state.npz").save(end)
+    pack(tmp_path / "one", tmp_path / "a.tar")
+    assert unpack(tmp_path / "a.tar", tmp_path / "other", resolve).conflicts == ()
+    cell = next((tmp_path / "other" / "cells").glob("[!.]*"))
+    checkpoint(cell / "state.npz").save(dataclasses.replace(moment(3), leaves=[np.arange(3) + 1]))
+    assert unpack(tmp_path / "a.tar", tmp_path / "other", resolve).conflicts == (f"cells/{cell.name}",)
 
 
 def test_a_checkpoint_of_what_has_ended_there_is_left_out(results, tmp_path):
