@@ -60,6 +60,7 @@ class Dask:
 
     def run(self, plan: Plan, workplace: Workplace) -> Iterator[Event]:
         """See :class:`shaping_bench.engines.Engine`."""
+        devices.stay_on_cpu()  # accelerators are the workers'
         run = _Run(plan, workplace, self.settings)
         with contextlib.ExitStack() as stack:
             address = str(self.scheduler)

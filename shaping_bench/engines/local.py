@@ -1,7 +1,6 @@
 """The local engine: this machine."""
 
 import dataclasses
-import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -62,22 +61,16 @@ class Local:
 
 
 def places(plan: Plan, workers: int | None) -> list[Place]:
-    """Where on this machine worker processes stand: each has a GPU, or some cores, to itself; none if they are
-    not worth it."""
+    """Where on this machine worker processes stand: one per core, or each with a GPU to itself; none if they
+    are not worth it."""
     gpus = devices.gpus_here() if devices.uses_gpus() else []
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if workers is None:
         most = min(len(gpus) or devices.usable_cores(), len(plan.jobs))
         seconds = sum(job.expected if job.seconds else UNKNOWN_SECONDS[job.kind] for job in plan.jobs)
         # A single GPU needs no process of its own: threads compile side by side for it.
         workers = most if most > 1 and _worth(seconds, most, bool(gpus)) else 0
-    return [
-        Place(
-            cores=tuple(cores[k :: max(1, min(workers, len(cores)))]),
-            environment={"CUDA_VISIBLE_DEVICES": gpus[k % len(gpus)].device} if gpus else {},
-        )
-        for k in range(workers)
-    ]
+    environments = [{"CUDA_VISIBLE_DEVICES": gpu.device} for gpu in gpus] or [{}]
+    return [Place(environment=environments[k % len(environments)]) for k in range(workers)]
 
 
 def _worth(seconds: float, count: int, on_gpus: bool) -> bool:

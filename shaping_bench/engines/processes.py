@@ -1,4 +1,4 @@
-"""Worker processes of this machine, each on cores or a GPU of its own.
+"""Worker processes of this machine, one per core, or each with a GPU of its own.
 
 A launcher and a worker talk through a pipe: keys of jobs one way, what happens the other. A worker ends
 with its launcher. One that dies costs the job it was at, which is done elsewhere; one that hangs says
@@ -38,9 +38,11 @@ MOST_DEATHS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """What a worker has to itself: cores, by number, and what else its environment says, a GPU for one."""
+    """What a worker has to itself: what its environment says, a GPU for one.
 
-    cores: tuple[int, ...]
+    Cores it shares: a process that is pinned to a single one compiles other sums than one that is not.
+    """
+
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -53,7 +55,6 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         left = workplace.deadline.left
         call = _Call(
-            cores=place.cores,
             environment=dict(place.environment),
             suite=workplace.suite,
             fingerprint=workplace.fingerprint,
@@ -181,7 +182,6 @@ def in_processes(plan: Plan, workplace: Workplace, places: Sequence[Place], sile
 class _Call:
     """What a worker is told as it begins, in words that any process understands."""
 
-    cores: tuple[int, ...]
     environment: dict[str, str]
     suite: str
     fingerprint: str
@@ -193,8 +193,6 @@ class _Call:
 def _work(pipe: Connection, call: _Call) -> None:
     """A worker's life."""
     os.environ.update(call.environment)
-    if call.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, call.cores)
     devices.configure()
     deadline = Deadline(call.seconds)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
