@@ -599,7 +599,7 @@ def score(
 
 @app.command
 def reference(
-    *,
+    *learners: str,
     check: Annotated[bool, Flag] = False,
     update: Annotated[bool, Flag] = False,
     cells: Whole = 50,
@@ -611,10 +611,12 @@ def reference(
 
     Parameters
     ----------
+    learners:
+        Of an update, the rules; those that the track's file names by default.
     check:
         Compute a random sample of their cells again and compare.
     update:
-        Compute all of them and write them, anchors included.
+        Compute what is not stored and write all of them, anchors included.
     cells:
         Of the sample.
     seed:
@@ -630,8 +632,10 @@ def reference(
     from shaping_bench import scoring
 
     _positive("--cells", cells)
+    if learners and not update:
+        raise BadInput(f"learners are {', '.join(learners)} without --update; allowed: none")
     if update:
-        scoring.update_reference(output or Path("results") / "reference")
+        scoring.update_reference(output or Path("results") / "reference", learners)
     found = scoring.reference_rows(scoring.check_reference(cells, seed, output) if check else {})
     if json:
         _print_json(found)

@@ -8,7 +8,6 @@ import platform
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,24 +124,29 @@ def _computed(
 # --- reference results --------------------------------------------------------------------
 
 
-def update_reference(directory: Path, where: Path | None = None) -> None:
-    """Computes the reference rules of every track at its widest tier, and writes runs and anchors."""
+def update_reference(directory: Path, learners: Sequence[str] = (), where: Path | None = None) -> None:
+    """Computes reference rules at the track's widest tier as far as they are not stored, and writes runs and anchors.
+
+    Args:
+      directory: where cells are stored.
+      learners: which; those that the track's file names by default. Naive learning and random play are
+        always among them.
+      where: another folder than the package's.
+    """
     for name in track_names():
         track = load_track(name)
         tier = max(track.tiers, key=lambda x: track.tiers[x].seeds)
-        clock = time.perf_counter()
-        subjects = [
-            _computed(track, tier, _subject(track, x), "test", directory, Deadline())[0] for x in track.reference
-        ]
+        chosen = dict.fromkeys(_subject(track, x) for x in (track.naive, track.random, *(learners or track.reference)))
+        subjects = [_computed(track, tier, x, "test", directory, Deadline())[0] for x in chosen]
+        command = ["shaping-bench", "reference", *(chosen if learners else ()), "--update", "-o", directory.name]
         about = {
             "tier_name": tier,
-            "command": shlex.join(["shaping-bench", "reference", "--update", "-o", str(directory)]),
-            "anchors_command": f"shaping-bench score {shlex.join(track.reference)} --track {name} --tier {tier}",
+            "command": shlex.join(command),
             "commit": devices.git_commit(),
             "versions": devices.versions(),
             "device": devices.describe(),
             "processor": platform.processor() or platform.machine(),
-            "seconds": round(time.perf_counter() - clock, 1),
+            "seconds": round(sum(x.cost["seconds"] for x in subjects), 1),
         }
         shipped.write(track, track.tiers[tier], subjects, anchors_of(track, subjects), about=about, where=where)
 

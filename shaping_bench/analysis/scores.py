@@ -260,6 +260,7 @@ def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "gradient_evaluations": float(evaluations),
         "environment_steps": float(steps),
+        "seconds": float(sum(sum(r["timings"].values()) for r in records)),
         "preparation": {
             name: float(sum(x[name] / x["seeds"] for x in prepared.values()))
             for name in ("gradient_evaluations", "environment_steps", "seconds")

@@ -14,6 +14,7 @@ from shaping_bench.errors import BadInput
 from shaping_bench.publish import cards
 from shaping_bench.spec import registry
 from shaping_bench.spec.scenarios import read_track
+from shaping_bench.store.store import read_parquet, write_parquet
 
 CONTENT = {
     "track": "exact",
@@ -199,6 +200,16 @@ def test_marks_tell_what_is_clearly_worse():
 # --- reference results ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def small_track(monkeypatch):
+    """Four scenarios of one game, of which no results are shipped."""
+    chosen = [x for x in CONTENT["scenarios"] if x["name"] in ("self", "learners", "frozen", "adversary")]
+    track = read_track({**CONTENT, "scenarios": [{**x, "games": ["ipd"]} for x in chosen]})
+    monkeypatch.setattr(scoring, "load_track", lambda name: track)
+    monkeypatch.setattr(scoring, "track_names", lambda: {"exact": None})
+    return track
+
+
 def test_reference_results_are_read_as_they_were_written(tmp_path):
     runs = [subject("naive", learners=-1.5), subject("random", self=[-1.0, np.nan, -1 / 3, -2.0])]
     anchors = scores.anchors_of(TRACK, runs)
@@ -216,6 +227,29 @@ def test_reference_results_are_read_as_they_were_written(tmp_path):
     other = read_track({**CONTENT, "steps": 20})
     assert reference.load(other, tmp_path) is None
     assert reference.load(TRACK, tmp_path / "nothing") is None
+
+
+def test_reference_results_reproduce_and_spare_computing(small_track, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reference, "folder", lambda: tmp_path / "reference")
+    monkeypatch.chdir(tmp_path)
+    assert main(["reference", "--update", "-o", "cells"]) == 0
+    assert "naive, random" in capsys.readouterr().out
+    found = scoring.check_reference(4, seed=1)["exact"]
+    assert found == {"cells": 4, "equal": 4, "close": 0, "differ": []}
+    made, failures = scoring.score(["naive"], directory=tmp_path / "none")
+    assert not failures
+    assert not (tmp_path / "none").exists()
+    assert [row["origin"] for row in made["rows"]] == ["reference", "reference"]
+    # A quick tier is the first seeds of the standard one.
+    runs = reference.load(small_track).subject("naive", small_track.tiers["quick"]).runs
+    assert runs["seed"].max() == 3
+    # Numbers that are none of theirs are found.
+    path = tmp_path / "reference" / "exact.parquet"
+    table = read_parquet(path)
+    table["own"] += 0.1
+    write_parquet(table, path)
+    assert len(scoring.check_reference(4, seed=1)["exact"]["differ"]) == 4
+    assert main(["reference", "naive"]) == 2
 
 
 # --- from end to end --------------------------------------------------------------------------
@@ -251,16 +285,6 @@ def own_folder(tmp_path, monkeypatch):
     registry.algorithms.cache_clear()
     yield tmp_path
     registry.algorithms.cache_clear()
-
-
-@pytest.fixture
-def small_track(monkeypatch):
-    """Four scenarios of one game, of which no results are shipped."""
-    chosen = [x for x in CONTENT["scenarios"] if x["name"] in ("self", "learners", "frozen", "adversary")]
-    track = read_track({**CONTENT, "scenarios": [{**x, "games": ["ipd"]} for x in chosen]})
-    monkeypatch.setattr(scoring, "load_track", lambda name: track)
-    monkeypatch.setattr(scoring, "track_names", lambda: {"exact": None})
-    return track
 
 
 def test_a_rule_in_a_folder_of_ones_own_gets_its_row(own_folder, small_track, capsys):
