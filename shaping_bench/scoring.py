@@ -75,12 +75,22 @@ def score(
     fresh += [x for x in (of.naive, of.random) if x not in ready and x not in fresh]
     failures: list[Failure] = []
     for name in fresh:
-        ready[name], lost = _computed(of, tier, name, split, directory, deadline or Deadline())
+        ready[name], lost = _computed(
+            name, track=of, tier=tier, split=split, directory=directory, deadline=deadline or Deadline()
+        )
         failures += lost
     anchors = known.anchors if known else anchors_of(of, list(ready.values()), split)
     rows = [ready[x] for x in (names if alone else dict.fromkeys([*names, *ready]))]
-    stale = [x for x in changed if x not in fresh]
-    return card(of, tier, rows, ready[of.naive], anchors, split=split, changed=stale), failures
+    made = card(
+        rows,
+        naive=ready[of.naive],
+        anchors=anchors,
+        track=of,
+        tier=tier,
+        split=split,
+        changed=[x for x in changed if x not in fresh],
+    )
+    return made, failures
 
 
 def _subject(track: Track, learner: str) -> str:
@@ -104,7 +114,7 @@ def _suite(track: Track, tier: str, subject: str, split: str) -> Suite:
 
 
 def _computed(
-    track: Track, tier: str, subject: str, split: str, directory: Path, deadline: Deadline
+    subject: str, *, track: Track, tier: str, split: str = "test", directory: Path, deadline: Deadline
 ) -> tuple[Subject, list[Failure]]:
     """A subject's runs, computed as far as they are not stored."""
     suite, folder = _suite(track, tier, subject, split), _folder(directory, track, tier, split, subject)
@@ -137,7 +147,7 @@ def update_reference(directory: Path, learners: Sequence[str] = (), where: Path 
         track = load_track(name)
         tier = max(track.tiers, key=lambda x: track.tiers[x].seeds)
         chosen = dict.fromkeys(_subject(track, x) for x in (track.naive, track.random, *(learners or track.reference)))
-        subjects = [_computed(track, tier, x, "test", directory, Deadline())[0] for x in chosen]
+        subjects = [_computed(x, track=track, tier=tier, directory=directory, deadline=Deadline())[0] for x in chosen]
         command = ["shaping-bench", "reference", *(chosen if learners else ()), "--update", "-o", directory.name]
         about = {
             "tier_name": tier,
@@ -148,7 +158,14 @@ def update_reference(directory: Path, learners: Sequence[str] = (), where: Path 
             "processor": platform.processor() or platform.machine(),
             "seconds": round(sum(x.cost["seconds"] for x in subjects), 1),
         }
-        shipped.write(track, track.tiers[tier], subjects, anchors_of(track, subjects), about=about, where=where)
+        shipped.write(
+            subjects,
+            anchors=anchors_of(track, subjects),
+            track=track,
+            tier=track.tiers[tier],
+            about=about,
+            where=where,
+        )
 
 
 def check_reference(

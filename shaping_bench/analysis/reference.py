@@ -100,20 +100,20 @@ def protocol_of(track: Track) -> dict[str, Any]:
 
 
 def write(
+    subjects: Sequence[Subject],
+    *,
+    anchors: Mapping[tuple[str, str], Anchor],
     track: Track,
     tier: Tier,
-    subjects: Sequence[Subject],
-    anchors: Mapping[tuple[str, str], Anchor],
-    *,
     about: Mapping[str, Any],
     where: Path | None = None,
 ) -> tuple[Path, Path]:
     """Writes reference results.
 
     Args:
-      track, tier: what they are of.
       subjects: rules with their runs.
       anchors: from those.
+      track, tier: what they are of.
       about: command, commit, versions, device, seconds.
       where: another folder than the package's.
 

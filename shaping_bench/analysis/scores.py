@@ -377,13 +377,15 @@ class Scored:
     """The scores of one subject.
 
     Args:
-      track, anchors: by what it is measured.
       subject: who.
       naive: the track's naive learner, from which shaping and effects are measured.
-      split: of the card.
+      anchors: by what shares are measured.
+      track, split: of the card.
     """
 
-    def __init__(self, track: Track, anchors: Anchors, subject: Subject, naive: Subject, split: str = "test") -> None:
+    def __init__(
+        self, subject: Subject, *, naive: Subject, anchors: Anchors, track: Track, split: str = "test"
+    ) -> None:
         self.track, self.subject, self.anchors, self.split = track, subject, anchors, split
         self._runs = _by_member(subject.runs)
         self._naive = _by_member(naive.runs)

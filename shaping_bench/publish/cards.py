@@ -18,28 +18,28 @@ Row = dict[str, Any]
 
 
 def card(
-    track: Track,
-    tier: str,
     subjects: Sequence[Subject],
+    *,
     naive: Subject,
     anchors: Anchors,
-    *,
+    track: Track,
+    tier: str,
     split: str = "test",
     changed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The card of some rules, plain enough for JSON.
 
     Args:
-      track, tier, split: of which it is.
       subjects: the rules.
       naive: the track's naive learner.
       anchors: what shares are measured by.
+      track, tier, split: of which it is.
       changed: rules of which the source has changed since their runs were made.
 
     Returns:
       ``track``, ``tier``, ``split`` and ``rows``, best first; those that are not ranked last.
     """
-    scored = [Scored(track, anchors, subject, naive, split) for subject in subjects]
+    scored = [Scored(subject, naive=naive, anchors=anchors, track=track, split=split) for subject in subjects]
     rows = [_row(x, tier) for x in scored]
     for row in rows:
         row["changed"] = row["learner"] in changed

@@ -71,8 +71,16 @@ def subject(learner="sga", *, without=(), units=None, **own):
 NAIVE = subject("naive", learners=-1.5)
 
 
+def scored(x, anchors=ANCHORS):
+    return Scored(x, naive=NAIVE, anchors=anchors, track=TRACK)
+
+
+def card_of(subjects):
+    return cards.card(subjects, naive=NAIVE, anchors=ANCHORS, track=TRACK, tier="quick")
+
+
 def values(x, column, **options):
-    return Scored(TRACK, ANCHORS, x, NAIVE).score(column, "main", **options)["value"]
+    return scored(x, ANCHORS).score(column, "main", **options)["value"]
 
 
 def test_formulas():
@@ -100,7 +108,7 @@ def test_shares_are_clipped_scenario_by_scenario_and_not_run_by_run():
 def test_a_lost_run_counts_as_minus_one_and_is_counted():
     x = subject(self=[-0.0, -0.0, np.nan, -0.0])
     assert values(x, "cooperation") == pytest.approx((3 * 1.0 - 1.0) / 4)
-    made = cards.card(TRACK, "quick", [x, NAIVE], NAIVE, ANCHORS)
+    made = card_of([x, NAIVE])
     row = next(row for row in made["rows"] if row["learner"] == "sga")
     assert row["lost"] == 1
     assert row["scenarios"]["ipd/self"]["return"] == 0.0
@@ -110,13 +118,11 @@ def test_a_lost_run_counts_as_minus_one_and_is_counted():
 def test_a_scenario_that_tells_nothing_apart_is_in_no_average():
     flat = {**ANCHORS, ("ipd/lola", "ipd"): Anchor(low=-1.0, high=-0.9, spread=4.0)}
     x = subject(unseen=-0.4, lola=-1.95)
-    assert Scored(TRACK, flat, x, NAIVE).score("generality", "main")["value"] == pytest.approx(0.8)
+    assert scored(x, flat).score("generality", "main")["value"] == pytest.approx(0.8)
 
 
 def test_who_lacks_a_scenario_is_not_ranked_and_told_what_is_missing():
-    made = cards.card(
-        TRACK, "quick", [subject("cgd", without=("ipd/lola",)), subject("lss", lola=-1.9)], NAIVE, ANCHORS
-    )
+    made = card_of([subject("cgd", without=("ipd/lola",)), subject("lss", lola=-1.9)])
     whole, half = made["rows"]
     assert (whole["learner"], whole["ranked"], whole["rank"], whole["missing"]) == ("lss", True, 1, [])
     assert (half["ranked"], half["rank"], half["missing"]) == (False, None, ["ipd/lola"])
@@ -127,7 +133,7 @@ def test_who_lacks_a_scenario_is_not_ranked_and_told_what_is_missing():
 
 def test_a_card_is_plain_says_its_cells_and_fits_a_terminal():
     crowd = [subject(f"lola(lr={k + 2},lookahead_lr=0.25)", unseen=-1.0 - k / 50) for k in range(45)]
-    made = cards.card(TRACK, "quick", crowd, NAIVE, ANCHORS)
+    made = card_of(crowd)
     json.dumps(made, allow_nan=False)
     assert [row["rank"] for row in made["rows"]] == list(range(1, 46))
     assert made["rows"][0]["scenarios"]["ipd/frozen"]["cells"] == ["cell of ipd/frozen"]
@@ -137,11 +143,11 @@ def test_a_card_is_plain_says_its_cells_and_fits_a_terminal():
 
 
 def test_what_beats_the_best_known_return_is_told():
-    better = Scored(TRACK, ANCHORS, subject(learners=0.1), NAIVE)
+    better = scored(subject(learners=0.1))
     assert better.beats() == ["ipd/learners", "bos/learners"]
-    assert Scored(TRACK, ANCHORS, subject(learners=-0.1), NAIVE).beats() == []
+    assert scored(subject(learners=-0.1), ANCHORS).beats() == []
     # Fixed backgrounds are measured by the exact best response: nobody beats it.
-    assert Scored(TRACK, ANCHORS, subject(frozen=3.0), NAIVE).beats() == []
+    assert scored(subject(frozen=3.0), ANCHORS).beats() == []
 
 
 def test_overlaps_are_not_held_out():
@@ -214,7 +220,7 @@ def test_reference_results_are_read_as_they_were_written(tmp_path):
     runs = [subject("naive", learners=-1.5), subject("random", self=[-1.0, np.nan, -1 / 3, -2.0])]
     anchors = scores.anchors_of(TRACK, runs)
     about = {"tier_name": "standard", "command": "c", "commit": "x", "versions": {}, "device": "d", "seconds": 1.0}
-    reference.write(TRACK, TRACK.tiers["standard"], runs, anchors, about=about, where=tmp_path)
+    reference.write(runs, anchors=anchors, track=TRACK, tier=TRACK.tiers["standard"], about=about, where=tmp_path)
     known = reference.load(TRACK, tmp_path)
     assert known.learners == ("naive", "random")
     assert known.anchors.keys() == anchors.keys()
