@@ -165,7 +165,8 @@ def num_prepared(learner: Mapping[str, Any]) -> int:
 def _placed(results: Results, kind: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with their cells and what is resampled with them."""
     pairings = _pairings(results, kind)
-    codes, keys = pd.factorize(pd.MultiIndex.from_frame(frame[_PAIRING]))
+    codes = frame.groupby(_PAIRING, sort=False).ngroup().to_numpy()
+    keys = frame[_PAIRING].drop_duplicates().itertuples(index=False, name=None)
     behind = [pairings[key] for key in keys]
     own = np.empty(len(behind), object), np.empty(len(behind), object)
     for k, pairing in enumerate(behind):
@@ -183,7 +184,7 @@ def _placed(results: Results, kind: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _normalised(results: Results, kind: str) -> pd.DataFrame:
     """Returns on the scale of each game's anchors; games without one are left out."""
-    returns = _stored(results, "return", kind)
+    returns = entries(results, "return", kind)
     parts = []
     for game, part in returns.groupby("game", sort=False):
         scale = anchors.anchors_in(results)[str(game)]
@@ -202,16 +203,17 @@ def _cost(results: Results, metric: str, kind: str) -> pd.DataFrame:
 
 
 def _robustness_mean(results: Results, kind: str) -> pd.DataFrame:
-    return _stored(results, "return", kind).assign(opponent="all met")
+    return entries(results, "return", kind).assign(opponent="all met")
 
 
 def _robustness_worst(results: Results, kind: str) -> pd.DataFrame:
     """Returns against the opponent, of all met (itself included), with the least mean."""
-    returns = _stored(results, "return", kind)
+    returns = entries(results, "return", kind)
     means = returns.groupby(_PAIRING, sort=False)["value"].mean().dropna()
     worst = means.groupby(level=["game", "learner"], sort=False).idxmin()
-    keys = pd.MultiIndex.from_frame(returns[_PAIRING])
-    return returns[keys.isin(list(worst))].assign(opponent="worst met", task="worst met")
+    chosen = set(worst)
+    rows = [key in chosen for key in zip(*(returns[name] for name in _PAIRING), strict=True)]
+    return returns[rows].assign(opponent="worst met", task="worst met")
 
 
 def _influence(results: Results, kind: str) -> pd.DataFrame:
@@ -252,7 +254,7 @@ def _of_the_others(results: Results, kind: str) -> pd.DataFrame:
         [(*key, count) for key, count in rows.items()],
         columns=["game", "learner", "opponent", "met", "others", "count"],
     )
-    returns = _stored(results, "return", kind).drop(columns="task")
+    returns = entries(results, "return", kind).drop(columns="task")
     both = returns.merge(turned, on=_PAIRING).drop(columns=["learner", "opponent"])
     both = both.rename(columns={"met": "learner", "others": "opponent"})
     keys = [*_PAIRING, "seed"]
@@ -312,6 +314,9 @@ class Sample:
 
     def value(self, statistic: stats.Statistic) -> float:
         """A statistic of the finite runs; NaN where there is none."""
+        known = next((name for name, other in stats.STATISTICS.items() if other is statistic), None)
+        if known is not None:
+            return getattr(self.aggregate, known)
         return float(statistic(self.runs()[0])) if self.aggregate.n else float("nan")
 
     def runs(self, tasks: Sequence[tuple[str, ...]] | None = None) -> tuple[list[np.ndarray], stats.Units]:
@@ -338,23 +343,55 @@ def numbered(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(number=frame.groupby(["metric", *_KEYS], sort=False).ngroup())
 
 
-def sample(group: pd.DataFrame) -> Sample:
-    """The runs of one entry: :func:`numbered` rows, of one task or of several."""
-    values = group["value"].to_numpy(float)
-    seeds, row = np.unique(group["seed"].to_numpy(), return_inverse=True)
-    tasks, first, column = np.unique(group["number"].to_numpy(), return_index=True, return_inverse=True)
-    scores = np.full((len(seeds), len(tasks)), np.nan)
-    units = np.full(scores.shape, -1)
-    scores[row, column] = values
-    units[row, column] = group["unit"].to_numpy(int)
-    one_each = group.iloc[first]
-    return Sample(
-        scores=scores,
-        units=units,
-        tasks=tuple(one_each[_TASK].itertuples(index=False, name=None)),
-        pools=tuple(one_each["pool"]),
-        seeds=seeds,
-        num_runs=len(values),
-        diverged=int(group["diverged"].sum()),
-        hashes=tuple(dict.fromkeys(itertools.chain.from_iterable(one_each["hashes"]))),
-    )
+def samples(frame: pd.DataFrame, by: str | list[str]) -> dict[Any, Sample]:
+    """The runs of all entries: :func:`numbered` rows by the values of a column, or of several."""
+    groups = frame.groupby(by, sort=False)
+    rows = _Rows.of(frame)
+    return {key: rows.sample(chosen) for key, chosen in groups.indices.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """The columns of :func:`numbered` rows as arrays, of which thousands of samples are made: slicing the
+    frame for each takes fifty times as long."""
+
+    values: np.ndarray
+    seeds: np.ndarray
+    numbers: np.ndarray
+    units: np.ndarray
+    diverged: np.ndarray
+    pools: np.ndarray
+    hashes: np.ndarray
+    tasks: Sequence[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "_Rows":
+        return cls(
+            values=frame["value"].to_numpy(float),
+            seeds=frame["seed"].to_numpy(),
+            numbers=frame["number"].to_numpy(),
+            units=frame["unit"].to_numpy(int),
+            diverged=frame["diverged"].to_numpy(bool),
+            pools=frame["pool"].to_numpy(object),
+            hashes=frame["hashes"].to_numpy(object),
+            tasks=list(zip(*(frame[name] for name in _TASK), strict=True)),
+        )
+
+    def sample(self, rows: np.ndarray) -> Sample:
+        seeds, row = np.unique(self.seeds[rows], return_inverse=True)
+        tasks, first, column = np.unique(self.numbers[rows], return_index=True, return_inverse=True)
+        scores = np.full((len(seeds), len(tasks)), np.nan)
+        units = np.full(scores.shape, -1)
+        scores[row, column] = self.values[rows]
+        units[row, column] = self.units[rows]
+        one_each = rows[first]
+        return Sample(
+            scores=scores,
+            units=units,
+            tasks=tuple(self.tasks[k] for k in one_each),
+            pools=tuple(self.pools[one_each]),
+            seeds=seeds,
+            num_runs=len(rows),
+            diverged=int(self.diverged[rows].sum()),
+            hashes=tuple(dict.fromkeys(itertools.chain.from_iterable(self.hashes[one_each]))),
+        )

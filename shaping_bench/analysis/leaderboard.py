@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from shaping_bench.analysis import stats
-from shaping_bench.analysis.entries import Sample, entries, metric_names, numbered, sample
+from shaping_bench.analysis.entries import Sample, entries, metric_names, numbered, samples
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.metrics import anchors
 from shaping_bench.store.results import Results, kept
@@ -110,16 +110,18 @@ def field(results: Results, kind: str = "encounter", game: str | None = None) ->
         )
     frame = numbered(frame.assign(metric=anchors.METRIC))
     learners = tuple(sorted(frame["learner"].unique(), key=lambda x: results.rank("learner", x)))
-    samples = tuple(sample(frame[frame["learner"] == x]) for x in learners)
-    tasks = tuple(dict.fromkeys(task for x in samples for task in x.tasks))
-    pairs = [x.runs(tasks) for x in samples]
+    by_learner = samples(frame, "learner")
+    behind = tuple(by_learner[x] for x in learners)
+    tasks = tuple(dict.fromkeys(task for x in behind for task in x.tasks))
+    pairs = [x.runs(tasks) for x in behind]
+    met = [set(x.tasks) for x in behind]
     return Field(
         learners=learners,
-        samples=samples,
+        samples=behind,
         tasks=tasks,
         runs=tuple(runs for runs, _ in pairs),
         units=tuple(units for _, units in pairs),
-        played=np.array([[task in x.tasks for task in tasks] for x in samples]),
+        played=np.array([[task in own for task in tasks] for own in met]),
     )
 
 

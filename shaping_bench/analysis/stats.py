@@ -14,7 +14,7 @@ never a seat, over which a run's score is a mean already.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -265,6 +265,11 @@ def standard_error(runs: Strata, units: Units) -> float:
       NaN where a pool has runs of fewer than two units.
     """
     variance = 0.0
+    if len(runs) == 1:  # as below, in fewer steps: most entries of a table are of one task
+        counts = np.bincount(units.of[0], minlength=units.sizes[0])
+        sums = np.bincount(units.of[0], weights=runs[0], minlength=units.sizes[0])
+        per_unit = sums[counts > 0] / counts[counts > 0]
+        return float(np.sqrt(per_unit.var(ddof=1) / len(per_unit))) if len(per_unit) > 1 else float("nan")
     for pool in dict.fromkeys(units.pools):
         tasks = [t for t, other in enumerate(units.pools) if other == pool]
         size = units.sizes[tasks[0]]
@@ -306,6 +311,19 @@ STATISTICS: dict[str, Statistic] = {"mean": mean, "median": median, "iqm": iqm}
 def aggregate(scores: ArrayLike) -> Aggregate:
     """All point estimates of ``(S,)`` or ``(S, T)`` scores, with their counts."""
     runs = strata(scores)
+    if len(runs) == 1:  # of most entries of a table, of which there may be tens of thousands
+        (values,) = runs
+        ordered = np.sort(values)
+        middle = ordered[(len(values) - 1) // 2 : len(values) // 2 + 1]
+        cut = len(values) // 4
+        return Aggregate(
+            mean=float(values.mean()),
+            std=float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+            median=float(middle.mean()),
+            iqm=float(ordered[cut : len(values) - cut].mean()),
+            n=len(values),
+            runs=int(np.asarray(scores).size),
+        )
     return Aggregate(
         mean=float(mean(runs)),
         std=std(scores),
@@ -344,16 +362,53 @@ def bootstrap(
     """
     drawn_as = units or [apart(runs, k) for k, runs in enumerate(samples)]
     sizes = {pool: size for x in drawn_as for pool, size in zip(x.pools, x.sizes, strict=True)}
-    rng = np.random.default_rng(seed)
     width = sum(sizes.values()) + sum(len(x) for runs in samples for x in runs)
-    values = []
-    for first in range(0, reps, max(1, MAX_DRAWS // width)):
-        count = min(max(1, MAX_DRAWS // width), reps - first)
-        counts = {pool: _counts(rng, size, count) for pool, size in sizes.items()}
+    most = max(1, MAX_DRAWS // width)
+
+    def valued(counts: Mapping[Hashable, NDArray[np.float64]]) -> NDArray[np.float64]:
         # Rows are picked, not columns, which is several times as fast.
         weights = [[counts[pool].T[of].T for pool, of in zip(x.pools, x.of, strict=True)] for x in drawn_as]
-        values.append(statistic(*samples, *weights))
-    return np.concatenate(values)
+        return statistic(*samples, *weights)
+
+    if _outcomes(sizes.values()) > reps / 4:
+        rng = np.random.default_rng(seed)
+        return np.concatenate([valued(counts) for counts in _draws(rng, sizes, reps, most)])
+    # Of few units there are few different resamples: each is valued once.
+    different, which = _different_draws(tuple(sizes.items()), reps, most, seed)
+    return valued(different)[which]
+
+
+def _draws(
+    rng: np.random.Generator, sizes: Mapping[Hashable, int], reps: int, most: int
+) -> Iterator[dict[Hashable, NDArray[np.float64]]]:
+    """How often each unit of each pool is drawn, at most so many resamples at a time."""
+    for first in range(0, reps, most):
+        yield {pool: _counts(rng, size, min(most, reps - first)) for pool, size in sizes.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _different_draws(
+    sizes: tuple[tuple[Hashable, int], ...], reps: int, most: int, seed: int
+) -> tuple[dict[Hashable, NDArray[np.float64]], NDArray[np.int64]]:
+    """The resamples that differ, ``{pool: (D, size)}``, and which of them each resample is, ``(R,)``."""
+    drawn = list(_draws(np.random.default_rng(seed), dict(sizes), reps, most))
+    counts = np.concatenate([np.concatenate([x[pool] for pool, _ in sizes], axis=1) for x in drawn])
+    different, which = np.unique(counts, axis=0, return_inverse=True)
+    ends = np.cumsum([size for _, size in sizes])[:-1]
+    pools = [pool for pool, _ in sizes]
+    return dict(zip(pools, np.split(np.asfortranarray(different), ends, axis=1), strict=True)), which.ravel()
+
+
+def _outcomes(sizes: Iterable[int]) -> float:
+    """How many different resamples there are of pools of these sizes; infinite where they are many.
+
+    >>> _outcomes([2]), _outcomes([2, 3]), _outcomes([100])
+    (3.0, 30.0, inf)
+    """
+    count = 1.0
+    for size in sizes:
+        count *= math.comb(2 * size - 1, size) if 0 < size < 10 else math.inf
+    return count
 
 
 def bootstrap_interval(
@@ -593,8 +648,8 @@ def _over_tasks(
     per_task: Sequence[NDArray[np.float64]], combine: Callable[..., NDArray[np.float64]] = np.nanmean
 ) -> NDArray[np.float64]:
     """Combines tasks' numbers ``(...)``; a resample without any run of a task goes without that task."""
-    if not per_task:
-        return np.array(np.nan)
+    if len(per_task) < 2:
+        return np.asarray(per_task[0] if per_task else np.nan)
     table = np.stack(per_task)
     if np.isnan(table).any():
         with np.errstate(invalid="ignore"):

@@ -163,10 +163,7 @@ def _measured(
     means, ends, n, lost = [], [], [], []
     for value in x:
         # A task per cell; a seed that sat in both seats counts once, with its mean.
-        tasks = [
-            pd.concat([runs[cell, seat] for seat in seats], axis=1).mean(axis=1, skipna=False).to_numpy(float)
-            for cell, seats in points[value].items()
-        ]
+        tasks = [_of_seeds([runs[cell, seat] for seat in seats]) for cell, seats in points[value].items()]
         finite = [task[np.isfinite(task)] for task in tasks]
         strata = [task for task in finite if len(task)]
         means.append(float(stats.mean(strata)))
@@ -189,6 +186,12 @@ def _measured(
         assumed=sweep.assumed,
         hashes=tuple(tuple(points[value]) for value in x),
     )
+
+
+def _of_seeds(seats: Sequence[pd.Series]) -> np.ndarray:
+    """A number per seed, its mean over the seats."""
+    series = seats[0] if len(seats) == 1 else pd.concat(seats, axis=1).mean(axis=1, skipna=False)
+    return series.to_numpy(float)
 
 
 # --- sweeps by W&B ------------------------------------------------------------------------

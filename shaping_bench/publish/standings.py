@@ -11,7 +11,7 @@ import pandas as pd
 
 from shaping_bench.analysis import compare
 from shaping_bench.analysis import leaderboard as leaderboard_
-from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, Sample, entries, metric_names, numbered, sample
+from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, Sample, entries, metric_names, numbered, samples
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
 from shaping_bench.publish.model import ABSENT, Entry, Spread, Style, Table, count, entry, plain
@@ -45,13 +45,12 @@ def summary(results: Results, metrics: Sequence[str] = (), spread: Spread = "std
     numbers: dict[str, list[Entry]] = {"mean rank": [plain(ranks.get(x), 1) for x in learners]} if ranks else {}
     for name, rows in columns:
         frame = numbered(rows.assign(metric=name))
-        samples = [
-            sample(group) if not (group := frame[frame["learner"] == learner]).empty else None for learner in learners
-        ]
-        if not any(samples):
+        by_learner = samples(frame, "learner")
+        behind = [by_learner.get(x) for x in learners]
+        if not any(behind):
             continue
-        decimals = digits.decimals(x.aggregate.mean for x in samples if x is not None)
-        numbers[name] = [entry(x, Style(spread=spread), decimals) for x in samples]
+        decimals = digits.decimals(x.aggregate.mean for x in behind if x is not None)
+        numbers[name] = [entry(x, Style(spread=spread), decimals) for x in behind]
     numbers |= _cost_columns(results, learners)
     return Table(
         title=f"{results.suite.get('name', 'suite')}: summary",

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from shaping_bench.analysis import compare, stats
-from shaping_bench.analysis.entries import COSTS, Sample, entries, metric_names, numbered, sample, suite_metrics
+from shaping_bench.analysis.entries import COSTS, Sample, entries, metric_names, numbered, samples, suite_metrics
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
@@ -99,14 +99,14 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
         if part.empty:
             continue
         row_labels, col_labels = (tuple(sorted(part[x].unique(), key=order[x])) for x in (rows, cols))
-        samples = {key: sample(group) for key, group in part.groupby([rows, cols], sort=False)}
+        by_entry = samples(part, [rows, cols])
         title = ": ".join(chosen) or "all"
         plan = _Grid(
             rows=rows,
             cols=cols,
             row_labels=row_labels,
             col_labels=col_labels,
-            samples=tuple(tuple(samples.get((r, c)) for c in col_labels) for r in row_labels),
+            samples=tuple(tuple(by_entry.get((r, c)) for c in col_labels) for r in row_labels),
         )
         marks = _marks(results, part, plan, shown.statistic) if shown.bold else None
         note = (

@@ -8,9 +8,9 @@ memory is its own too. On stdout one JSON object, on stderr the same as lines::
     cells       encounters of the suite
     versions, git_commit, device, cores
     plan        {seconds, jobs, peak_bytes}: expanding, hashes, jobs
-    run         {wall_seconds, cpu_seconds, compile_and_run_seconds, own_ms_per_cell, growth_bytes, peak_bytes};
-                own: CPU-seconds besides compiling and running; growth: of the resident memory from a
-                quarter of the cells to all of them
+    run         {wall_seconds, cpu_seconds, encounters_cpu_seconds, own_ms_per_cell, growth_bytes, peak_bytes};
+                own: CPU-time besides compiling and running encounters; growth: of the resident memory from
+                the first job's end to the last one's
     store       {bytes_per_cell, disk_bytes_per_cell, inodes_per_cell}
     publish     {open_seconds, tables_seconds, page_seconds, peak_bytes, page_bytes}
     again       the same once more, when what was read is compacted
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,10 @@ LIMITS = {
     "again.seconds": 30.0,
     "again.peak_bytes": 2.0 * 2**30,
 }
-"""At 20 000 cells."""
+"""What is to be reached, on one idle core."""
+
+AT = 20_000
+"""Cells for which the limits are."""
 
 
 def suite_of(cells: int) -> dict[str, Any]:
@@ -83,32 +86,40 @@ def _plan(directory: Path) -> dict[str, Any]:
 
 
 def _run(directory: Path) -> dict[str, Any]:
-    from shaping_bench.run import devices
-    from shaping_bench.run.runner import run_suite
+    from shaping_bench.run import devices, jobs
     from shaping_bench.spec.suite import load
     from shaping_bench.store.store import Store
 
     devices.configure()
-    suite = load(directory / "scale.yaml")
-    resident: list[int] = []
+    suite, store = load(directory / "scale.yaml"), Store(directory / "out")
+    store.adopt(suite.resolved())
+    encounters, resident = 0.0, []
+    run_encounter = jobs.run_encounter
 
-    def on_cell(cell: Any, computed: bool) -> None:
-        resident.append(_resident_bytes())
+    def clocked(*arguments: Any, **options: Any) -> Any:
+        nonlocal encounters
+        begun = time.process_time()
+        try:
+            return run_encounter(*arguments, **options)
+        finally:
+            encounters += time.process_time() - begun
 
-    wall, cpu = time.perf_counter(), time.process_time()
-    store = Store(directory / "out")
-    failures = run_suite(suite, store, on_cell)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if failures:
-        raise RuntimeError(f"{len(failures)} cells failed, the first: {failures[0].error}")
-    timings = [store.cell(cell.hash)["timings"] for cell in suite.encounters]
-    spent = sum(x["compile"] + x["run"] for x in timings)
+    jobs.run_encounter = clocked
+    try:
+        wall, cpu = time.perf_counter(), time.process_time()
+        # One by one, so that what an encounter takes and what the rest does can be told apart.
+        for job in jobs.plan(suite, store).jobs:
+            jobs.execute(job.key, suite, store)
+            resident.append(_resident_bytes())
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    finally:
+        jobs.run_encounter = run_encounter
     return {
         "wall_seconds": wall,
         "cpu_seconds": cpu,
-        "compile_and_run_seconds": spent,
-        "own_ms_per_cell": 1000.0 * (cpu - spent) / len(timings),
-        "growth_bytes": max(resident[-max(1, len(resident) // 8) :]) - max(resident[: max(1, len(resident) // 4)]),
+        "encounters_cpu_seconds": encounters,
+        "own_ms_per_cell": 1000.0 * (cpu - encounters) / len(suite.encounters),
+        "growth_bytes": resident[-1] - resident[0],
     }
 
 
@@ -142,7 +153,8 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _stored(cells: Path, count: int) -> dict[str, Any]:
+def stored(cells: Path, count: int) -> dict[str, Any]:
+    """What so many cells take on the disk, each."""
     files = [path.stat() for path in (cells, *cells.rglob("*"))]
     return {
         "bytes_per_cell": sum(x.st_size for x in files) / count,
@@ -171,13 +183,21 @@ def measure(cells: int, directory: Path) -> dict[str, Any]:
         "plan": plan,
         "run": _in_process("run", directory),
     }
-    result["store"] = _stored(directory / "out" / "cells", result["cells"])
+    result["store"] = stored(directory / "out" / "cells", result["cells"])
     result["publish"] = _in_process("publish", directory)
     result["again"] = _in_process("publish", directory)
-    scale = max(1.0, result["cells"] / 20_000)
     result["limits"] = LIMITS
-    result["met"] = {name: _at(result, name) <= limit * scale for name, limit in LIMITS.items()}
+    result["met"] = judged(result)
     return result
+
+
+def judged(result: Mapping[str, Any]) -> dict[str, bool]:
+    """Which limits are kept; those of more cells are as much higher, but for a cell's own."""
+    larger = max(1.0, result["cells"] / AT)
+    return {
+        name: _at(result, name) <= limit * (1.0 if name.endswith("per_cell") else larger)
+        for name, limit in result["limits"].items()
+    }
 
 
 def _in_process(stage: str, directory: Path) -> dict[str, Any]:
@@ -190,7 +210,7 @@ def _in_process(stage: str, directory: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def _at(result: dict[str, Any], name: str) -> float:
+def _at(result: Mapping[str, Any], name: str) -> float:
     stage, _, key = name.partition(".")
     return float(result[stage][key])
 

@@ -8,7 +8,7 @@ label in that player's seat, ``opponent`` everybody else's (see :func:`shaping_b
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from shaping_bench.errors import BadInput
-from shaping_bench.store import facts
+from shaping_bench.store import compaction, facts
 from shaping_bench.store.store import LOADER
 
 SCHEMA = 1
@@ -54,6 +54,7 @@ class Results:
       records: ``cell.json`` of every finished cell, in the suite's order.
       memory: what :func:`kept` functions have made of it.
       superseded: cells of match-ups of which there is a newer one; in no table.
+      parts: copies of some cells, from which they are read.
     """
 
     directory: Path
@@ -61,6 +62,7 @@ class Results:
     records: tuple[dict[str, Any], ...]
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     superseded: tuple[dict[str, Any], ...] = ()
+    parts: tuple[compaction.Part, ...] = ()
 
     @functools.cached_property
     def cells(self) -> pd.DataFrame:
@@ -86,22 +88,22 @@ class Results:
 
         Large in a suite of hundreds of cells; :meth:`final` reads one metric.
         """
-        frame = self._finals.execute("SELECT hash, seed, player, metric, value FROM finals ORDER BY ALL").df()
+        frame = self._query("SELECT hash, seed, player, metric, value FROM rows ORDER BY ALL", "finals")
         frame["metric"] = frame["metric"].astype("category")
         return self._with_labels(frame)
 
     def final(self, metric: str, kind: str | None = None) -> pd.DataFrame:
         """One final metric, of one kind of cells or of all: as ``finals``, without ``metric``."""
-        sql = "SELECT hash, seed, player, value FROM finals WHERE metric = $metric ORDER BY ALL"
-        frame = self._with_labels(self._finals.execute(sql, {"metric": metric}).df())
+        sql = "SELECT hash, seed, player, value FROM rows WHERE metric = $metric ORDER BY ALL"
+        frame = self._with_labels(self._query(sql, "finals", metric=metric))
         return frame if kind is None else frame[frame["kind"] == kind]
 
     @kept
     def final_metrics(self, kind: str) -> tuple[str, ...]:
         """Names of the final metrics that cells of this kind have stored."""
         hashes = [record["hash"] for record in self.records if record["kind"] == kind]
-        sql = "SELECT DISTINCT metric FROM finals WHERE list_contains($hashes, hash) ORDER BY metric"
-        return tuple(row[0] for row in self._finals.execute(sql, {"hashes": hashes}).fetchall()) if hashes else ()
+        sql = "SELECT DISTINCT metric FROM rows WHERE hash IN (SELECT unnest($hashes)) ORDER BY metric"
+        return tuple(self._query(sql, "finals", hashes=hashes)["metric"]) if hashes else ()
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
@@ -114,7 +116,7 @@ class Results:
         """One metric's curves in some cells: hash, seed, update, player, value."""
         return self._query(
             "SELECT hash, seed, update, player, value FROM rows WHERE metric = $metric AND "
-            "list_contains($hashes, hash) ORDER BY ALL",
+            "hash IN (SELECT unnest($hashes)) ORDER BY ALL",
             "curves",
             metric=metric,
             hashes=list(hashes),
@@ -150,7 +152,7 @@ class Results:
         bands = self._query(
             "SELECT hash, update, avg(value) AS mean, stddev_samp(value) AS std, count(value) AS n FROM "
             "(SELECT hash, seed, update, avg(value) AS value FROM rows WHERE metric = $metric AND "
-            "list_contains($hashes, hash) GROUP BY hash, seed, update HAVING count(value) = count(*)) "
+            "hash IN (SELECT unnest($hashes)) GROUP BY hash, seed, update HAVING count(value) = count(*)) "
             "WHERE isfinite(value) "
             "GROUP BY hash, update ORDER BY ALL",
             "curves",
@@ -195,39 +197,65 @@ class Results:
                 found.setdefault(learner["label"], learner)
         return found
 
+    def among(self, labels: Collection[str]) -> "Results":
+        """The same results without the cells in which somebody else sits."""
+        known = set(labels)
+
+        def left(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+            return tuple(r for r in records if known.issuperset(x["label"] for x in r["learners"]))
+
+        return dataclasses.replace(self, records=left(self.records), superseded=left(self.superseded), memory={})
+
     def rank(self, dimension: str, label: str) -> int:
         """Position of a label of the dimension ``learner``, ``opponent`` or ``game`` in tables."""
         known: Sequence[str] = self.games if dimension == "game" else self.labels
         return known.index(label) if label in known else len(known)
 
-    @functools.cached_property
-    def _finals(self) -> duckdb.DuckDBPyConnection:
-        """A database in memory that holds all final metrics, in a tenth of a data frame's room."""
-        connection = duckdb.connect()
-        self._execute(connection, "CREATE TABLE finals AS SELECT hash, seed, player, metric, value FROM rows", "finals")
-        return connection
-
     def _query(self, sql: str, table: str, **parameters: Any) -> pd.DataFrame:
-        with duckdb.connect() as connection:
-            return self._execute(connection, sql, table, **parameters).df()
-
-    def _execute(
-        self, connection: duckdb.DuckDBPyConnection, sql: str, table: str, **parameters: Any
-    ) -> duckdb.DuckDBPyConnection:
-        """Runs SQL over ``rows``: all cells' parquet files of one kind, with the cell's hash."""
-        # The files of finished cells by name: a glob would also see what is being written.
-        files = [str(self.directory / "cells" / r["hash"] / f"{table}.parquet") for r in self.records]
-        rows = (
-            "(SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS hash "
-            "FROM read_parquet($files, filename = true, union_by_name = true)) AS rows"
-        )
+        """What SQL over ``rows`` yields: all cells' rows of one kind, with the cell's hash."""
         try:
-            return connection.execute(sql.replace("FROM rows", f"FROM {rows}"), {"files": files, **parameters})
+            return self._read(sql, table, parameters)
         except duckdb.Error as error:
+            if self.parts and "copies" not in self.memory:  # another process has removed them, or they are damaged
+                self.memory["copies"] = "unreadable"
+                return self._query(sql, table, **parameters)
             raise BadInput(
                 f"results directory {str(self.directory)!r} has {table}.parquet files that cannot be read "
                 f"({str(error).splitlines()[0]}); allowed: those of shaping-bench run"
             ) from None
+
+    def _read(self, sql: str, table: str, parameters: Mapping[str, Any]) -> pd.DataFrame:
+        hashes = [record["hash"] for record in self.records]
+        sources: list[str] = []
+        names: dict[str, Any] = {}
+        parts = [] if "copies" in self.memory else list(compaction.chosen(self.parts, hashes))
+        for k, (folder, own) in enumerate(parts):
+            names[f"part_{k}"] = str(folder / f"{table}.parquet")
+            sources.append(f"SELECT * FROM read_parquet($part_{k})")
+            if own is not None:
+                names[f"of_{k}"] = own
+                sources[-1] += f" WHERE hash IN (SELECT unnest($of_{k}))"
+        copied = {key for part in self.parts for key in part.records} if parts else set()
+        # The files of finished cells by name: a glob would also see what is being written.
+        files = tuple(str(self.directory / "cells" / key / f"{table}.parquet") for key in hashes if key not in copied)
+        if files and table == "finals":
+            sources.append("SELECT * FROM loose")
+        elif files:
+            sources.append(compaction.rows_of_cells("files"))
+            names["files"] = files
+        rows = f"({' UNION ALL BY NAME '.join(sources)}) AS rows"
+        database = self._loose(files) if table == "finals" else duckdb.connect()
+        with database.cursor() as connection:
+            return connection.execute(sql.replace("FROM rows", f"FROM {rows}"), {**names, **parameters}).df()
+
+    @kept
+    def _loose(self, files: tuple[str, ...]) -> duckdb.DuckDBPyConnection:
+        """A database in memory whose table ``loose`` is what these files hold: final metrics are asked for one
+        by one, and are kept in a tenth of a data frame's room."""
+        connection = duckdb.connect()
+        if files:
+            connection.execute(f"CREATE TABLE loose AS {compaction.rows_of_cells('files')}", {"files": files})
+        return connection
 
     def _with_labels(self, frame: pd.DataFrame) -> pd.DataFrame:
         frame["hash"] = frame["hash"].astype(self.seats["hash"].dtype)
@@ -253,11 +281,10 @@ def load(directory: Path | str) -> Results:
         suite = None
     if not isinstance(suite, dict):
         raise BadInput(f"results directory is {str(directory)!r}, whose suite.yaml is not a YAML mapping; {hint}")
-    # Folders whose name begins with a dot are cells that a running process is still writing.
-    paths = sorted(p for p in (directory / "cells").glob("*/cell.json") if not p.parent.name.startswith("."))
-    if not paths:
+    stored, parts = _stored(directory)
+    if not stored:
         raise BadInput(f"results directory is {str(directory)!r}, which holds no finished cell; {hint}")
-    records, superseded = _newest([_record(path) for path in paths])
+    records, superseded = _newest(stored)
     games, learners = list(suite.get("games", [])), [*_listed(suite, "learners"), *_listed(suite, "opponents")]
 
     def order(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -265,7 +292,23 @@ def load(directory: Path | str) -> Results:
         seats = [facts.position(x, learners) for x in record["learners"]]
         return record["kind"] == "league", game, record["game"]["label"], seats, record["hash"]
 
-    return Results(directory, suite, tuple(sorted(records, key=order)), superseded=superseded)
+    return Results(directory, suite, tuple(sorted(records, key=order)), superseded=superseded, parts=tuple(parts))
+
+
+def _stored(directory: Path) -> tuple[list[dict[str, Any]], list[compaction.Part]]:
+    """Records of all finished cells, and the copies of cells that there are; many cells without one get one."""
+    folders = compaction.folders(directory / "cells")
+    parts = compaction.parts(directory, folders)
+    records = {key: record for part in parts for key, record in part.records.items()}
+    paths = [directory / "cells" / key / "cell.json" for key in sorted(folders) if key not in records]
+    loose = (_record(path) for path in paths if path.exists())
+    if compaction.many(len(paths), len(records)):
+        packed = compaction.Packed(loose)
+        parts += compaction.compacted(directory, packed, folders)
+        records |= {key: packed.record(key) for key in packed.cells}
+    else:
+        records |= {record["hash"]: record for record in loose}
+    return [records[key] for key in sorted(records)], parts
 
 
 def _newest(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[dict[str, Any], ...]]:

@@ -27,6 +27,9 @@ PREPARATION_BUDGETS = {"0": "none", "60": "up to a minute", "600": "up to ten mi
 
 BOLD = f"Bold: the best of the column, and all that its runs do not tell apart from it at the level {LEVEL}."
 
+MOST_COMPARED = 60
+"""Most learners of whom each is compared with each against every one of them."""
+
 _KNOWN_METRICS = {
     "return": "return",
     "robustness_mean": "mean over all met",
@@ -122,7 +125,7 @@ def _column(grid: Mapping[str, Mapping[str, Entry]], name: str) -> dict[str, Ent
 def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mapping[str, Entry]]) -> list[_Column]:
     """Aggregates over games, and the mean return over all opponents of each game."""
 
-    def everything(label: str, cell: Entry) -> str:
+    def everything(label: str, cell: Entry) -> str | None:
         return addresses.learner(label)
 
     aggregates = _aggregates(results)
@@ -162,7 +165,7 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
     def by_metric(name: str) -> dict[str, Entry]:
         return _column(_by_label(one_table(results, name, "metric", game)), name)
 
-    def row(label: str, cell: Entry) -> str:
+    def row(label: str, cell: Entry) -> str | None:
         return addresses.row(game, label)
 
     mean = by_metric("robustness_mean")
@@ -175,10 +178,10 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
         _Column("mean over all met", mean, bar=True, link=row),
         _Column("worst met", by_metric("robustness_worst"), bar=True, link=row),
     ]
-    grid = _by_label(one_table(results, "return", "opponent", game))
-    own = {label: grid[label][label] for label in grid if label in grid[label] and grid[label][label].n}
     columns.append(
-        _Column("self-play", own, bar=True, link=lambda label, cell: addresses.entry(cell.hashes)),
+        _Column(
+            "self-play", _self_play(results, game), bar=True, link=lambda label, cell: addresses.entry(cell.hashes)
+        ),
     )
     from shaping_bench.metrics import definition
 
@@ -192,6 +195,18 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
     if seconds:
         columns.append(_Column("seconds per encounter", seconds, best="lower"))
     return columns
+
+
+def _self_play(results: Results, game: str) -> dict[str, Entry]:
+    """What everybody returns against itself, bold where that is the best against it."""
+    count = len(results.learners)
+    if count > MOST_COMPARED:  # against everybody of so many takes minutes to compare
+        frame = entries(results, "return").assign(metric="return")
+        alone = frame[(frame["game"] == game) & (frame["learner"] == frame["opponent"])]
+        made = tables.tabulated(results, alone, kind="encounter", rows="learner", cols="game", bold=False)
+        return _column(_by_label(made[0] if made else None), game)
+    grid = _by_label(one_table(results, "return", "opponent", game))
+    return {label: grid[label][label] for label in grid if label in grid[label] and grid[label][label].n}
 
 
 def _about(

@@ -56,7 +56,10 @@ class Addresses:
     """Where on the page numbers are explained.
 
     Cells in which the same learners met in the same game, in another order of seats, are
-    described together: an entry of a table pools them.
+    described together: an entry of a table pools them. What is not described on the page has no address.
+
+    Args:
+      results: of the cells that the page describes.
     """
 
     def __init__(self, results: Results) -> None:
@@ -76,24 +79,27 @@ class Addresses:
     def entry(self, hashes: Iterable[str]) -> str | None:
         """Of an entry that comes from one meeting: its cell's description. What it is compared with comes later."""
         first = next(iter(hashes), None)
-        return None if first is None else f"#{self.identity(first)}"
+        return f"#{self.identity(first)}" if first in self._meeting else None
 
     def average(self, hashes: Iterable[str]) -> str | None:
         """Of a number averaged over opponents: its learner's row of the game's cross-play."""
-        meetings = {self._meeting[x] for x in hashes}
+        meetings = {self._meeting[x] for x in hashes if x in self._meeting}
         if len(meetings) == 1:
             return f"#cell-{self._described[next(iter(meetings))]}"
         shared = set.intersection(*(set(labels) for _, _, labels in meetings)) if meetings else set()
         games = {game for _, game, _ in meetings}
         return self.row(next(iter(games)), next(iter(shared))) if len(shared) == len(games) == 1 else None
 
-    def row(self, game: str, label: str) -> str:
+    def row(self, game: str, label: str) -> str | None:
         """A learner's row of a game's cross-play."""
-        return f"#{self.row_identity(game, label)}"
+        return f"#{self.row_identity(game, label)}" if label in self._labels and game in self._games else None
 
     def row_identity(self, game: str, label: str) -> str:
         return f"row-{self._games.index(game)}-{self._labels.index(label)}"
 
-    def learner(self, label: str) -> str:
+    def learner(self, label: str) -> str | None:
         """All cells of a learner."""
-        return f"#of-{self._labels.index(label)}"
+        return f"#{self.learner_identity(label)}" if label in self._labels else None
+
+    def learner_identity(self, label: str) -> str:
+        return f"of-{self._labels.index(label)}"

@@ -8,6 +8,7 @@ script, which filters, sorts, opens what a link points at and plays episodes.
 import dataclasses
 import importlib.resources
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 
 from shaping_bench.analysis import curves, metagame, stats, sweeps
 from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, entries, metric_names, suite_metrics
+from shaping_bench.analysis.leaderboard import mean_ranks
 from shaping_bench.claims.files import papers
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.errors import BadInput
@@ -37,6 +39,10 @@ from shaping_bench.store.results import Results
 
 MAX_POINTS = 60
 """Most points of a learning curve that are drawn."""
+
+MAX_CELLS = 2000
+"""Most cells of which the page tells more than what they add to its leaderboard: beyond, it grows to what
+no browser opens."""
 
 MAX_POLICIES = 100
 """Most seeds whose final policies are drawn in one panel."""
@@ -68,19 +74,24 @@ def write_report(source: Results | Path | str, out: Path | str | None = None) ->
 def render_page(results: Results) -> str:
     """The whole page as text."""
     name = str(results.suite.get("name", "suite"))
-    addresses = Addresses(results)
+    shown = _detailed(results)
+    cut = _cut(results, shown)
+    addresses = Addresses(shown)
     candidates = [
-        ("leaderboard", "Leaderboard", _standing(results, addresses)),
-        *((f"game-{k}", game, _game(results, addresses, game)) for k, game in enumerate(results.games)),
+        ("leaderboard", "Leaderboard", _standing(results, shown, addresses)),
+        *((f"game-{k}", game, _game(shown, addresses, game, bool(cut))) for k, game in enumerate(shown.games)),
         ("claims", "Published numbers", _published()),
-        ("run", "What was run", _what_was_run(results)),
-        ("diverged", "Diverged seeds", _diverged(results, addresses)),
+        ("run", "What was run", _what_was_run(results, addresses)),
+        ("diverged", "Diverged seeds", _diverged(results, shown, addresses)),
         ("learners", "Learners", _learners(results)),
-        ("metrics", "Metrics", _metrics(results)),
-        ("cells", "Every cell and its command", _cells(results, addresses)),
+        ("metrics", "Metrics", _metrics(shown)),
+        ("cells", "Every cell and its command", _cells(shown, addresses)),
     ]
-    sections = [(key, title, content) for key, title, content in candidates if content]
-    told = {f"game-{k}": _told(results, game) for k, game in enumerate(results.games)}
+    restricted = {"cells", *(f"game-{k}" for k in range(len(shown.games)))}
+    sections = [
+        (key, title, cut + content if key in restricted else content) for key, title, content in candidates if content
+    ]
+    told = {f"game-{k}": _told(shown, game) for k, game in enumerate(shown.games)}
     links = "".join(f'<li><a href="#{key}">{escape(SHORT.get(key, title))}</a></li>' for key, title, _ in sections)
     body = "\n".join(
         f'<section id="{key}" aria-labelledby="{key}-title">\n'
@@ -98,6 +109,34 @@ def render_page(results: Results) -> str:
         f'<main id="main" tabindex="-1">\n{body}\n</main>\n'
         "<footer><p>Made by shaping-bench from stored results; one file, which fetches nothing.</p></footer>\n"
         f"<script>{_resource('page.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _detailed(results: Results) -> Results:
+    """The results of which everything is shown: all, or where they are too many those among the first
+    learners by mean rank, with all who are no learners where these are few."""
+    if len(results.records) <= MAX_CELLS:
+        return results
+    ranks = mean_ranks(results) if "return" in metric_names(results, "encounter") else {}
+    learners = sorted(results.learners or results.labels, key=lambda x: ranks.get(x, math.inf))
+    others = [x for x in results.labels if x not in set(learners)]
+    order = [*others, *learners] if len(others) < len(learners) else [*learners, *others]
+    place = {label: k for k, label in enumerate(order)}
+    # A cell is shown once the last of its learners is.
+    last = np.sort([max(place[x["label"]] for x in record["learners"]) for record in results.records])
+    count = int(last[MAX_CELLS])  # so many labels make at most so many cells
+    return results.among(order[: max(count, int(last[0]) + 1)])
+
+
+def _cut(results: Results, shown: Results) -> str:
+    """What of it is not shown, in a sentence; empty where everything is."""
+    if shown is results:
+        return ""
+    return (
+        f'<p class="soft">Of {plural(len(results.records), "cell")} these are the {len(shown.records)} among '
+        f"{plural(len(shown.learners), 'learner')} of {len(results.learners)}, the first by mean rank, and whom they "
+        "met. The leaderboard counts everybody; <code>shaping-bench table</code> prints everything, and "
+        "<code>shaping-bench metagame</code> which rule to adopt.</p>\n"
     )
 
 
@@ -132,11 +171,11 @@ def _range(numbers: pd.Series) -> str:
 # --- standing -----------------------------------------------------------------------------
 
 
-def _standing(results: Results, addresses: Addresses) -> str:
+def _standing(results: Results, shown: Results, addresses: Addresses) -> str:
     parts = [leaderboard(results, addresses)]
-    if len(results.learners) > 1:
+    if len(shown.learners) > 1:
         try:
-            improvement = standings.improvement_table(results)
+            improvement = standings.improvement_table(shown)
         except BadInput:  # no game whose returns can be normalised
             return "\n".join(parts)
         note = (
@@ -146,6 +185,7 @@ def _standing(results: Results, addresses: Addresses) -> str:
         )
         parts += [
             "<h3>Who improves on whom</h3>",
+            _cut(results, shown),
             drawing.heat_map(
                 dataclasses.replace(improvement, title="Probability of improvement"), (0.0, 1.0), note=note
             ),
@@ -157,7 +197,7 @@ def _standing(results: Results, addresses: Addresses) -> str:
 # --- one game -----------------------------------------------------------------------------
 
 
-def _game(results: Results, addresses: Addresses, game: str) -> str:
+def _game(results: Results, addresses: Addresses, game: str, cut: bool) -> str:
     parts: list[str] = []
     bold = f" {BOLD}" if len(results.learners) > 1 else ""
     encounter_tables = _tables_of(results, game, "encounter")
@@ -185,7 +225,8 @@ def _game(results: Results, addresses: Addresses, game: str) -> str:
         robustness(results, game),
         _policies(results, game),
         _profiles(results, game),
-        _meta_game(results, addresses, game),
+        # Among some of the rules only it is another game, and among many it takes minutes.
+        "" if cut else _meta_game(results, addresses, game),
     ]
     league = _tables_of(results, game, "league")
     if league:
@@ -511,7 +552,7 @@ def _published() -> str:
 # --- what ran -----------------------------------------------------------------------------
 
 
-def _what_was_run(results: Results) -> str:
+def _what_was_run(results: Results, addresses: Addresses) -> str:
     records, cells = results.records, results.cells
     versions = {f"{k} {v}" for record in records for k, v in (record.get("versions") or {}).items()}
     encounters = int((cells["kind"] == "encounter").sum())
@@ -533,7 +574,7 @@ def _what_was_run(results: Results) -> str:
         "Seconds": f"{seconds:.1f} in compiled programs and their compilation",
     }
     listed = facts({key: escape(value) for key, value in told.items()})
-    return f"{listed}\n{details('What it cost, by learner and game', _costs(results))}"
+    return f"{listed}\n{details('What it cost, by learner and game', _costs(results, addresses))}"
 
 
 def _short_commit(commit: object) -> str:
@@ -546,8 +587,7 @@ def _distinct(column: pd.Series) -> str:
     return ", ".join(str(x) for x in column.dropna().unique())
 
 
-def _costs(results: Results) -> str:
-    addresses = Addresses(results)
+def _costs(results: Results, addresses: Addresses) -> str:
     parts = ["<p>Per cell, all seeds together, averaged over opponents; seconds are those of the compiled program.</p>"]
     for metric in COSTS:
         frame = entries(results, metric).assign(metric=metric)
@@ -557,22 +597,22 @@ def _costs(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _diverged(results: Results, addresses: Addresses) -> str:
+def _diverged(results: Results, shown: Results, addresses: Addresses) -> str:
     marks = results.final("diverged")
     marks = marks[marks["value"] > 0]
     if marks.empty:
         return "<p>None: every seed of every cell stayed finite.</p>"
     seeds = marks.groupby("hash", observed=True)["seed"].unique()
     rows = []
-    for record in results.records:
+    for record in shown.records:
         if record["hash"] in seeds.index:
             numbers = sorted(int(x) for x in seeds[record["hash"]])
-            shown = ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+            first = ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
             address = addresses.entry([record["hash"]])
             rows.append(
                 f'<tr><th scope="row">{escape(_cell_title(record))}</th>'
                 f'<td><a href="{address}">{len(numbers)} of {record["seeds"]}</a></td>'
-                f'<td class="left">{shown}</td></tr>'
+                f'<td class="left">{first}</td></tr>'
             )
     table = (
         '<table>\n<thead><tr><th scope="col">cell</th><th scope="col">diverged</th><th scope="col">seeds</th></tr>'
@@ -580,6 +620,8 @@ def _diverged(results: Results, addresses: Addresses) -> str:
     )
     said = "<p>Seeds whose parameters did not stay finite. They enter no statistic; entries that miss them say so.</p>"
     listed = region("Diverged seeds", table)
+    if len(rows) < len(seeds):
+        said += f'\n<p class="soft">Listed are {len(rows)} of {plural(len(seeds), "cell")} that have lost some.</p>'
     return f"{said}\n{details(plural(len(rows), 'cell'), listed) if len(rows) > 12 else listed}"
 
 
@@ -704,7 +746,7 @@ def _by_learner(results: Results, addresses: Addresses) -> list[str]:
             where: ", ".join(f'<a href="{address}">{escape(other)}</a>' for other, address in links.items())
             for where, links in games.items()
         }
-        inside = f'<div id="{addresses.learner(label)[1:]}" tabindex="-1">{facts(told, "facts one")}</div>'
+        inside = f'<div id="{addresses.learner_identity(label)}" tabindex="-1">{facts(told, "facts one")}</div>'
         parts.append(details(f"{label} met", inside, kind="met"))
     return parts
 
