@@ -162,4 +162,4 @@ def rounded(x: np.ndarray) -> np.ndarray:
     """To :data:`DIGITS` significant digits, in half the room."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 10.0 ** (DIGITS - 1 - np.floor(np.log10(np.abs(x))))
-    return np.where(np.isfinite(scale), np.round(x * scale) / scale, x).astype(np.float32)
+        return np.where(np.isfinite(scale), np.round(x * scale) / scale, x).astype(np.float32)
