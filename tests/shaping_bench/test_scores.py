@@ -13,7 +13,7 @@ from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import cards
 from shaping_bench.spec import registry
-from shaping_bench.spec.scenarios import read_track
+from shaping_bench.spec.scenarios import load_track, read_track
 from shaping_bench.store.store import read_parquet, write_parquet
 
 CONTENT = {
@@ -332,3 +332,17 @@ def test_what_cannot_be_scored_is_said_before_anything_runs(tmp_path, monkeypatc
         assert main(arguments) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_what_is_shipped_is_about_the_scenarios_there_are():
+    track = load_track("exact")
+    known = reference.load(track)
+    assert {track.naive, track.random} <= set(known.learners)
+    assert all(known.serves(tier) for tier in track.tiers.values())
+    members = {(x.name, member) for x in track.of("test") for member in x.members}
+    assert set(known.anchors) == members
+    for learner in known.learners:
+        runs = known.subject(learner, track.tiers["quick"]).runs
+        assert set(zip(runs["scenario"], runs["member"], strict=True)) == members
+        assert (runs.groupby(["scenario", "member"])["seed"].nunique() == track.tiers["quick"].seeds).all()
+    assert sum(path.stat().st_size for path in reference.folder().iterdir()) < 15e6
