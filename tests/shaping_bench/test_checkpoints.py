@@ -166,14 +166,14 @@ def test_a_killed_encounter_ends_as_an_undisturbed_one(name, tmp_path, monkeypat
     assert bits(result) == whole
     calls_of(1000)
     starts = []
-    for k, copy in enumerate(chosen(copies, 100 if name == "exact" else 12)):
+    for k, copy in enumerate(chosen(copies, 100 if name == "exact" else 8)):
         checkpoint = left_by(restored(copy, tmp_path / str(k)) / "run.npz")
         moment = checkpoint.load()
         starts.append(moment.done if moment else 0)
         assert bits(run(**settings, checkpoint=checkpoint)) == whole, f"killed at copy {k}, after {starts[-1]} updates"
     assert starts[0] == 0
     assert max(starts) > 0.8 * settings["num_updates"]
-    assert len(set(starts)) > 5
+    assert len(set(starts)) > 4
     if name == "exact":
         assert len(starts) == 100
 
