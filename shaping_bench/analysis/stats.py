@@ -360,6 +360,15 @@ def bootstrap(
     Returns:
       ``(R, ...)``.
     """
+    values, which = _valued(statistic, samples, units, reps, seed)
+    return values[which]
+
+
+def _valued(
+    statistic: Statistic, samples: Sequence[Strata], units: Sequence[Units] | None, reps: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """As :func:`bootstrap`, of the D resamples that differ where those are few: values ``(D, ...)``, and which
+    of them each resample has, ``(R,)``."""
     drawn_as = units or [apart(runs, k) for k, runs in enumerate(samples)]
     sizes = {pool: size for x in drawn_as for pool, size in zip(x.pools, x.sizes, strict=True)}
     width = sum(sizes.values()) + sum(len(x) for runs in samples for x in runs)
@@ -372,10 +381,10 @@ def bootstrap(
 
     if _outcomes(sizes.values()) > reps / 4:
         rng = np.random.default_rng(seed)
-        return np.concatenate([valued(counts) for counts in _draws(rng, sizes, reps, most)])
+        return np.concatenate([valued(counts) for counts in _draws(rng, sizes, reps, most)]), np.arange(reps)
     # Of few units there are few different resamples: each is valued once.
     different, which = _different_draws(tuple(sizes.items()), reps, most, seed)
-    return valued(different)[which]
+    return valued(different), which
 
 
 def _draws(
@@ -611,7 +620,8 @@ def ranks(
         return np.stack([np.stack(_task_means(x, w), -1) for x, w in zip(arguments[:size], weights, strict=True)], -2)
 
     point = task_means(*samples)[None]
-    resampled = bootstrap(task_means, *samples, units=units, reps=reps, seed=seed)
+    resampled, which = _valued(task_means, samples, units, reps, seed)
+    counted = np.bincount(which, minlength=len(resampled)).astype(np.float64)
     distribution = np.zeros((size, size))
     totals = np.zeros((1, size)), np.zeros((len(resampled), size))
     for t in range(num_tasks):
@@ -621,10 +631,10 @@ def ranks(
             total[:, among] += better + (level + 1) / 2
         for k in range(len(among)):
             covered = (better <= k) & (k < better + level)
-            distribution[among, k] += np.where(covered, 1.0 / level, 0.0).mean(axis=0)
+            distribution[among, k] += counted @ np.where(covered, 1.0 / level, 0.0) / reps
     with np.errstate(invalid="ignore"):
         counts = takes_part.sum(axis=1)
-        return Ranks(totals[0][0] / counts, interval(totals[1] / counts), distribution / counts[:, None])
+        return Ranks(totals[0][0] / counts, interval((totals[1] / counts)[which]), distribution / counts[:, None])
 
 
 def _standing(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
