@@ -10,8 +10,9 @@ import functools
 import importlib
 import inspect
 import itertools
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import split_call
 from shaping_bench.speed import peers as other_codes
+from shaping_bench.speed import profile
+from shaping_bench.speed.deep import SEEDED
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)
@@ -496,6 +499,55 @@ def peers() -> str:
     return paragraphs(about, table(("code", "work", "per CPU-second", "differs from ours in"), rows))
 
 
+def _measured() -> dict[str, Any]:
+    """What ``python -m shaping_bench.speed.deep --json`` has last written here."""
+    found: dict[str, Any] = json.loads((ROOT / "shaping_bench" / "docs" / "where.json").read_text())
+    return found
+
+
+def where_time_goes() -> str:
+    """Profiles of the rows of the speed benchmark."""
+    found = _measured()
+    rate, kinds = found["machine"]["matrix_rate"], list(profile.KINDS)
+    rows = []
+    for name, x in found["rows"].items():
+        products = x["seconds"]["products"]
+        shares = [f"{100 * x['seconds'][kind] / x['cpu_seconds']:.0f}" for kind in kinds]
+        inside = f"{100 * x['flop_of_products'] / products / rate:.0f}" if products else ""
+        of_peak = f"{100 * x['flop'] / x['cpu_seconds'] / rate:.0f}"
+        rows.append((cell(name), f"{x['flop'] / x['count']:.3g} / {cell(x['unit'])}", of_peak, inside, *shares))
+    head = ("work", "operations", "% of peak", "in products", *(cell(profile.KINDS[kind]) for kind in kinds))
+    return paragraphs(_machine(found), table(head, rows))
+
+
+def compile_times() -> str:
+    """CPU-seconds of compiling the rows of the speed benchmark."""
+    rows = [
+        (cell(name), *(f"{x['compile'][k]:.2g}" for k in ("cold", "warm")))
+        for name, x in _measured()["rows"].items()
+        if "compile" in x
+    ]
+    return table(("work", "compiling, CPU-seconds", "from the cache"), rows)
+
+
+def many_seeds() -> str:
+    """Throughput and memory by the number of seeds."""
+    rows = []
+    for name, lines in _measured().get("seeds", {}).items():
+        for x in lines:
+            memory = f"{x['bytes_per_seed'] / 2**20:.1f}"
+            rows.append((cell(name), str(x["seeds"]), number(x["per_cpu_second"]), cell(SEEDED[name].unit), memory))
+    return table(("work", "seeds", "per CPU-second", "of", "MiB per seed"), rows)
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    machine, rate = found["machine"], f"{found['machine']['matrix_rate'] / 1e9:.0f}"
+    return (
+        f"{machine['date']}, {machine['cores']} cores ({machine['kind']}), {rate} GFLOP per CPU-second in a product "
+        f"of 2048 x 2048 matrices, JAX {machine['versions']['jax']}{found.get('remark', '')}."
+    )
+
+
 def commands() -> str:
     """Every command with its options, as the command line's own help has them."""
     text = command_line.generate_docs(output_format="markdown")
@@ -532,9 +584,11 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         all_claims,
         bibtex,
         commands,
+        compile_times,
         game,
         games,
         learner,
+        many_seeds,
         methods,
         metrics,
         peers,
@@ -544,6 +598,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         strategies,
         strategy_table,
         suites,
+        where_time_goes,
     )
 }
 
