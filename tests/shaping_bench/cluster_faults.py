@@ -283,4 +283,4 @@ def slurm_short(suite, directory, folder):
     """Through a partition whose jobs die after a minute; None where there is no Slurm."""
     if not slurm_can_be_had():
         return None
-    return on_slurm(suite, directory, folder, text="queue: short, walltime: 60s, grace: 20s, maximum: 2, memory: 1GB")
+    return on_slurm(suite, directory, folder, text="queue: short, walltime: 60s, grace: 8s, maximum: 2, memory: 1GB")

@@ -1,5 +1,6 @@
 """Clusters: jobs on real worker processes of dask's, their faults, and a real Slurm of one node."""
 
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from shaping_bench.engines import clusters, workers
 from shaping_bench.engines import dask as engine
 from shaping_bench.engines.base import Workplace
 from shaping_bench.errors import BadInput, StoreError
+from shaping_bench.run import devices
 from shaping_bench.run.jobs import Job, Plan
 from tests.shaping_bench import cluster_faults as faults
 from tests.shaping_bench.test_interruption import finished, numbers
@@ -33,10 +35,26 @@ def suite(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(suite, tmp_path_factory):
+def own_caches(tmp_path_factory):
+    """An environment in which compiled programs are shared, and preparations are not taken over from other runs."""
+    compiled = devices.cache_folder()
+    shared = {} if compiled is None else {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
+    return lambda: {**shared, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(autouse=True)
+def prepares_anew(own_caches, monkeypatch):
+    for name, value in own_caches().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def alone(suite, own_caches, tmp_path_factory):
     """Every number of the suite by the local engine."""
     directory = tmp_path_factory.mktemp("alone") / "results"
-    done = subprocess.run(faults.command(suite, directory), capture_output=True, text=True, timeout=600)
+    environment = {**os.environ, **own_caches()}
+    words = faults.command(suite, directory)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     assert len(finished(directory)) == CELLS
     return numbers(directory)
