@@ -52,7 +52,8 @@ def mixed(game: Any, own_share: float) -> Any:
     given = {f.name: getattr(game, f.name) for f in dataclasses.fields(game)}
     if "payoffs" in given:  # the same kind of game, with other numbers
         return dataclasses.replace(game, payoffs=mixed_table(own_share, given["payoffs"]))
-    return _mixed(type(game))(own_share=own_share, **given)
+    cls: Any = type(game)
+    return _mixed(cls)(own_share=own_share, **given)
 
 
 def mixed_table(own_share: Any, table: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:

@@ -225,7 +225,7 @@ class Stage:
             play, ends = rollouts.rollout_on(
                 key, game, policies, joint.params, width, carries=carries, states=starts, part=part
             )
-        if shared:
+        if shared and self.apart is not None:
             play, ends = _joined(play, self.apart, axis=1), _joined(ends, self.apart, axis=0)
         kept = tuple(end if policy.keeps_carry else () for policy, end in zip(policies, ends, strict=True))
         last = jax.tree.map(lambda x: x[-1], play.states) if game.keeps_world else ()

@@ -129,12 +129,12 @@ def write(
         frame["seed"], frame["unit"] = frame["seed"].astype(np.int16), frame["unit"].astype(np.int16)
         frames.append(frame.assign(learner=x.learner))
     nested: dict[str, dict[str, Any]] = {}
-    for (scenario, member), x in anchors.items():
+    for (scenario, member), anchor in anchors.items():
         nested.setdefault(scenario, {})[member] = {
-            "low": float(f"{x.low:.{DIGITS}g}"),
-            "high": float(f"{x.high:.{DIGITS}g}"),
-            "spread": x.spread,
-            "by": x.by,
+            "low": float(f"{anchor.low:.{DIGITS}g}"),
+            "high": float(f"{anchor.high:.{DIGITS}g}"),
+            "spread": anchor.spread,
+            "by": anchor.by,
         }
     manifest = {
         "track": track.name,

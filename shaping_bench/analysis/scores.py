@@ -249,7 +249,7 @@ def _units(record: Mapping[str, Any], num_seeds: int) -> np.ndarray:
 
 def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Per seed, over the cells of the main block: what the subject's seat asked for, and its preparations."""
-    prepared = {}
+    prepared: dict[str, Mapping[str, Any]] = {}
     for record in records:
         x = record["learners"][0].get("preparation")
         prepared |= {x["artifact"]: x} if x else {}

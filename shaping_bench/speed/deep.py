@@ -45,18 +45,24 @@ class Seeded(NamedTuple):
 
 SEEDED = {
     "PPO + GRU, Coin Game, 1000 x 16": Seeded(
-        "coin-game(preset=jaxmarl,episodes=1)", "ppo(batch_size=1000,network='gru',hidden=16)", 2, "env steps", 16_000
+        game="coin-game(preset=jaxmarl,episodes=1)",
+        learner="ppo(batch_size=1000,network='gru',hidden=16)",
+        updates=2,
+        unit="env steps",
+        units=16_000,
     ),
     "PPO + GRU, Coin Game, 16 x 16": Seeded(
-        "coin-game(preset=jaxmarl,episodes=1)",
-        "ppo(batch_size=16,minibatches=4,network='gru',hidden=16)",
-        100,
-        "env steps",
-        256,
+        game="coin-game(preset=jaxmarl,episodes=1)",
+        learner="ppo(batch_size=16,minibatches=4,network='gru',hidden=16)",
+        updates=100,
+        unit="env steps",
+        units=256,
     ),
-    "LOLA-DiCE, IPD, 128 x 150": Seeded("ipd", "lola-dice(batch_size=128)", 20, "updates", 1),
-    "LOQA, IPD, 2048 x 50": Seeded("ipd(horizon=50)", "loqa", 3, "iterations", 2),
-    "LOQA, Coin Game, 512 x 50": Seeded("coin-game", "loqa", 1, "iterations", 2),
+    "LOLA-DiCE, IPD, 128 x 150": Seeded(
+        game="ipd", learner="lola-dice(batch_size=128)", updates=20, unit="updates", units=1
+    ),
+    "LOQA, IPD, 2048 x 50": Seeded(game="ipd(horizon=50)", learner="loqa", updates=3, unit="iterations", units=2),
+    "LOQA, Coin Game, 512 x 50": Seeded(game="coin-game", learner="loqa", updates=1, unit="iterations", units=2),
 }
 
 

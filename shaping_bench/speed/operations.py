@@ -126,7 +126,9 @@ class Compiled(NamedTuple):
                 shape = _SHAPE.search(found["type"])
                 sizes = tuple(int(x) for x in shape["sizes"].split(",") if x) if shape else ()
                 what = (shape["type"] if shape else "", sizes)
-                now[found["name"]] = Instruction(found["name"], found["opcode"], what, found["rest"])
+                now[found["name"]] = Instruction(
+                    name=found["name"], opcode=found["opcode"], shape=what, rest=found["rest"]
+                )
         header = text.partition("\n")[0]
         return cls(computations, entry, math.prod(map(int, _DEVICES.findall(header))))
 

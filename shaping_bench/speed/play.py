@@ -93,7 +93,7 @@ def _sharded(shard: Callable[[Any], Any]) -> Call:
     program = jax.pmap(shard) if len(jax.local_devices()) > 1 else jax.jit(jax.vmap(shard))
     keys = jax.random.split(jax.random.key(0), len(jax.local_devices()))
     compiled = program.lower(keys).compile()
-    return Call(run=lambda: jax.block_until_ready(compiled(keys)), text=compiled.as_text)
+    return Call(run=lambda: jax.block_until_ready(compiled(keys)), text=lambda: compiled.as_text() or "")
 
 
 def _encounter(game: str, learners: Sequence[str], seeds: int, updates: int) -> Call:
@@ -137,7 +137,7 @@ def _preparation(game: str, learner: str, steps: int, seeds: int = 1) -> Call:
     (wanted, *_) = needed(named, [rule], seeds=seeds, seed=0, precision="float32")
     assert wanted is not None
     run, program = first_steps(wanted)
-    return Call(run=lambda: run(steps), text=program.as_text, turns=steps)
+    return Call(run=lambda: run(steps), text=lambda: program.as_text() or "", turns=steps)
 
 
 def works() -> tuple[PlayWork, ...]:
