@@ -127,13 +127,13 @@ class Lesson(NamedTuple):
     """What episodes have to teach that the own parameters do not enter.
 
     Attributes:
-      logits: the opponent's, ``(T + 1, B, A)``.
+      last: the opponent's logits at the end, ``(B, A)``; None where they were not asked for.
       modelled: log-probability of the modelled opponent's actions, ``(T, B)``.
       surprise: ``R2_t - V2(s_t)``, ``(T, B)``.
       averaged: the moving average's own action values, ``(T + 1, B, A)``.
     """
 
-    logits: Array
+    last: Array | None
     modelled: Array
     surprise: Array
     averaged: Array
@@ -293,7 +293,9 @@ class LOQA(Learner):
         own = Agent(view.own, state.q)
         seats = {me: (view.own, self.behaviour(game, me), 0), you: (against.policy, behaviour, draws)}
         params, policies, groups = zip(*(seats[i] for i in range(2)), strict=True)
-        play = self.shifted(view.imagine(play_key, policies, params, self.batch_size, groups=groups))
+        # What the opponent said while it played need not be asked again, unless it is to be known at the end too.
+        said_by = () if self._needs_end(state, view) else (you,)
+        play = self.shifted(view.imagine(play_key, policies, params, self.batch_size, groups=groups, said_by=said_by))
         lesson = self.lesson(play, policy, against, draws, state.target)
 
         gradient, info = jax.grad(functools.partial(self.objective, play, lesson), has_aux=True)(own)
@@ -339,12 +341,17 @@ class LOQA(Learner):
         def logits_of(params: Tree, seen: Tree, states: Tree) -> Array:
             return policy.along(params, seen, states).logits
 
-        logits = past_selves.grouped(logits_of, draws)(against.policy, seen, play.trajectory.states)
+        said, last = play.trajectory.said, None
+        if said is not None:
+            logits = said[you].logits
+        else:
+            whole = past_selves.grouped(logits_of, draws)(against.policy, seen, play.trajectory.states)
+            logits, last = whole[:-1], whole[-1]
         q = past_selves.grouped(self.action_values(game, you).unroll, draws)(against.q, seen)[:-1]
         returns = discounted_returns(play.rewards(you), game.gamma, alive=play.alive)
         modelled = opponent_model(q, returns, play.actions(you), self.temperature)
         averaged = self.action_values(game, me).unroll(target.q, play.observations())
-        return Lesson(logits=logits, modelled=modelled, surprise=returns - values(logits[:-1], q), averaged=averaged)
+        return Lesson(last=last, modelled=modelled, surprise=returns - values(logits, q), averaged=averaged)
 
     def objective(self, play: Play, lesson: Lesson, own: Agent) -> tuple[Array, Info]:
         """What the policy ascends, less what the action values descend.
@@ -389,6 +396,11 @@ class LOQA(Learner):
         rewards, actions = play.rewards(player), play.actions(player)
         return sarsa_error(q, averaged, last, rewards, actions, play.game.gamma, play.alive)
 
+    def _needs_end(self, state: LOQAState, view: View) -> bool:
+        """Whether the opponent's policy has to be known at the end of episodes."""
+        del state, view
+        return False
+
     def _learn_rival(self, rival: Tree, view: View, play: Play, lesson: Lesson) -> Tree:
         del view, play, lesson
         return rival
@@ -422,15 +434,19 @@ class PairedLOQA(LOQA):
         q = state.rival.q if offered is None else offered
         return Agent(view.params[other], q), view.policies[other], rule.behaviour(view.game, other)
 
+    def _needs_end(self, state: LOQAState, view: View) -> bool:
+        return self._offered(view, state.rival) is None
+
     def _learn_rival(self, rival: Rival, view: View, play: Play, lesson: Lesson) -> Rival:
         """SARSA on the opponent's side, as for the own action values."""
         if self._offered(view, rival) is not None:
             return rival
-        other = view.others[0]
+        other, last = view.others[0], lesson.last
+        assert last is not None, "what is learnt ends with what the opponent would say at the end"
         averaged = self.action_values(view.game, other).unroll(rival.target, play.observations(other))
 
         def fit(q: Tree) -> Array:
-            return -self.critic_error(play, other, q, averaged, lesson.logits[-1])
+            return -self.critic_error(play, other, q, averaged, last)
 
         moves, optimiser_state = self._critic_optimiser().update(jax.grad(fit)(rival.q), rival.optimiser)
         q = optax.apply_updates(rival.q, moves)

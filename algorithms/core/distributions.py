@@ -56,6 +56,10 @@ class Distribution:
         """``KL(self || other)`` of two of the same class, ``(...)``, in nats."""
         raise NotImplementedError
 
+    def unmixed(self) -> Any:
+        """The distribution without what exploration adds to it."""
+        return self
+
     def at(self, index: Any) -> Any:
         """The distributions at some places of the batch axes: ``policy.unroll(...).at(slice(-1))``."""
         return jax.tree.map(lambda x: x[index], self)
@@ -91,6 +95,16 @@ class Categorical(Distribution):
     def kl(self, other: "Categorical") -> Array:
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+@pytree_dataclass
+class Explored(Categorical):
+    """What a policy plays that explores."""
+
+    policy: Categorical = field(doc="what it says without exploration")
+
+    def unmixed(self) -> Categorical:
+        return self.policy
 
 
 @pytree_dataclass

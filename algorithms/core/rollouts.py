@@ -35,6 +35,8 @@ class Trajectory(NamedTuple):
       info: what the game counts, each ``(T, B, n_players)``.
       alive: whether each step is played, and whether the episode goes on after the last,
         ``(T + 1, B)``; None in games whose episodes do not end early.
+      said: by seat what its policy said at each step, exploration left out, distributions ``(T, B)``;
+        of the seats of which it was to be kept.
     """
 
     states: Tree
@@ -42,6 +44,7 @@ class Trajectory(NamedTuple):
     rewards: Array
     info: Mapping[str, Array]
     alive: Array | None = None
+    said: Mapping[int, Any] | None = None
 
 
 def observations(game: Game, trajectory: Trajectory, player: int) -> Tree:
@@ -58,6 +61,7 @@ def rollout(
     *,
     num_steps: int | None = None,
     groups: Sequence[int] | None = None,
+    said_by: Sequence[int] = (),
 ) -> Trajectory:
     """Plays policies against one another from a reset on. No gradient passes through it.
 
@@ -71,11 +75,12 @@ def rollout(
       groups: per player the number of parameter sets G: its parameters then have a leading
         axis G, and every set plays ``B / G`` consecutive environments. 0, the default: one
         set without such an axis.
+      said_by: seats of whom is kept what their policies said.
 
     Raises:
       ValueError: another number of policies than of players; groups that do not divide B.
     """
-    return rollout_on(key, game, policies, params, batch_size, num_steps=num_steps, groups=groups)[0]
+    return rollout_on(key, game, policies, params, batch_size, num_steps=num_steps, groups=groups, said_by=said_by)[0]
 
 
 def rollout_on(
@@ -87,6 +92,7 @@ def rollout_on(
     *,
     num_steps: int | None = None,
     groups: Sequence[int] | None = None,
+    said_by: Sequence[int] = (),
     carries: Sequence[Tree] | None = None,
     states: Tree = None,
     part: tuple[Array, int] | None = None,
@@ -144,10 +150,12 @@ def rollout_on(
     def step(loop: Any, now: Any) -> Any:
         seen, states, carries, alive = loop
         words, key = now
-        actions, moved = [], []
+        actions, moved, kept = [], [], {}
         for i, policy in enumerate(policies):
             carry, said = _acting(policy, sizes[i])(laid[i], carries[i], seen[i], states)
             actions.append(said.sample(dice.words(words, i)))
+            if i in said_by:
+                kept[i] = said.unmixed()
             moved.append(carry)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
         # every number that depends on it.
@@ -159,16 +167,16 @@ def rollout_on(
         if alive is not None:
             rewards, info = jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), (rewards, info))
             goes_on = alive & ~done
-        return (then, after, tuple(moved), goes_on), (states, joint, rewards, info, alive)
+        return (then, after, tuple(moved), goes_on), (states, joint, rewards, info, alive, kept or None)
 
     loop = (seen, states, starts, alive)
     inputs = (words, jax.random.split(step_key, length))
-    (_, last, ends, goes_on), (before, actions, rewards, info, alive) = lax.scan(step, loop, inputs)
+    (_, last, ends, goes_on), (before, actions, rewards, info, alive, said) = lax.scan(step, loop, inputs)
     states, alive = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), (before, alive), (last, goes_on))
     rewards, info = jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), (rewards, info))
     if dice.choices:
         actions = jnp.moveaxis(actions, 1, -1)
-    return Trajectory(states=states, actions=actions, rewards=rewards, info=info, alive=alive), ends
+    return Trajectory(states=states, actions=actions, rewards=rewards, info=info, alive=alive, said=said), ends
 
 
 def spread(start: Tree, batch_size: int) -> Tree:

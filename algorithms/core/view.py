@@ -141,6 +141,7 @@ class View:
         batch_size: int,
         *,
         groups: Sequence[int] | None = None,
+        said_by: Sequence[int] = (),
     ) -> Play:
         """Episodes played in one's head, by the rules of the game: whoever thinks them up knows all of them.
 
@@ -148,9 +149,9 @@ class View:
           key: randomness.
           policies, params: who plays, one per seat; what is not known of others is one's own guess.
           batch_size: number of episodes.
-          groups: see ``rollouts.rollout``.
+          groups, said_by: see ``rollouts.rollout``.
         """
-        trajectory = rollouts.rollout(key, self._game, policies, params, batch_size, groups=groups)
+        trajectory = rollouts.rollout(key, self._game, policies, params, batch_size, groups=groups, said_by=said_by)
         return Play(self._game, trajectory, self.player)
 
     @property

@@ -38,7 +38,8 @@ def draw(key: Array, past: Tree, updates: Array, every: int, count: int) -> Tree
     """Uniform draws from what the buffer holds, every leaf ``(count, ...)``."""
     size = jax.tree.leaves(past)[0].shape[0]
     which = jax.random.randint(key, (count,), 0, jnp.minimum(updates // every + 1, size))
-    return jax.tree.map(lambda x: x[which], past)
+    # Of the buffer as it is: fused with what has just been written into it, every number drawn is a choice.
+    return jax.tree.map(lambda x: x[which], lax.optimization_barrier(past))
 
 
 def grouped(unroll: Any, groups: int) -> Any:

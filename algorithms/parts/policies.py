@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from shaping_bench.algorithms.core.distributions import Categorical, distribution, num_outputs
+from shaping_bench.algorithms.core.distributions import Categorical, Explored, distribution, num_outputs
 from shaping_bench.algorithms.core.policy import Policy, Tabular, select
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network, Weights
@@ -222,7 +222,7 @@ class Exploring(Policy):
 
     def _mixed(self, said: Categorical) -> Categorical:
         probabilities = (1.0 - self.epsilon) * jax.nn.softmax(said.logits) + self.epsilon / said.logits.shape[-1]
-        return Categorical(logits=jnp.log(probabilities))
+        return Explored(logits=jnp.log(probabilities), policy=said)
 
     def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
         return self.act(self.laid(params), carry, observation, state)

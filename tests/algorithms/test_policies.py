@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shaping_bench.algorithms.core import rollouts
 from shaping_bench.algorithms.core.policy import Tabular, select
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import (
@@ -207,3 +208,25 @@ def test_parameters_may_be_a_part_of_the_player_s():
     assert set(params) == {"actor"}
     seen = jnp.ones((2, 1, 4, 3, 3))
     np.testing.assert_array_equal(policy.unroll(params, seen).logits, bare.unroll(params["actor"], seen).logits)
+
+
+def test_play_keeps_what_was_said_without_exploration():
+    policy = actor(COIN, "gru", hidden=5)
+    params = random_like(policy.init(jax.random.key(0)), 2, scale=1.0)
+    groups = jax.tree.map(lambda x: jnp.stack([x, 2.0 * x]), params)
+    play = rollouts.rollout(
+        jax.random.key(1),
+        COIN,
+        [policy, Exploring(policy, 0.5)],
+        [params, groups],
+        4,
+        num_steps=6,
+        groups=(0, 2),
+        said_by=(1,),
+    )
+    seen = rollouts.observations(COIN, play, 1)[:-1]
+    expected = [
+        policy.unroll(jax.tree.map(lambda x, k=k: x[k], groups), seen[:, 2 * k : 2 * k + 2]).logits for k in (0, 1)
+    ]
+    assert list(play.said) == [1]
+    np.testing.assert_allclose(play.said[1].logits, jnp.concatenate(expected, axis=1), rtol=1e-4, atol=1e-5)
