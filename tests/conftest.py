@@ -7,6 +7,11 @@ from collections.abc import Iterator
 # Most of a run is compilation: the same programs, with less effort to make their machine code fast.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
+# What was prepared so is not what a user's run would prepare, to the last bit: it stays among the tests.
+os.environ["XDG_CACHE_HOME"] = os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "shaping-bench", "tests"
+)
+
 import jax
 import pytest
 from hypothesis import settings
