@@ -273,11 +273,14 @@ def standard_error(runs: Strata, units: Units) -> float:
     for pool in dict.fromkeys(units.pools):
         tasks = [t for t, other in enumerate(units.pools) if other == pool]
         size = units.sizes[tasks[0]]
-        means = np.full((len(tasks), size), np.nan)
-        for row, t in zip(means, tasks, strict=True):
-            counts = np.bincount(units.of[t], minlength=size)
-            sums = np.bincount(units.of[t], weights=runs[t], minlength=size)
-            row[counts > 0] = sums[counts > 0] / counts[counts > 0]
+        if all(len(runs[t]) == size for t in tasks) and (np.stack([units.of[t] for t in tasks]) == range(size)).all():
+            means = np.stack([runs[t] for t in tasks])  # every unit is one run
+        else:
+            means = np.full((len(tasks), size), np.nan)
+            for row, t in zip(means, tasks, strict=True):
+                counts = np.bincount(units.of[t], minlength=size)
+                sums = np.bincount(units.of[t], weights=runs[t], minlength=size)
+                row[counts > 0] = sums[counts > 0] / counts[counts > 0]
         finite = np.isfinite(means)
         present = finite.any(axis=0)
         if present.sum() < 2:
