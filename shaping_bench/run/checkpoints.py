@@ -279,11 +279,24 @@ class Pauses:
         """
         self.first = done if self.first is None else self.first
         self.computed += seconds
-        over = self.deadline is not None and not self.deadline.allows(seconds + self.cost)
-        if self.checkpoint is not None and self.computed > 0.0 and (over or self._due(self.checkpoint)):
-            self._save(self.checkpoint, moment, over)
-        if over:
-            raise OutOfTime(f"{self.what} {done} of {self.of}", further=done > self.first)
+        if self.deadline is not None and not self.deadline.allows(seconds + self.cost):
+            self._stop(done, moment)
+        if self.checkpoint is not None and self.computed > 0.0 and self._due(self.checkpoint):
+            self._save(self.checkpoint, moment, last=False)
+
+    def compiled(self, done: int, moment: Callable[[], Moment]) -> None:
+        """After something was compiled for the next call, which may have taken long.
+
+        Raises:
+          OutOfTime, StoreError: as :meth:`pause`.
+        """
+        if self.deadline is not None and self.deadline.expired:
+            self._stop(done, moment)
+
+    def _stop(self, done: int, moment: Callable[[], Moment]) -> None:
+        if self.checkpoint is not None and self.computed > 0.0:
+            self._save(self.checkpoint, moment, last=True)
+        raise OutOfTime(f"{self.what} {done} of {self.of}", further=done > (self.first or 0))
 
     def _due(self, checkpoint: Checkpoint) -> bool:
         return self.computed >= checkpoint.seconds * max(1.0, self.cost / (SHARE * SECONDS))

@@ -270,7 +270,8 @@ def _run(
     pace: Pace | None = None
     seconds = 0.0
     while so_far.structure is None or so_far.done < num_updates:
-        pauses.pause(so_far.done, seconds, functools.partial(so_far.moment, carry, run_seconds))
+        moment_now = functools.partial(so_far.moment, carry, run_seconds)
+        pauses.pause(so_far.done, seconds, moment_now)
         blank = (*start, *so_far.next_call(0, per_call))
         if carry is None:
             advance, seconds = program.compiled("whole", blank)
@@ -278,6 +279,8 @@ def _run(
         else:
             advance, seconds = program.compiled("advance", (*blank, carry))
             pace = pace or Pace()
+        if seconds:
+            pauses.compiled(so_far.done, moment_now)
         compile_seconds += seconds
         before = so_far.done
         arguments = (*start, *so_far.next_call(pace.updates, per_call))

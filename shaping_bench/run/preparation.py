@@ -194,6 +194,7 @@ def _prepare(
         arguments = (seeds, np.int32(done), np.int32(count), carry)
         if advance is None:
             advance = compiled(program.advance, *arguments)
+            pauses.compiled(done, moment_now)
         clock = time.perf_counter()
         carry, means = advance(*arguments)
         done += count

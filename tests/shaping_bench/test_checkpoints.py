@@ -531,6 +531,23 @@ def test_time_that_is_up_ends_an_encounter_at_its_checkpoint(tmp_path, calls_of)
     assert bits(run(**EXACT, checkpoint=checkpoint, deadline=Passing(after=1))) == whole
 
 
+def test_time_that_is_up_once_something_is_compiled_ends_it_before_the_call(tmp_path, monkeypatch, calls_of):
+    calls_of(10)
+    checkpoint, deadline = left_by(tmp_path / "run.npz"), Deadline()
+    compiled = programs.Program.compiled
+
+    def slowly(self, name, arguments):
+        if name == "advance":
+            deadline.stop("it took so long")
+        return compiled(self, name, arguments)[0], 60.0
+
+    monkeypatch.setattr(programs.Program, "compiled", slowly)
+    with pytest.raises(OutOfTime, match="an encounter stopped at update 10 of 90") as caught:
+        run(**EXACT, checkpoint=checkpoint, deadline=deadline)
+    assert caught.value.further
+    assert checkpoint.load().done == 10
+
+
 def test_a_checkpoint_that_cannot_be_written_costs_no_run_but_one_that_has_to_end(tmp_path, calls_of):
     (tmp_path / "file").write_text("no folder")
     checkpoint = left_by(tmp_path / "file" / "run.npz")
