@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from rich.console import Console
 
 from shaping_bench import metrics
-from shaping_bench.engines import Engine, Event
 from shaping_bench.errors import BadInput, OutOfTime
 from shaping_bench.games.base import Game
-from shaping_bench.publish.watching import Display, listed, status_text
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.checkpoints import Folder, encounter_identity
@@ -29,6 +27,9 @@ from shaping_bench.spec.protocol import Protocol
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
 from shaping_bench.spec.suite import Cell, Suite, expand, resolve, validate
+
+if TYPE_CHECKING:  # what suites need, and single encounters do not, takes long to import
+    from shaping_bench.engines import Engine, Event
 
 MAX_SEEDS_WITH_PARAMS = 1000
 
@@ -44,7 +45,7 @@ def _stderr() -> Console:
 
 
 def run_and_report(
-    suite: Suite, directory: Path, wandb: str, engine: Engine | None = None, deadline: Deadline | None = None
+    suite: Suite, directory: Path, wandb: str, engine: "Engine | None" = None, deadline: Deadline | None = None
 ) -> int:
     """Runs a suite into a directory, tracks it, prints its tables and names its page.
 
@@ -54,6 +55,7 @@ def run_and_report(
     from shaping_bench.publish.report import write_report
     from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
+    from shaping_bench.publish.watching import Display
     from shaping_bench.run.runner import run_suite
     from shaping_bench.run.tally import Tally
     from shaping_bench.store.results import load
@@ -82,7 +84,7 @@ def run_and_report(
             if not now:
                 outdated.update(_changed_since(store.cell(cell.hash), cell))
 
-        def on_event(event: Event, tally: Tally) -> None:
+        def on_event(event: "Event", tally: Tally) -> None:
             display.show(event, tally)
             tracker.log_progress(tally.summary)
 
@@ -159,6 +161,7 @@ def plan_command(suite: Suite, directory: Path, as_json: bool) -> str:
 
 def status_command(directory: Path, as_json: bool) -> str:
     """How the runs of a results directory have got on, for people or as JSON."""
+    from shaping_bench.publish.watching import status_text
     from shaping_bench.store.events import status
 
     def count() -> int:
@@ -179,6 +182,8 @@ def progress_line() -> Iterator[Callable[[str], None]]:
 
 def preparation_progress(say: Callable[[str], None]) -> OnPoint:
     """Tells how a running preparation gets on, in one line of text."""
+    from shaping_bench.publish.watching import listed
+
     return lambda p, done, values: say(f"{p.title}: step {done} of {p.steps}, {listed(values)}")
 
 

@@ -91,6 +91,12 @@ print(hashlib.sha256(np.asarray(jax.jit(lambda x: jnp.sum(x, axis=0))(x)).tobyte
 """
 
 
+def test_a_single_encounter_does_not_import_what_only_suites_need():
+    code = "import sys, shaping_bench.commands; print(sorted({'pandas', 'duckdb', 'distributed'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
 def test_last_bits_do_not_depend_on_the_number_of_cores(tmp_path):
     def bits(name, cores, **environment):
