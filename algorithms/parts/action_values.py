@@ -41,7 +41,8 @@ def values(logits: Array, q: Array) -> Array:
     columns = [logits[..., a] for a in range(logits.shape[-1])]
     highest = lax.stop_gradient(functools.reduce(jnp.maximum, columns))
     weights = [jnp.exp(x - highest) for x in columns]
-    return sum(w * q[..., a] for a, w in enumerate(weights)) / sum(weights)
+    total: Array = functools.reduce(jnp.add, weights)
+    return functools.reduce(jnp.add, [w * q[..., a] for a, w in enumerate(weights)]) / total
 
 
 def at(q: Array, actions: Array) -> Array:
