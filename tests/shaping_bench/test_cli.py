@@ -204,7 +204,7 @@ def test_list_says_what_exists(capsys):
     code, out, _ = run(capsys, "list", "--json")
     found = json.loads(out)
     assert code == 0
-    assert set(found) == {"algorithms", "games", "metrics", "suites", "claims"}
+    assert set(found) == {"algorithms", "games", "metrics", "suites", "claims", "scenarios"}
     lola = next(a for a in found["algorithms"] if a["name"] == "lola")
     assert lola["access"] == "gradients"
     assert lola["needs_preparation"] is False
