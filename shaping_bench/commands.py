@@ -22,7 +22,7 @@ from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.checkpoints import Folder, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
-from shaping_bench.run.preparation import OnPoint, needed
+from shaping_bench.run.preparation import OnPoint, Preparation, needed
 from shaping_bench.spec.protocol import Protocol
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
@@ -182,9 +182,13 @@ def progress_line() -> Iterator[Callable[[str], None]]:
 
 def preparation_progress(say: Callable[[str], None]) -> OnPoint:
     """Tells how a running preparation gets on, in one line of text."""
-    from shaping_bench.publish.watching import listed
 
-    return lambda p, done, values: say(f"{p.title}: step {done} of {p.steps}, {listed(values)}")
+    def tell(preparation: Preparation, done: int, values: Mapping[str, float]) -> None:
+        from shaping_bench.publish.watching import listed
+
+        say(f"{preparation.title}: step {done} of {preparation.steps}, {listed(values)}")
+
+    return tell
 
 
 # --- encounter ----------------------------------------------------------------------------
