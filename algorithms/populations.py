@@ -22,6 +22,7 @@ from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.fixed import FixedStrategy, logits_of
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.games.base import Game
+from shaping_bench.games.matrix.memory_one import TEMPLATES
 
 SPLITS = {"train": range(8), "validation": (8,), "test": (9,), "all": range(10)}
 """Which of every ten policies of a list are in which part of it."""
@@ -139,14 +140,14 @@ class Persona(Population):
 
 
 BOTS: dict[str, tuple[float, ...]] = {
-    "cooperator": (1.0, 1.0, 1.0, 1.0, 1.0),
-    "defector": (0.0, 0.0, 0.0, 0.0, 0.0),
-    "tit for tat": (1.0, 1.0, 0.0, 1.0, 0.0),
-    "suspicious tit for tat": (0.0, 1.0, 0.0, 1.0, 0.0),
+    "cooperator": TEMPLATES["all_c"],
+    "defector": TEMPLATES["all_d"],
+    "tit for tat": TEMPLATES["tft"],
+    "suspicious tit for tat": TEMPLATES["suspicious_tft"],
     "trembling tit for tat": (0.9, 0.9, 0.1, 0.9, 0.1),
     "generous tit for tat": (1.0, 1.0, 0.3, 1.0, 0.3),
-    "grim after one strike": (1.0, 1.0, 0.0, 0.0, 0.0),
-    "win-stay, lose-shift": (1.0, 1.0, 0.0, 0.0, 1.0),
+    "grim after one strike": TEMPLATES["grim"],
+    "win-stay, lose-shift": TEMPLATES["wsls"],
 }
 """The bots of repeated dilemmas that remember one round, as probabilities of action 0."""
 

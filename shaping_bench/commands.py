@@ -17,12 +17,13 @@ from rich.console import Console
 from shaping_bench import metrics
 from shaping_bench.errors import BadInput, OutOfTime
 from shaping_bench.games.base import Game
+from shaping_bench.publish.watching import Display, listed, plan_summary, plan_text, status_text
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.checkpoints import Folder, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
-from shaping_bench.run.preparation import OnPoint, Preparation, needed
+from shaping_bench.run.preparation import OnPoint, needed
 from shaping_bench.spec.protocol import Protocol
 from shaping_bench.spec.registry import Named
 from shaping_bench.spec.sources import source_hash
@@ -55,7 +56,6 @@ def run_and_report(
     from shaping_bench.publish.report import write_report
     from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
-    from shaping_bench.publish.watching import Display
     from shaping_bench.run.runner import run_suite
     from shaping_bench.run.tally import Tally
     from shaping_bench.store.results import load
@@ -148,7 +148,6 @@ def _changed_since(record: Mapping[str, Any], cell: Cell) -> dict[str, None]:
 
 def plan_command(suite: Suite, directory: Path, as_json: bool) -> str:
     """What is left to do of a suite, for people or as JSON."""
-    from shaping_bench.publish.watching import plan_summary, plan_text
     from shaping_bench.run.jobs import plan
     from shaping_bench.store.store import Store
 
@@ -161,7 +160,6 @@ def plan_command(suite: Suite, directory: Path, as_json: bool) -> str:
 
 def status_command(directory: Path, as_json: bool) -> str:
     """How the runs of a results directory have got on, for people or as JSON."""
-    from shaping_bench.publish.watching import status_text
     from shaping_bench.store.events import status
 
     def count() -> int:
@@ -182,13 +180,7 @@ def progress_line() -> Iterator[Callable[[str], None]]:
 
 def preparation_progress(say: Callable[[str], None]) -> OnPoint:
     """Tells how a running preparation gets on, in one line of text."""
-
-    def tell(preparation: Preparation, done: int, values: Mapping[str, float]) -> None:
-        from shaping_bench.publish.watching import listed
-
-        say(f"{preparation.title}: step {done} of {preparation.steps}, {listed(values)}")
-
-    return tell
+    return lambda p, done, values: say(f"{p.title}: step {done} of {p.steps}, {listed(values)}")
 
 
 # --- encounter ----------------------------------------------------------------------------

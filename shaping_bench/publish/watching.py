@@ -3,15 +3,16 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from shaping_bench.engines.base import Event
-from shaping_bench.run.jobs import Plan
-from shaping_bench.run.tally import Tally
-from shaping_bench.store.events import Status
+if TYPE_CHECKING:  # who shows nothing of a suite need not import what runs one
+    from shaping_bench.engines.base import Event
+    from shaping_bench.run.jobs import Plan
+    from shaping_bench.run.tally import Tally
+    from shaping_bench.store.events import Status
 
 SECONDS_BETWEEN_LINES = 10
 """Of progress, where stderr is a file or a pipe and a bar cannot be redrawn."""
@@ -51,7 +52,7 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def show(self, event: Event, tally: Tally) -> None:
+    def show(self, event: "Event", tally: "Tally") -> None:
         """Something has happened."""
         if time.perf_counter() - self.drawn > SECONDS_BETWEEN_SUMS:
             self.drawn = time.perf_counter()
@@ -87,7 +88,7 @@ def listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {x:.4g}" for name, x in values.items())
 
 
-def summed(tally: Tally) -> str:
+def summed(tally: "Tally") -> str:
     """How a run gets on, in few words."""
     parts = [f"{len(tally.running)} running"]
     if tally.failed_cells:
@@ -110,7 +111,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60.0:.1f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
 
 
-def status_text(status: Status) -> str:
+def status_text(status: "Status") -> str:
     """A status for people."""
     from tabulate import tabulate
 
@@ -157,7 +158,7 @@ def _worker(worker: Mapping[str, Any]) -> Sequence[str]:
 # --- plans --------------------------------------------------------------------------------
 
 
-def plan_summary(plan: Plan, suite: str) -> dict[str, Any]:
+def plan_summary(plan: "Plan", suite: str) -> dict[str, Any]:
     """A plan in numbers and words that are plain enough for JSON.
 
     Returns:
@@ -178,7 +179,7 @@ def plan_summary(plan: Plan, suite: str) -> dict[str, Any]:
     }
 
 
-def _on(plan: Plan, kind: str) -> dict[str, float]:
+def _on(plan: "Plan", kind: str) -> dict[str, float]:
     ways: dict[str, float] = {}
     for job in plan.jobs:  # whoever waits comes later
         ways[job.key] = job.seconds.get(kind, 0.0) + max((ways[x] for x in job.after), default=0.0)

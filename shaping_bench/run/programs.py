@@ -165,19 +165,9 @@ class Program:
 
         return jax.lax.map(one_tile, (laned, prepared.laned, seeds, carry))
 
-    def _whole(
-        self,
-        shared: list[Array],
-        laned: list[Array],
-        prepared: LanedArtifacts,
-        base: Array,
-        seeds: Array,
-        done: Array,
-        intervals: Array,
-        real: Array,
-    ) -> Any:
-        joint = self._begin(shared, laned, prepared, base, seeds)
-        return self._advance(shared, laned, prepared, base, seeds, done, intervals, real, joint)
+    def _whole(self, *arguments: Any) -> Any:
+        """``begin``, and ``advance`` from there: what :meth:`_advance` takes, but for the carry."""
+        return self._advance(*[*arguments, self._begin(*arguments[:5])])
 
 
 def _lane_key(base: Array, seed: Array) -> Array:
