@@ -1,5 +1,6 @@
 """What the harness takes for many cells: the benchmark's arithmetic, memory that stays, resamples that repeat."""
 
+import gc
 import itertools
 import tracemalloc
 
@@ -50,6 +51,8 @@ def test_memory_does_not_grow_with_the_cells_that_are_stored(tmp_path, monkeypat
     measured = jobs._measured_encounter
 
     def traced(*arguments):
+        if len(held) % 20 == 0:
+            gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
         return measured(*arguments)
 
@@ -60,8 +63,8 @@ def test_memory_does_not_grow_with_the_cells_that_are_stored(tmp_path, monkeypat
     finally:
         tracemalloc.stop()
     assert len(held) == 300
-    # One kept cell would be some ten thousand bytes.
-    assert max(held[-100:]) - max(held[100:200]) < 100 * 2000
+    # One kept cell would be some ten thousand bytes. The least of a hundred, since up to sixteen are being written.
+    assert min(held[-100:]) - min(held[100:200]) < 100 * 2000
 
 
 @pytest.mark.parametrize("sizes", [(2,), (2, 3), (5,)])
