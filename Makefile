@@ -22,7 +22,7 @@ CANDIDATES := python3.13 python3.12 python3.11 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: bench check test speed scale lint docs clean
+.PHONY: bench check test speed scale faults lint docs clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)

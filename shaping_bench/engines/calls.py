@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -165,16 +165,20 @@ def perform(
     except OutOfTime as error:
         reply |= {"status": "stopped", "error": str(error), "further": error.further}
     except Exception as error:  # one job's failure must not lose the others' results
-        reply |= {
-            "status": "failed",
-            "error": told(error),
-            "traceback": "".join(traceback.format_exception(error)),
-            "fault": type(error).__name__,
-            "errors": {cell: told(x) for cell, x in error.errors.items()} if isinstance(error, Failed) else {},
-        }
+        reply |= _failure(error)
     finally:
         leases.give_back(key)
     return {**reply, "seconds": time.perf_counter() - clock}
+
+
+def _failure(error: Exception) -> Reply:
+    return {
+        "status": "failed",
+        "error": told(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "fault": type(error).__name__,
+        "errors": {cell: told(x) for cell, x in error.errors.items()} if isinstance(error, Failed) else {},
+    }
 
 
 def _away(directory: Path, patience: float) -> bool:
@@ -233,7 +237,8 @@ def execute_there(
         this process may lack.
       worker: this process, as the engine calls it.
       deadline: when to stop at a checkpoint.
-      on_start, on_progress, patience: see :func:`perform`.
+      on_start, on_progress: see :func:`perform`.
+      patience: seconds that the directory may be away.
     """
     worker = worker or worker_name()
     with _CONFIGURED:
@@ -254,17 +259,43 @@ def execute_there(
         deadline=deadline,
         on_start=on_start,
         on_progress=on_progress,
-        patience=patience,
     )
     if directory is not None:
-        return here(Store(directory, writable=False))  # the launcher has made it
+        return here(Store(directory, writable=False), patience=patience)  # the launcher has made it
+    try:
+        return _in_own_folder(here, suite, written(key, ours), inputs or {})
+    except OSError as error:
+        failure = StoreError(f"worker {worker} cannot use its own folder: {error}")
+        return {"worker": worker, **_failure(failure)}
+    except (StoreError, BadInput) as error:
+        return {"worker": worker, **_failure(error)}
+
+
+def _in_own_folder(
+    here: Callable[[Store], Reply], suite: str, names: Sequence[str], inputs: Mapping[str, bytes]
+) -> Reply:
+    """Does a job in this process' own folder, which nobody has promised to bring back: there is no patience
+    with it, other workers have folders too.
+
+    Args:
+      here: does it in a store.
+      suite: of which suite.
+      names: folders that the job makes.
+      inputs: folders that it reads, packed.
+
+    Raises:
+      BadInput: inputs are damaged.
+      OSError, StoreError: the folder cannot be written or read.
+    """
     folder = _own_folder(suite)
-    for name, data in (inputs or {}).items():
+    for name, data in inputs.items():
         unpacked(data, folder / name)
-    reply = here(Store(folder))
-    names = [name for name in written(key, ours) if (folder / name).is_dir()]
-    reply["content"] = {name: packed(folder / name) for name in names}
-    for name in names:
+    store = Store(folder, writable=False)
+    store.cells.mkdir(exist_ok=True)
+    reply = here(store)
+    found = [name for name in names if (folder / name).is_dir()]
+    reply["content"] = {name: packed(folder / name) for name in found}
+    for name in found:
         if name.startswith("cells/"):  # as many as a suite has, which nobody reads here again
             shutil.rmtree(folder / name)
     return reply

@@ -96,7 +96,8 @@ class Leases:
         with self._lock:
             sign = self._owned.pop(key, None)
         if sign is not None and self._is_mine(key, sign):
-            self._path(key).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the directory is away by now: the lease ends with this process
+                self._path(key).unlink(missing_ok=True)
 
     def beat(self) -> None:
         """Says that the owner of all its leases is there; one that others took over is given up."""

@@ -150,7 +150,7 @@ def worker_stopped(suite, directory, folder):
 
 
 def disk_full(suite, directory, folder, *, shared):
-    """One of two workers cannot write files of more than two kilobytes."""
+    """One of two workers cannot write files of more than two kilobytes; it is alone until it has failed."""
     port = free_port()
 
     def little_space():
@@ -158,6 +158,7 @@ def disk_full(suite, directory, folder, *, shared):
 
     full = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     file = settings(folder / "disk.yaml", f"shared: {str(shared).lower()}\n")
+    log = Path(f"{directory}.log")
     with (
         scheduler(port, folder / "scheduler.log"),
         # Of standard error, which is a file here, the limit would end the process.
@@ -167,11 +168,12 @@ def disk_full(suite, directory, folder, *, shared):
             preexec_fn=little_space,
             env=full,
         ),
-        worker(port, folder / "worker.log", "--cores", 1, "--name", "empty"),
         launcher(suite, directory, "--scheduler", f"127.0.0.1:{port}", "--cluster-file", file) as run,
     ):
-        ended(run, directory)
-    return {"workers with a full disk": 1}
+        until(lambda: "\nretried: " in f"\n{log.read_text()}" or run.poll() is not None)
+        with worker(port, folder / "worker.log", "--cores", 1, "--name", "empty"):
+            said = ended(run, directory)
+    return {"workers with a full disk": 1, "jobs it could not store": f"\n{said}".count("\nretried: ")}
 
 
 def directory_away(suite, directory, folder, *, seconds=8.0):

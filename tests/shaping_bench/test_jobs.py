@@ -107,6 +107,25 @@ def test_a_job_done_where_no_directory_is_shared_comes_back_as_bytes(suite, tmp_
     assert len(list((own / "artifacts").glob("[!.]*"))) == 1
 
 
+def test_a_job_that_fails_where_no_directory_is_shared_fails_at_once(tmp_path, cache):
+    """Only a results directory is waited for, which may be away."""
+    suite = expand(validate({"name": "fails", "games": ["tandem"], "learners": ["naive"], "seeds": 2, "steps": 2}))
+    text, print_ = suite_text(suite), fingerprint(suite)
+    (job,) = plan(suite, Store(tmp_path / "out")).jobs
+    workers = cache / "shaping-bench" / "workers"
+    workers.parent.mkdir(parents=True)
+    workers.write_text("a file, in which nobody can make folders")
+    reply = execute_there(job.key, text, print_, None, worker="w", patience=20.0)
+    assert (reply["status"], reply["worker"], reply["fault"]) == ("failed", "w", "StoreError")
+    workers.unlink()
+    assert execute_there(job.key, text, print_, None, patience=20.0)["status"] == "done"
+    (own,) = workers.iterdir()
+    (own / "cells" / job.cells[0]).write_text("a file, in whose place no folder can be put")
+    reply = execute_there(job.key, text, print_, None, worker="w", patience=20.0)
+    assert (reply["status"], reply["worker"], reply["fault"]) == ("failed", "w", "StoreError")
+    assert reply["error"].startswith("cannot write to")
+
+
 def test_two_launchers_on_one_directory_prepare_once_and_compute_every_encounter_once(
     suite, tmp_path, cache, monkeypatch
 ):
