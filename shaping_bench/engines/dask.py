@@ -14,7 +14,7 @@ import math
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
@@ -101,10 +101,12 @@ class _Run:
         """By job, those that are with dask."""
         self.on_gpu: dict[str, bool] = {}
         """Of those, whether on a GPU."""
+        self.meant_for: dict[str, frozenset[str]] = {}
+        """Of some of those, addresses of the only workers that may do them."""
         self.waiting: collections.deque[Job] = collections.deque()
         """Jobs that have been taken from the schedule and found no free process yet."""
         self.workers: dict[str, _Worker] = {}
-        """Those that are there, by address."""
+        """Those that are there and take jobs, by address."""
         self.refused: set[str] = set()
         """Addresses of those that turned out to be of another version."""
         self.known: set[str] = set()
@@ -188,7 +190,10 @@ class _Run:
         self.workers = {
             address: _Worker(address=address, name=str(x["name"]), resources=x["resources"])
             for address, x in found.items()
+            if x["status"] == "running"  # and not about to leave
         }
+        gpus = {address for address, x in found.items() if workers.GPU in x["resources"]}
+        yield from self._recalled(client, {True: gpus, False: found.keys() - gpus})
         for worker in self.workers.values():
             if worker.address in self.known:
                 continue
@@ -200,6 +205,19 @@ class _Run:
                 other = f"is {theirs[0]}" if theirs else "was not started by `shaping-bench worker`"
                 text = f"worker {worker.name} gets no jobs: it {other}, and this is {workers.version()}"
                 yield Event(what="refused", worker=worker.name, error=text)
+
+    def _recalled(self, client: Client, there: Mapping[bool, Set[str]]) -> Iterator[Event]:
+        """Jobs that nobody may do any more who is there: dask would wait for such a worker for ever.
+
+        Args:
+          there: addresses of the workers without and with a GPU.
+        """
+        for key, gpu in [*self.on_gpu.items()]:
+            if not self.meant_for.get(key, there[gpu]) & there[gpu]:
+                with contextlib.suppress(OSError, TimeoutError):
+                    client.cancel([self.futures[key]], force=True)
+                self._forget(key)
+                yield from self.schedule.settle(key, {"status": "held"})
 
     # --- submitting ---
 
@@ -232,7 +250,9 @@ class _Run:
             self.unfit.get(job.key),
             *(name for name, until in self.bench.items() if until > now),
         }
-        others = [x.address for x in mine if x.gpu is gpu and x.name not in avoided]
+        able = {x.address for x in self.workers.values() if x.mine and x.gpu is gpu}
+        own = {x.address for x in mine if x.gpu is gpu}
+        chosen = {x.address for x in mine if x.gpu is gpu and x.name not in avoided} or own
         left = self.workplace.deadline.left
         self.attempts[job.key] += 1
         future = client.submit(
@@ -250,10 +270,11 @@ class _Run:
             pure=False,
             priority=job.expected,
             resources=resources,
-            workers=others or None,
-            allow_other_workers=bool(others),
+            workers=sorted(chosen) if chosen < able else None,
         )
         self.futures[job.key], self.on_gpu[job.key] = future, gpu
+        if chosen < able:
+            self.meant_for[job.key] = frozenset(chosen)
         future.add_done_callback(lambda future: self.inbox.put(functools.partial(self._ended, job, future)))
 
     def _inputs(self, job: Job) -> dict[str, bytes]:
@@ -275,11 +296,12 @@ class _Run:
         key = message["key"]
         if key not in self.futures:
             return
+        about = {"key": key, "worker": message["name"]}
         if "done" in message:
             self.schedule.progressed(key)
-            yield Event(what="progress", **message)
+            yield Event(what="progress", **about, **{x: message[x] for x in ("done", "total", "values")})
         else:
-            yield Event(what="started", **message)
+            yield Event(what="started", **about)
 
     def _ended(self, job: Job, future: Future) -> Iterator[Event]:
         if self.futures.get(job.key) is not future:
@@ -287,20 +309,21 @@ class _Run:
         try:
             reply = future.result(timeout=60)
         except KilledWorker as error:
-            self._forget(job)
+            self._forget(job.key)
             yield from self.schedule.lost(job.key, str(error.last_worker.name), "its worker died or was given up")
             return
         except (FutureCancelledError, CancelledError, TimeoutError, OSError):  # the scheduler is lost
-            self._forget(job)
+            self._forget(job.key)
             yield from self.schedule.settle(job.key, {"status": "held"})
             return
         except Exception as error:  # what is not ours: a worker that cannot even be asked
             reply = {"status": "failed", "error": f"{type(error).__name__}: {error}", "fault": type(error).__name__}
-        self._forget(job)
+        self._forget(job.key)
         yield from self._settle(job, reply)
 
-    def _forget(self, job: Job) -> None:
-        del self.futures[job.key], self.on_gpu[job.key]
+    def _forget(self, key: str) -> None:
+        del self.futures[key], self.on_gpu[key]
+        self.meant_for.pop(key, None)
 
     def _settle(self, job: Job, reply: Reply) -> Iterator[Event]:
         status, worker = reply["status"], reply.get("worker", "")

@@ -92,8 +92,8 @@ class Schedule:
 
     @property
     def ready(self) -> int:
-        """Jobs that could be taken now."""
-        return len(self._ready)
+        """Jobs that could be taken now, or once it is time to look at them again."""
+        return len(self._ready) + len(self._held)
 
     def failed_at(self, key: str) -> str:
         """Where a job that was taken had failed before; empty if nowhere."""

@@ -108,6 +108,7 @@ def nanny_options(process: Process, *, quiet: float, memory: int, seconds: float
       memory: bytes above which the nanny ends it; 0 for no limit.
       seconds: from now, after which it ends; None for never.
     """
+    # Of its memory nothing is dask's, to be spilled or to be waited for: who is paused for want of it would stay so.
     told = {"QUIET": str(quiet)} | ({} if seconds is None else {"UNTIL": str(time.time() + seconds)})
     return {
         "name": process.name,
@@ -115,6 +116,7 @@ def nanny_options(process: Process, *, quiet: float, memory: int, seconds: float
         "resources": dict(process.resources),
         "env": {**process.environment, **{f"{ENVIRONMENT}{name}": value for name, value in told.items()}},
         "memory_limit": memory,
+        "config": {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
         "preload": [__name__],
         "dashboard": False,
         "silence_logs": logging.ERROR,
@@ -225,7 +227,7 @@ def call(
         if time.monotonic() - said >= SECONDS_BETWEEN_EVENTS:
             said = time.monotonic()
             numbers = {x: float(value) for x, value in values.items()}
-            told = {"key": key, "worker": name, "done": int(done), "total": int(total), "values": numbers}
+            told = {"key": key, "name": name, "done": int(done), "total": int(total), "values": numbers}
             worker.log_event(topic, told)
 
     with _ENDING.running_job(key, deadline), _watched():
@@ -243,7 +245,7 @@ def call(
             inputs,
             worker=name,
             deadline=deadline,
-            on_start=lambda: worker.log_event(topic, {"key": key, "worker": name}),
+            on_start=lambda: worker.log_event(topic, {"key": key, "name": name}),
             on_progress=on_progress,
             patience=patience,
         )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import dask.config
 import pytest
 
 from shaping_bench.cli import main
@@ -188,10 +189,17 @@ def test_without_gpus_cores_are_all_there_is(two_gpus, monkeypatch):
 
 
 class Client:
-    """Remembers what was submitted."""
+    """Remembers what was submitted, and says who is there."""
 
-    def __init__(self):
-        self.submitted = []
+    def __init__(self, *there):
+        self.submitted, self.cancelled, self.there = [], [], list(there)
+
+    def scheduler_info(self, n_workers):
+        states = {x.address: {"name": x.name, "resources": x.resources, "status": "running"} for x in self.there}
+        return {"workers": states}
+
+    def cancel(self, futures, force):
+        self.cancelled += futures
 
     def submit(self, function, *arguments, **options):
         self.submitted.append((arguments[0], options))
@@ -226,12 +234,12 @@ def test_jobs_that_want_a_gpu_wait_for_one_and_the_longest_come_first(tmp_path):
     (_, large), (_, play) = client.submitted
     assert large["resources"] == {workers.version(): 1, workers.CORE: 1}
     assert play["resources"] == {workers.version(): 1, workers.GPU: 1, workers.GPU_MEMORY: 10**9}
-    assert (large["workers"], play["workers"]) == (["core"], ["gpu"])
+    assert large["workers"] is play["workers"] is None  # whoever has what they need
     assert run.demand() == 9
     run._submit(client)
     assert len(client.submitted) == 2
     (tmp_path / workers.SUITE).touch()
-    run._forget(jobs[-1])
+    run._forget(jobs[-1].key)
     assert [x.what for x in run._settle(jobs[-1], {"status": "done", "worker": "core", "seconds": 60.0})] == ["done"]
     run._submit(client)
     assert client.submitted[-1][0] == "exact 3"
@@ -262,13 +270,42 @@ def test_what_failed_on_a_worker_goes_elsewhere(tmp_path):
     run, client = run_of([job("a")], tmp_path), Client()
     run.workers = {x: worker(x) for x in "ab"}
     run._submit(client)
-    run._forget(job("a"))
+    run._forget("a")
     assert [x.what for x in run._settle(job("a"), {"status": "failed", "worker": "a"})] == ["retried"]
     run._submit(client)
     assert client.submitted[-1][1]["workers"] == ["b"]
-    run._forget(job("a"))
+    run._forget("a")
     assert [x.what for x in run._settle(job("a"), {"status": "failed", "worker": "b"})] == ["failed"]
     assert run.schedule.ended
+
+
+def test_a_job_that_only_workers_may_do_who_are_gone_is_given_to_others(tmp_path):
+    run, client = run_of([job("a")], tmp_path), Client(worker("a"), worker("b"))
+
+    def look():
+        run.looked = -engine.SECONDS_BETWEEN_LOOKS
+        events = [x.what for x in run._look(client)]
+        run._submit(client)
+        return events, [options["workers"] for _, options in client.submitted]
+
+    assert look() == (["joined", "joined"], [None])
+    run._forget("a")
+    list(run._settle(job("a"), {"status": "failed", "worker": "a"}))
+    assert look() == ([], [None, ["b"]])
+    client.there = [worker("a"), worker("c")]
+    events, _ = look()
+    assert (events, len(client.cancelled), dict(run.futures)) == (["held", "joined"], 1, {})
+    run.schedule._held[0] = (0.0, "a")  # now
+    assert look() == ([], [None, ["b"], ["c"]])
+    assert list(run._look(client)) == []
+
+
+def test_workers_are_not_paused_for_what_their_compiled_programs_take():
+    (process,) = workers.processes("m", cores=1)
+    options = workers.nanny_options(process, quiet=9.0, memory=10**9)
+    with dask.config.set({**dask.config.config, **options["config"]}):  # as dask does in the process
+        assert dask.config.get("distributed.worker.memory.pause") is False
+        assert dask.config.get("distributed.worker.memory.terminate") == pytest.approx(0.95)
 
 
 def test_a_job_that_lost_its_workers_keeps_nobody_waiting(tmp_path):
@@ -278,7 +315,7 @@ def test_a_job_that_lost_its_workers_keeps_nobody_waiting(tmp_path):
     for _ in range(3):
         run._submit(client)
         assert set(run.futures) == {"deadly", "a"}
-        run._forget(job("deadly"))
+        run._forget("deadly")
         assert [x.what for x in run.schedule.lost("deadly", "x", "killed")] == ["lost"]
     run._submit(client)
     assert set(run.futures) == {"deadly", "a"}
