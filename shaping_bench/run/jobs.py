@@ -433,7 +433,7 @@ def execute(
             compiling, running = _run_group(key, suite, store, artifacts, on_progress)
             _note(_load(group), compiling, running, time.perf_counter() - clock, sizes)
         elif key not in store:
-            _store_match(of.matches[key], suite, store, artifacts)
+            _store_match(of.matches[key], suite, store, artifacts, on_progress)
             _note(_load(of.matches[key]), 0.0, 0.0, time.perf_counter() - clock, sizes)
 
 
@@ -632,13 +632,14 @@ def _episode(cell: Cell, outcome: Outcome) -> dict[str, Any] | None:
 # --- leagues ------------------------------------------------------------------------------
 
 
-def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts) -> None:
+def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts, on_progress: OnProgress | None) -> None:
     clock = time.perf_counter()
     of = contents(suite)
     for source in _sources(cell, of):
         if source.hash not in store:
             raise RuntimeError(f"it needs the final policies of {source.title}, which failed")
-    match = play_match(cell, of.steps[cell.game.label], store, artifacts.deadline)
+    on_done = None if on_progress is None else lambda done: on_progress(done, cell.steps, {})
+    match = play_match(cell, of.steps[cell.game.label], store, artifacts.deadline, on_done)
     record = record_of(
         cell,
         suite.file.name,

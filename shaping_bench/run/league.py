@@ -6,7 +6,7 @@ does is nobody's: whom it would have met is judged by the others it met.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -62,7 +62,13 @@ class Population:
     finite: np.ndarray
 
 
-def play_match(cell: Cell, steps: int, store: Store, deadline: Deadline | None = None) -> Match:
+def play_match(
+    cell: Cell,
+    steps: int,
+    store: Store,
+    deadline: Deadline | None = None,
+    on_progress: Callable[[int], object] | None = None,
+) -> Match:
     """Plays a league cell.
 
     Args:
@@ -70,6 +76,7 @@ def play_match(cell: Cell, steps: int, store: Store, deadline: Deadline | None =
       steps: updates after which the self-plays' policies are final.
       store: where those lie.
       deadline: when the training of a best response is to stop at a checkpoint.
+      on_progress: told how many updates of it are done.
 
     Raises:
       OutOfTime: the deadline has passed; the same call goes on.
@@ -77,7 +84,7 @@ def play_match(cell: Cell, steps: int, store: Store, deadline: Deadline | None =
     seated = cell.learners[:-1] if cell.best_response else cell.learners
     policies = [_population(x, i, cell, steps, store) for i, x in enumerate(seated)]
     if cell.best_response:
-        return _against_response(cell, seated, policies, store=store, deadline=deadline)
+        return _against_response(cell, seated, policies, store=store, deadline=deadline, on_progress=on_progress)
     return _all_against_all(cell, policies)
 
 
@@ -132,7 +139,13 @@ def _flags(finite: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _against_response(
-    cell: Cell, seated: Sequence[Labelled], own: Sequence[Population], *, store: Store, deadline: Deadline | None
+    cell: Cell,
+    seated: Sequence[Labelled],
+    own: Sequence[Population],
+    *,
+    store: Store,
+    deadline: Deadline | None,
+    on_progress: Callable[[int], object] | None,
 ) -> Match:
     """A best response, in the last seat, to the policies of all others."""
     game = cell.game.named.value
@@ -162,6 +175,7 @@ def _against_response(
             episodes=cell.episodes,
             checkpoint=checkpoint,
             deadline=deadline,
+            on_progress=on_progress,
         )
         checkpoint.drop()
         # Against a diverged policy the responder may diverge as well, which is not its doing.
