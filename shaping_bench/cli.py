@@ -857,9 +857,11 @@ def verify(
         from shaping_bench.commands import preparation_progress, progress_line
         from shaping_bench.run import devices
         from shaping_bench.run.artifacts import Artifacts
+        from shaping_bench.run.checkpoints import prune
 
         chosen = select(claims, paper or ())
         devices.configure()
+        prune(devices.checkpoints_folder())
         with progress_line() as say:
             folder = devices.artifacts_folder()
             verdicts = check_claims(

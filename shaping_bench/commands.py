@@ -20,7 +20,7 @@ from shaping_bench.games.base import Game
 from shaping_bench.publish.watching import Display, listed, plan_summary, plan_text, status_text
 from shaping_bench.run import devices
 from shaping_bench.run.artifacts import Artifacts
-from shaping_bench.run.checkpoints import Folder, encounter_identity
+from shaping_bench.run.checkpoints import Folder, encounter_identity, prune
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import check_size, run_encounter
 from shaping_bench.run.preparation import OnPoint, needed
@@ -249,6 +249,7 @@ def encounter_result(
     identity = encounter_identity(game, learners, protocol, seeds=protocol.seeds, needs=needs, init=init)
     if seats_apart:  # other last bits
         identity["seats_apart"] = True
+    prune(devices.checkpoints_folder())
     left = Folder(devices.checkpoints_folder(), identity)
     checkpoint = left.checkpoint(protocol.steps)
     outcome = run_encounter(

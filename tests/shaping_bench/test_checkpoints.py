@@ -516,6 +516,25 @@ def test_large_checkpoints_come_less_often(tmp_path, monkeypatch):
 # --- ends ---------------------------------------------------------------------------------
 
 
+def test_old_checkpoints_of_many_runs_are_removed_and_the_oldest_of_too_many(tmp_path):
+    checkpoints.prune(tmp_path / "nowhere")
+    for days, name in enumerate(("today", "yesterday", "before", "long ago", "longer ago")):
+        path = tmp_path / name
+        path.write_bytes(bytes(100))
+        os.utime(path, (path.stat().st_mtime - 86400 * days,) * 2)
+    (tmp_path / "folder").mkdir()
+
+    def left():
+        return {x.name for x in tmp_path.iterdir()}
+
+    checkpoints.prune(tmp_path)
+    assert len(left()) == 6
+    checkpoints.prune(tmp_path, days=2.5)
+    assert left() == {"today", "yesterday", "before", "folder"}
+    checkpoints.prune(tmp_path, most=250)
+    assert left() == {"today", "yesterday", "folder"}
+
+
 def test_time_that_is_up_ends_an_encounter_at_its_checkpoint(tmp_path, calls_of):
     whole = bits(run(**EXACT))
     calls_of(10)
