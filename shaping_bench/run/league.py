@@ -67,7 +67,7 @@ def play_match(
     steps: int,
     store: Store,
     deadline: Deadline | None = None,
-    on_progress: Callable[[int], object] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Match:
     """Plays a league cell.
 
@@ -145,7 +145,7 @@ def _against_response(
     *,
     store: Store,
     deadline: Deadline | None,
-    on_progress: Callable[[int], object] | None,
+    on_progress: Callable[[int], None] | None,
 ) -> Match:
     """A best response, in the last seat, to the policies of all others."""
     game = cell.game.named.value
