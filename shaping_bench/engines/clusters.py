@@ -145,7 +145,9 @@ class SlurmSettings(Remote):
     directives: list[str] = pydantic.Field(default=[], description="more options of sbatch, e.g. '--exclude=node7'")
     minimum: Count = pydantic.Field(default=1, description="jobs at any time")
     maximum: Positive = pydantic.Field(default=10, description="jobs at most")
-    logs: str | None = pydantic.Field(default=None, description="folder for the jobs' output; Slurm decides by default")
+    logs: str | None = pydantic.Field(
+        default=None, description="folder for the jobs' output; by default `logs` in the results directory if shared"
+    )
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "SlurmSettings":
@@ -212,12 +214,13 @@ def need_dask() -> None:
 
 
 @contextlib.contextmanager
-def started(settings: Started, wanted: Callable[[], int]) -> Iterator["SpecCluster"]:
+def started(settings: Started, wanted: Callable[[], int], logs: Path | None = None) -> Iterator["SpecCluster"]:
     """A cluster that ends with the block.
 
     Args:
       settings: of which kind it is, and how.
       wanted: says how many jobs could run side by side now.
+      logs: folder for what jobs of Slurm's say, if the settings name none; None drops it.
 
     Raises:
       BadInput: it cannot be started as the settings say.
@@ -235,7 +238,7 @@ def started(settings: Started, wanted: Callable[[], int]) -> Iterator["SpecClust
         }
     ):
         try:
-            cluster = _cluster(settings, wanted)
+            cluster = _cluster(settings, wanted, logs)
         except (RuntimeError, OSError, ValueError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise BadInput(f"--cluster cannot be started: {lines[-1]}; allowed: settings by which it can") from None
@@ -246,7 +249,7 @@ def started(settings: Started, wanted: Callable[[], int]) -> Iterator["SpecClust
                 cluster.close(timeout=30)
 
 
-def _cluster(settings: Started, wanted: Callable[[], int]) -> "SpecCluster":
+def _cluster(settings: Started, wanted: Callable[[], int], logs: Path | None) -> "SpecCluster":
     from distributed import Nanny, Scheduler
     from distributed.deploy.spec import SpecCluster
 
@@ -257,7 +260,7 @@ def _cluster(settings: Started, wanted: Callable[[], int]) -> "SpecCluster":
         named = {"host": settings.host, "interface": settings.interface, "port": settings.port}
         options |= {name: value for name, value in named.items() if value is not None}
     if isinstance(settings, SlurmSettings):
-        return _slurm(settings, options, wanted)
+        return _slurm(settings, options, wanted, logs)
     if isinstance(settings, SshSettings):
         specs = {name: _ssh(settings, name, machine) for name, machine in settings.machines.items()}
     else:
@@ -292,7 +295,9 @@ def _ssh(settings: SshSettings, host: str, machine: Machine) -> dict[str, Any]:
     return {"cls": OverSsh, "options": options}
 
 
-def _slurm(settings: SlurmSettings, scheduler: dict[str, Any], wanted: Callable[[], int]) -> "SpecCluster":
+def _slurm(
+    settings: SlurmSettings, scheduler: dict[str, Any], wanted: Callable[[], int], logs: Path | None
+) -> "SpecCluster":
     from dask_jobqueue import SLURMCluster
     from distributed import Adaptive
 
@@ -300,7 +305,12 @@ def _slurm(settings: SlurmSettings, scheduler: dict[str, Any], wanted: Callable[
 
     walltime = int(seconds_of(settings.walltime))
     limit = seconds_of(settings.walltime) - seconds_of(settings.grace)
-    directives = [*([f"--gres=gpu:{settings.gpus}"] if settings.gpus else []), *settings.directives]
+    folder = settings.logs or (None if logs is None else str(logs))
+    directives = [
+        *([f"--gres=gpu:{settings.gpus}"] if settings.gpus else []),
+        *(["--output=/dev/null"] if folder is None else []),
+        *settings.directives,
+    ]
     cluster = SLURMCluster(
         name=f"shaping-bench-{os.getpid()}",
         queue=settings.queue,
@@ -319,7 +329,7 @@ def _slurm(settings: SlurmSettings, scheduler: dict[str, Any], wanted: Callable[
         job_script_prologue=settings.prologue,
         job_extra_directives=directives,
         job_name="shaping-bench",
-        log_directory=settings.logs,
+        log_directory=folder,
         death_timeout=60,
         scheduler_options=scheduler,
         silence_logs=logging.ERROR,

@@ -65,7 +65,8 @@ class Dask:
         with contextlib.ExitStack() as stack:
             address = str(self.scheduler)
             if isinstance(self.settings, clusters.Started):
-                address = stack.enter_context(clusters.started(self.settings, run.demand)).scheduler_address
+                logs = run.directory / "logs" if run.shared else None
+                address = stack.enter_context(clusters.started(self.settings, run.demand, logs)).scheduler_address
             devices.stay_on_cpu()  # the accelerators of this machine are the workers'
             yield from run.events(address)
 
@@ -77,6 +78,8 @@ class _Worker:
     address: str
     name: str
     resources: Mapping[str, float]
+    memory: int = 0
+    """Bytes that it may take; 0 if there is no limit."""
 
     @property
     def mine(self) -> bool:
@@ -86,6 +89,10 @@ class _Worker:
     @property
     def gpu(self) -> bool:
         return workers.GPU in self.resources
+
+    def has_room(self, job: Job) -> bool:
+        """Whether it may take as much memory as the job is expected to; of a GPU's, its resources say that."""
+        return self.gpu or self.memory == 0 or (job.memory or 0) <= self.memory
 
 
 class _Run:
@@ -188,7 +195,9 @@ class _Run:
         except (OSError, TimeoutError):
             return
         self.workers = {
-            address: _Worker(address=address, name=str(x["name"]), resources=x["resources"])
+            address: _Worker(
+                address=address, name=str(x["name"]), resources=x["resources"], memory=x["memory_limit"] or 0
+            )
             for address, x in found.items()
             if x["status"] == "running"  # and not about to leave
         }
@@ -251,8 +260,9 @@ class _Run:
             *(name for name, until in self.bench.items() if until > now),
         }
         able = {x.address for x in self.workers.values() if x.mine and x.gpu is gpu}
-        own = {x.address for x in mine if x.gpu is gpu}
-        chosen = {x.address for x in mine if x.gpu is gpu and x.name not in avoided} or own
+        own = [x for x in mine if x.gpu is gpu]
+        own = [x for x in own if x.has_room(job)] or own
+        chosen = {x.address for x in own if x.name not in avoided} or {x.address for x in own}
         left = self.workplace.deadline.left
         self.attempts[job.key] += 1
         future = client.submit(
@@ -310,7 +320,8 @@ class _Run:
             reply = future.result(timeout=60)
         except KilledWorker as error:
             self._forget(job.key)
-            yield from self.schedule.lost(job.key, str(error.last_worker.name), "its worker died or was given up")
+            why = f"its worker died or was given up{_limited(job, error.last_worker.memory_limit)}"
+            yield from self.schedule.lost(job.key, str(error.last_worker.name), why)
             return
         except (FutureCancelledError, CancelledError, TimeoutError, OSError):  # the scheduler is lost
             self._forget(job.key)
@@ -374,6 +385,14 @@ class _Run:
         self.unfit[job.key] = worker
         yield Event(what="retried", key=job.key, worker=worker, error=reply.get("error", ""), fault=StoreError.__name__)
         yield from self.schedule.settle(job.key, {"status": "held"})
+
+
+def _limited(job: Job, memory: int) -> str:
+    """What to know of a limit of memory, if a process had one that died: it may have died of it."""
+    if not memory:
+        return ""
+    expected = f", and jobs like this one have taken {job.memory / 1e9:.1f} GB" if job.memory else ""
+    return f"; it had {memory / 1e9:.1f} GB{expected}: if it needs more, raise memory in the settings"
 
 
 def _gpu_memory(mine: Sequence[_Worker]) -> float:

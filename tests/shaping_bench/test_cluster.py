@@ -195,8 +195,8 @@ class Client:
         self.submitted, self.cancelled, self.there = [], [], list(there)
 
     def scheduler_info(self, n_workers):
-        states = {x.address: {"name": x.name, "resources": x.resources, "status": "running"} for x in self.there}
-        return {"workers": states}
+        about = {x.address: {"name": x.name, "resources": x.resources, "memory_limit": x.memory} for x in self.there}
+        return {"workers": {address: {**x, "status": "running"} for address, x in about.items()}}
 
     def cancel(self, futures, force):
         self.cancelled += futures
@@ -214,9 +214,9 @@ def run_of(jobs, tmp_path, **settings):
     return engine._Run(plan, Workplace(directory=tmp_path, suite="", fingerprint=""), clusters.Settings(**settings))
 
 
-def worker(name, *, gpu=False, version=None):
+def worker(name, *, gpu=False, version=None, memory=0):
     has = {workers.GPU: 1, workers.GPU_MEMORY: 40e9} if gpu else {workers.CORE: 1}
-    return engine._Worker(address=name, name=name, resources={**has, version or workers.version(): 1})
+    return engine._Worker(address=name, name=name, resources={**has, version or workers.version(): 1}, memory=memory)
 
 
 def job(key, seconds=0.0, **about):
@@ -298,6 +298,16 @@ def test_a_job_that_only_workers_may_do_who_are_gone_is_given_to_others(tmp_path
     run.schedule._held[0] = (0.0, "a")  # now
     assert look() == ([], [None, ["b"], ["c"]])
     assert list(run._look(client)) == []
+
+
+def test_a_job_goes_to_a_process_with_room_for_it_if_there_is_one(tmp_path):
+    for memory, expected in ((4, None), (6, ["b", "c"]), (9, ["c"]), (10**12, None)):
+        run, client = run_of([job("a", memory=memory)], tmp_path), Client()
+        run.workers = {x.name: x for x in (worker("a", memory=5), worker("b", memory=8), worker("c", memory=9))}
+        run._submit(client)
+        assert [options["workers"] for _, options in client.submitted] == [expected]
+    assert engine._limited(job("a"), 0) == ""
+    assert engine._limited(job("a", memory=2 * 10**9), 10**9).startswith("; it had 1.0 GB, and jobs like this one have")
 
 
 def test_workers_are_not_paused_for_what_their_compiled_programs_take():
