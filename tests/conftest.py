@@ -16,11 +16,13 @@ import jax
 import pytest
 from hypothesis import settings
 
-from shaping_bench.run import devices
+from shaping_bench.run import devices, executables
 
 # Before anything starts a backend. Compiled programs are kept, as in every process of ours: most of
 # a run's time is compilation, and its processes compile the same.
 devices.configure()
+# Not whole programs: tests put other code in the place of ours, which no name of a program tells.
+executables.MOST_BYTES = 0
 # Two devices exercise the sharded path on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
 

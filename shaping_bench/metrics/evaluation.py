@@ -32,7 +32,16 @@ from shaping_bench.games.matrix.memory_one import (
 )
 from shaping_bench.games.matrix.repeated import MemoryOneGame, RepeatedGame
 from shaping_bench.metrics.definitions import METRICS, OBSERVABLES, observable_names, reward_range, two_memory_one
-from shaping_bench.metrics.programs import MOST_PROGRAMS, Quantities, batched, flattened, numbers, on_host, stack
+from shaping_bench.metrics.programs import (
+    MOST_PROGRAMS,
+    Quantities,
+    batched,
+    compiled,
+    flattened,
+    numbers,
+    on_host,
+    stack,
+)
 
 # --- quantities of one seat -------------------------------------------------------------------
 
@@ -125,7 +134,7 @@ def _program(treedef: Any, groups: frozenset[str]) -> Callable[[Any, Any], Quant
         return jax.tree.map(stack, *seats)
 
     template = jax.tree.unflatten(treedef, [0.5] * treedef.num_leaves)
-    return jax.jit(lanes_by_seat if _seats_alike(template) else lanes)
+    return compiled(("metrics", treedef, groups), lanes_by_seat if _seats_alike(template) else lanes)
 
 
 # --- evaluation -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ of few fixed sizes, and quantities of each seat come out.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from jax import Array
 
 from shaping_bench.errors import BadInput
 from shaping_bench.games.base import Game
+from shaping_bench.run import executables
 
 Quantities = dict[str, Array]
 
@@ -50,6 +52,27 @@ def on_host() -> contextlib.AbstractContextManager[Any]:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:  # this process was told to use the accelerator only
         return contextlib.nullcontext()
+
+
+def compiled(what: Any, function: Callable[..., Quantities]) -> Callable[..., Quantities]:
+    """A function of arrays, compiled for each shapes of its arguments by this process or an earlier one.
+
+    Args:
+      what: everything that decides which function it is; see :func:`shaping_bench.run.executables.compiled`.
+      function: it.
+    """
+    programs: dict[Any, Any] = {}
+
+    def call(*arguments: Any) -> Quantities:
+        shapes = executables.shapes(arguments)
+        if shapes not in programs:
+            told = jax.config.jax_default_device
+            where = told if isinstance(told, jax.Device) else jax.local_devices()[0]
+            lower = functools.partial(jax.jit(function).lower, *arguments)
+            programs[shapes] = executables.compiled((what, shapes), [where], lower)
+        return programs[shapes](*arguments)
+
+    return call
 
 
 def numbers(owner: Any) -> tuple[list[np.ndarray], Any]:

@@ -13,7 +13,16 @@ from jax import Array
 from shaping_bench.algorithms.core import Learner, View, trees, with_info
 from shaping_bench.games.base import Game
 from shaping_bench.games.views import replaced
-from shaping_bench.metrics.programs import MOST_PROGRAMS, Quantities, batched, flattened, numbers, on_host, stack
+from shaping_bench.metrics.programs import (
+    MOST_PROGRAMS,
+    Quantities,
+    batched,
+    compiled,
+    flattened,
+    numbers,
+    on_host,
+    stack,
+)
 from shaping_bench.run.encounter import shareable
 from shaping_bench.run.lanes import shared_preparations
 
@@ -130,15 +139,18 @@ def _direction(game: Game, rule: Any, player: int, params: tuple[Any, ...], rule
     return with_info(rule.direction(View(game, params, player, rule.access, learners=rules, artifact=own)))[0]
 
 
-def _program_over_lanes(treedef: Any, one_point: Callable[..., Quantities]) -> Callable[[Any, Any], Quantities]:
-    """``one_point(game, learners, artifacts, params)`` yields quantities ``(n_players,)``."""
+def _program_over_lanes(
+    name: str, treedef: Any, one_point: Callable[..., Quantities]
+) -> Callable[[Any, Any], Quantities]:
+    """``one_point(game, learners, artifacts, params)`` yields quantities ``(n_players,)``; what it is, the
+    name tells."""
 
     def lanes(data: Any, params: Any) -> Quantities:
         leaves, artifacts = data
         game, learners = jax.tree.unflatten(treedef, leaves)
         return jax.vmap(lambda theta: one_point(game, learners, artifacts, theta), out_axes=1)(params)
 
-    return jax.jit(lanes)
+    return compiled((name, treedef), lanes)
 
 
 @functools.lru_cache(maxsize=MOST_PROGRAMS)
@@ -176,7 +188,7 @@ def _consistency_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
 
         return jax.tree.map(stack, *(seat(i) for i in range(game.n_players)))
 
-    return _program_over_lanes(treedef, one_point)
+    return _program_over_lanes("consistency", treedef, one_point)
 
 
 @functools.lru_cache(maxsize=MOST_PROGRAMS)
@@ -193,4 +205,4 @@ def _likeness_program(treedef: Any) -> Callable[[Any, Any], Quantities]:
 
         return {"product": products(a, b), "first": products(a, a), "second": products(b, b)}
 
-    return _program_over_lanes(treedef, one_point)
+    return _program_over_lanes("likeness", treedef, one_point)

@@ -32,6 +32,8 @@ RECORDED = ("shaping-bench", "jax", "jaxlib", "numpy", "scipy", "wandb")
 THREADS = 2
 """Threads of one CPU program, on every machine: those of a laptop's smallest."""
 
+_CONFIGURED = threading.Event()
+
 
 def configure(precision: str = "float32", cpu_devices: int = 1) -> None:
     """Sets JAX up for a process of ours; to be called before any computation.
@@ -61,6 +63,7 @@ def configure(precision: str = "float32", cpu_devices: int = 1) -> None:
             # The number of devices is settled once a backend exists, and then stays.
             with contextlib.suppress(RuntimeError):
                 jax.config.update(name, value)
+    _CONFIGURED.set()
 
 
 def uses_gpus() -> bool:
@@ -111,6 +114,15 @@ def cache_folder() -> Path | None:
     """Where compiled programs are kept between processes; None without a home."""
     base = user_cache()
     return base and base / "jax"
+
+
+def programs_folder() -> Path | None:
+    """Where whole programs are kept, within JAX's own cache; None where that is off, and in a process that is not
+    one of ours: in a notebook anybody may have put another function in the place of one of ours."""
+    folder = jax.config.jax_compilation_cache_dir if _CONFIGURED.is_set() else None
+    if not folder or "://" in folder or not jax.config.jax_enable_compilation_cache:
+        return None
+    return Path(folder) / "programs"
 
 
 def artifacts_folder() -> Path:

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
 from shaping_bench.games.base import Game
-from shaping_bench.run import checkpoints, devices
+from shaping_bench.run import checkpoints, devices, executables
 from shaping_bench.run.checkpoints import Checkpoint, Moment, Pauses
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.lanes import Lanes
@@ -157,16 +157,19 @@ def _prepare(
     seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
     compile_seconds = run_seconds = 0.0
 
-    def compiled(function: Any, *arguments: Any) -> Any:
+    def compiled(name: str, *arguments: Any) -> Any:
         nonlocal compile_seconds
         clock = time.perf_counter()
-        out = devices.Compiled(function.lower(*arguments).compile())
+        what = ("preparation", name, rule, game, seat, preparation.seed, executables.shapes(arguments), lanes.mesh)
+        function = getattr(program, name)
+        out = executables.compiled(what, lanes.mesh.devices.flat, lambda: function.lower(*arguments))
+        out = devices.Compiled(out)
         compile_seconds += time.perf_counter() - clock
         return out
 
     one_step, info = _first_step(preparation)
     nothing = program.nothing(info)
-    carry = (compiled(program.begin, seeds)(seeds), *nothing)
+    carry = (compiled("begin", seeds)(seeds), *nothing)
     updates = _points(steps)
     points: dict[str, list[np.ndarray]] = {}
     done = 0
@@ -193,7 +196,7 @@ def _prepare(
         count = min(pace.updates, point - done)
         arguments = (seeds, np.int32(done), np.int32(count), carry)
         if advance is None:
-            advance = compiled(program.advance, *arguments)
+            advance = compiled("advance", *arguments)
             pauses.compiled(done, moment_now)
         clock = time.perf_counter()
         carry, means = advance(*arguments)

@@ -19,7 +19,7 @@ from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.core.stage import Joint, Stage
 from shaping_bench.games.base import Game
-from shaping_bench.run import devices
+from shaping_bench.run import devices, executables
 from shaping_bench.run.lanes import SEATS, LanedArtifacts
 
 MOST_COMPILED = 48
@@ -56,20 +56,18 @@ class Program:
 
     def compiled(self, name: str, arguments: tuple[Any, ...]) -> tuple[devices.Compiled, float]:
         """The compiled function for these shapes, and the seconds spent compiling it."""
-        avals = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
-        flat, structure = jax.tree.flatten(
-            avals, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], str)
-        )
         # The precision is part of it: a program without any real argument would show none.
         precision = jax.config.read("jax_enable_x64")
-        shape = (self.treedef, self.is_laned, self.mesh, self.playing, self.episodes, structure, tuple(flat))
+        shape = (self.treedef, self.is_laned, self.mesh, self.playing, self.episodes, executables.shapes(arguments))
         key = (name, precision, *shape)
         with _KEPT:
             if key in _COMPILED:
                 _COMPILED.move_to_end(key)
                 return _COMPILED[key], 0.0
         started = time.perf_counter()
-        compiled = devices.Compiled(self.function(name).lower(*arguments).compile())
+        compiled = devices.Compiled(
+            executables.compiled(key, self.mesh.devices.flat, lambda: self.function(name).lower(*arguments))
+        )
         with _KEPT:
             _COMPILED[key] = compiled
             while len(_COMPILED) > MOST_COMPILED:

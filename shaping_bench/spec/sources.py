@@ -40,11 +40,24 @@ def source_hash(*owners: Any) -> str:
 def package_hash() -> str:
     """Hash of every file of code of this package, whatever of it is in use."""
     digest = hashlib.sha256()
-    top = Path(__file__).resolve().parent.parent
-    files = (Path(folder) / name for folder, _, names in os.walk(top, followlinks=True) for name in names)
-    for path in sorted(path for path in files if path.suffix == ".py"):
-        digest.update(f"{path.relative_to(top).as_posix()}\n".encode() + path.read_bytes())
+    for path in sorted(_package_files()):
+        digest.update(f"{path.relative_to(_TOP).as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:24]
+
+
+def package_time() -> float:
+    """When any file of this package's code was last written, or put where it stands, in seconds since the
+    epoch; 0 if there are none, as in an archive."""
+    stats = (path.stat() for path in _package_files())
+    return max((max(x.st_mtime, x.st_ctime) for x in stats), default=0.0)
+
+
+_TOP = Path(__file__).resolve().parent.parent
+
+
+def _package_files() -> Iterator[Path]:
+    files = (Path(folder) / name for folder, _, names in os.walk(_TOP, followlinks=True) for name in names)
+    return (path for path in files if path.suffix == ".py")
 
 
 def foreign_hash(*owners: Any) -> str:
