@@ -17,6 +17,7 @@ import importlib.metadata
 import os
 import pickle
 import platform
+import re
 import sys
 import threading
 import time
@@ -45,11 +46,13 @@ stands in the files."""
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 """Whose classes can be described, by their versions."""
 
+_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+
 _STRANGE = ("shaping_bench.games.adapters", "shaping_bench.algorithms.axelrod_strategies")
 """Modules of ours in which other people's code decides."""
 
-_SETTINGS = ("XLA_", "PJRT_", "LIBTPU_", "TF_", "NVIDIA_")
-"""How the variables begin by which compilers are told something."""
+_SETTINGS = re.compile("(XLA_(?!PYTHON)|PJRT_|LIBTPU_|TF_|NVIDIA_)")
+"""The variables by which compilers are told something; not those of how much memory there is."""
 
 _BEGAN = time.time()
 
@@ -107,13 +110,13 @@ def described(x: Any) -> Any:
     Raises:
       Strange: it is, or holds, what has no such description.
     """
-    if x is None or isinstance(x, bool | str):
-        return x
     if isinstance(x, enum.Enum):
         return [described(type(x)), x.name]
+    if x is None or type(x) in (bool, str):
+        return x
     if type(x) in (int, float):
         return [type(x).__name__, repr(x)]
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, np.ndarray | np.generic) and not x.dtype.hasobject:
         return ["array", str(x.dtype), list(x.shape), hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()]
     if isinstance(x, np.dtype):
         return ["dtype", str(x)]
@@ -157,7 +160,7 @@ def _path(what: Any, where: Sequence[jax.Device]) -> Path | None:
         "machine": [where[0].client.platform_version, _processor()],
         "source": package_hash(),
         "versions": _versions(),
-        "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)},
+        "settings": {k: v for k, v in sorted(os.environ.items()) if _SETTINGS.match(k)},
         "jax": {k: repr(v) for k, v in sorted(jax.config.values.items()) if "cache" not in k},
     }
     return folder / content_hash(identity)
@@ -165,7 +168,11 @@ def _path(what: Any, where: Sequence[jax.Device]) -> Path | None:
 
 @functools.cache
 def _versions() -> list[str]:
-    return [sys.version, *(importlib.metadata.version(name) for name in LIBRARIES)]
+    found = [sys.version]
+    for name in (*LIBRARIES, *_PLUGINS):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return found
 
 
 @functools.cache

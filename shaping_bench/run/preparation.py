@@ -8,6 +8,7 @@ where it was and ends as if nothing had happened.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -160,10 +161,7 @@ def _prepare(
     def compiled(name: str, *arguments: Any) -> Any:
         nonlocal compile_seconds
         clock = time.perf_counter()
-        what = ("preparation", name, rule, game, seat, preparation.seed, executables.shapes(arguments), lanes.mesh)
-        function = getattr(program, name)
-        out = executables.compiled(what, lanes.mesh.devices.flat, lambda: function.lower(*arguments))
-        out = devices.Compiled(out)
+        out = devices.Compiled(program.compiled(name, *arguments))
         compile_seconds += time.perf_counter() - clock
         return out
 
@@ -247,10 +245,11 @@ def first_steps(preparation: Preparation) -> tuple[Callable[[int], Any], jax.sta
     program = _Program(rule, game, preparation.seat, preparation.seed, lanes)
     seeds = lanes.split(np.arange(preparation.seeds, dtype=np.uint32))
     none, nothing = np.int32(0), program.nothing(_first_step(preparation)[1])
-    advance = program.advance.lower(seeds, none, none, (jax.eval_shape(program.begin, seeds), *nothing)).compile()
+    begin = program.compiled("begin", seeds)
+    advance = program.compiled("advance", seeds, none, none, (begin(seeds), *nothing))
 
     def call(steps: int) -> Any:
-        return jax.block_until_ready(advance(seeds, none, np.int32(steps), (program.begin(seeds), *nothing)))
+        return jax.block_until_ready(advance(seeds, none, np.int32(steps), (begin(seeds), *nothing)))
 
     return call, advance
 
@@ -306,6 +305,12 @@ class _Program:
         self.begin = spread(self._begin, (laned,))
         self.advance = spread(self._advance, (laned, everywhere, everywhere, laned), (3,))
         self.artifact = spread(self._artifact, (laned,))
+
+    def compiled(self, name: str, *arguments: Any) -> jax.stages.Compiled:
+        """``begin`` or ``advance`` for arguments of these shapes."""
+        described = (self.rule, self.game, self.seat, self.seed, self.lanes.mesh, executables.shapes(arguments))
+        lower = functools.partial(getattr(self, name).lower, *arguments)
+        return executables.compiled(("preparation", name, *described), self.lanes.mesh.devices.flat, lower)
 
     def nothing(self, info: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Sums of infos since the last point and how many they are of, where there was none since."""

@@ -183,19 +183,12 @@ class CompiledOnce:
 
     def __init__(self, program):
         self.nothing, self.artifact = program.nothing, program.artifact
-        self.begin, self.advance = _Function(program.begin), _Function(program.advance)
+        self.program, self.known = program, {}
 
-
-class _Function:
-    def __init__(self, function):
-        self.function, self.compiled = function, None
-
-    def lower(self, *arguments):
-        self.compiled = self.compiled or self.function.lower(*arguments).compile()
-        return self
-
-    def compile(self):
-        return self.compiled
+    def compiled(self, name, *arguments):
+        if name not in self.known:
+            self.known[name] = self.program.compiled(name, *arguments)
+        return self.known[name]
 
 
 def test_a_killed_preparation_ends_as_an_undisturbed_one(tmp_path, monkeypatch, calls_of):
