@@ -58,8 +58,7 @@ class Program:
         """The compiled function for these shapes, and the seconds spent compiling it."""
         # The precision is part of it: a program without any real argument would show none.
         precision = jax.config.read("jax_enable_x64")
-        shape = (self.treedef, self.is_laned, self.mesh, self.playing, self.episodes, executables.shapes(arguments))
-        key = (name, precision, *shape)
+        key = (name, precision, *vars(self).values(), executables.shapes(arguments))
         with _KEPT:
             if key in _COMPILED:
                 _COMPILED.move_to_end(key)
