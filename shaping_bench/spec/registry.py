@@ -17,6 +17,7 @@ from typing import Any
 from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
+from shaping_bench.algorithms.foreign import FilePolicy
 from shaping_bench.algorithms.populations import Bots, DrawnNaive, MemoryOne, Persona, Stored
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games import GAMES, Entry
@@ -34,6 +35,7 @@ ADAPTED: dict[str, type[Learner]] = {
     "bots": Bots,
     "drawn-naive": DrawnNaive,
     "stored": Stored,
+    "policy": FilePolicy,
 }
 """Learners by name that are no methods but populations of strategies, some of another package or in a
 file; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
