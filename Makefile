@@ -1,7 +1,8 @@
-# make bench    set up .venv, run the quick suite, print its table and name its page
+# make bench    set up .venv, run the quick suite, print its cards and name its page
 # make check    while you work: lint, types, and the tests of what has changed (under two minutes)
 # make test     all tests (under 20 minutes on 2 cores)
 # make faults   what tests of faults do, at length: kill -9, hanging workers, a full disk, Slurm (half an hour)
+# make reference  a random sample of the shipped results, computed again (a few minutes)
 # make speed    the speed benchmark: JSON on stdout, a table on stderr (about eight minutes)
 # make scale    a suite of 20 000 tiny cells: what the harness itself takes (about ten minutes)
 # make lint     ruff and mypy
@@ -22,13 +23,12 @@ CANDIDATES := python3.13 python3.12 python3.11 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: bench check test speed scale faults lint docs clean
+.PHONY: bench check test reference speed scale faults lint docs clean
 .DEFAULT_GOAL := bench
 
 bench: $(READY)
-	$(BIN)/shaping-bench run quick -o $(RESULTS)
-	@echo "Numbers: $(RESULTS)/cells/*/*.parquet (any dataframe tool, or DuckDB)"
-	@echo "Upload to your own W&B: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)"
+	@$(BIN)/shaping-bench run quick -o $(RESULTS)
+	@echo "upload: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)  (to your own W&B; numbers: cells/*/*.parquet)"
 
 test: $(READY) $(ADAPTERS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -39,6 +39,10 @@ check: $(READY)
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy
 	$(BIN)/python -m pytest -q -x -n 2 --dist worksteal --for 60 $$($(BIN)/python .ci/changed.py)
+
+# Which cells is a matter of the day, so that every one has its turn.
+reference: $(READY)
+	@$(BIN)/shaping-bench reference --check --cells 12 --seed $$(date -u +%Y%m%d)
 
 speed: $(READY)
 	@$(BIN)/python -m shaping_bench.speed

@@ -591,7 +591,7 @@ def score(
             deadline=deadline,
         )
     if json:
-        _print_json(made)
+        _print_json(made.plain())
     else:
         print(cards.text(made))
     return 1 if failures else 0
@@ -658,7 +658,7 @@ def table(
     spread: Literal["std", "se", "ci", "none"] = "std",
     show_n: Annotated[bool, Flag] = False,
     bold: bool = True,
-    leaderboard: Annotated[bool, Flag] = False,
+    cards: Annotated[bool, Flag] = False,
 ) -> None:
     """Comparison tables from stored results; nothing is computed again.
 
@@ -684,8 +684,8 @@ def table(
         Say of every number how many runs it is from.
     bold:
         Mark the best learner against each opponent and all that its runs do not tell apart from it.
-    leaderboard:
-        Instead, all games in one: normalised scores, ranks, probability of improvement, and the scale.
+    cards:
+        Instead, the suite's cards: scores, shares by scenario, ranks, probability of improvement.
     """
     from shaping_bench.publish.tables import table_command
 
@@ -696,7 +696,7 @@ def table(
         rows=rows,
         cols=cols,
         kind=None if kind == "all" else kind,
-        standings=leaderboard,
+        cards=cards,
         statistic=statistic,
         spread=spread,
         show_n=show_n,

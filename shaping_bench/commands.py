@@ -48,13 +48,13 @@ def _stderr() -> Console:
 def run_and_report(
     suite: Suite, directory: Path, wandb: str, engine: "Engine | None" = None, deadline: Deadline | None = None
 ) -> int:
-    """Runs a suite into a directory, tracks it, prints its tables and names its page.
+    """Runs a suite into a directory, tracks it, prints its cards and names its page.
 
     Raises:
       OutOfTime: the deadline has passed; says what is stored and what was stopped.
     """
+    from shaping_bench.publish.cards import MAX_LINES, cards_in, text_of_run
     from shaping_bench.publish.report import write_report
-    from shaping_bench.publish.tables import table_command
     from shaping_bench.publish.tracking import Tracker
     from shaping_bench.run.runner import run_suite
     from shaping_bench.run.tally import Tally
@@ -104,9 +104,8 @@ def run_and_report(
     if stored + len(failures) < len(cells):
         further = computed > len(failures) or any(stop.further for stop in stops)
         raise OutOfTime("; ".join([f"{stored} of {len(cells)} cells stored", *told(stops)]), further)
-    # Read once: tables, page and tracking share what they make of it.
+    # Read once: cards, page and tracking share what they make of it.
     results = load(directory)
-    print(table_command(results))
     page = write_report(results)
     tracker.finish(results, page)
     seconds = time.perf_counter() - started
@@ -114,19 +113,16 @@ def run_and_report(
     where = {"offline": f"; W&B offline records in {directory / 'wandb'}", "online": "; W&B online", "disabled": ""}[
         wandb
     ]
-    console.print(
-        f"\n{computed - len(failures)} cells computed, {kept} kept, {len(failures)} failed in {seconds:.0f} s{where}",
-        highlight=False,
-    )
+    said = [f"{computed - len(failures)} cells computed, {kept} kept, {len(failures)} failed in {seconds:.0f} s{where}"]
+    console.print(said[0], highlight=False)
     if outdated:
-        console.print(
-            f"kept although the source of {', '.join(outdated)} has changed since: another -o computes them anew",
-            style="yellow",
-            highlight=False,
-            markup=False,
+        said.append(
+            f"kept although the source of {', '.join(outdated)} has changed since: another -o computes them anew"
         )
-    console.print(f"page: {page}  (any browser opens it; any static host serves it)", highlight=False)
-    console.print(f"more: shaping-bench table {directory} --metric cooperation --format latex", highlight=False)
+        console.print(said[1], style="yellow", highlight=False, markup=False)
+    print(
+        text_of_run(cards_in(results), directory, page, MAX_LINES - len(said) - bool(suite.skipped) - 1)
+    )  # make adds a line
     return 1 if failures else 0
 
 

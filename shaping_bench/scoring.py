@@ -19,8 +19,8 @@ from tabulate import tabulate
 from shaping_bench.analysis import reference as shipped
 from shaping_bench.analysis.scores import KEYS, NUMBERS, Subject, anchors_of, subject_of
 from shaping_bench.commands import told
-from shaping_bench.errors import BadInput, OutOfTime
-from shaping_bench.publish.cards import card
+from shaping_bench.errors import OutOfTime
+from shaping_bench.publish.cards import Card, beside_reference
 from shaping_bench.publish.watching import Display
 from shaping_bench.run import devices
 from shaping_bench.run.deadline import Deadline
@@ -28,7 +28,7 @@ from shaping_bench.run.jobs import contents, execute
 from shaping_bench.run.runner import Failure, run_suite
 from shaping_bench.spec import registry
 from shaping_bench.spec.identity import content_hash
-from shaping_bench.spec.scenarios import Track, card_cells, card_suite, load_track, track_names
+from shaping_bench.spec.scenarios import Track, card_cells, card_suite, load_track, subjects_of, track_names
 from shaping_bench.spec.suite import Suite, expand, validate
 from shaping_bench.store.results import load
 from shaping_bench.store.store import Store
@@ -49,7 +49,7 @@ def score(
     directory: Path,
     alone: bool = False,
     deadline: Deadline | None = None,
-) -> tuple[dict[str, Any], list[Failure]]:
+) -> tuple[Card, list[Failure]]:
     """The card of some rules, and the cells that failed; what is not stored is computed.
 
     Args:
@@ -64,43 +64,22 @@ def score(
       OutOfTime: the deadline has passed; the same call goes on.
     """
     of = load_track(track)
-    budget = of.tier(tier)
-    names = list(dict.fromkeys(_subject(of, x) for x in learners))
-    known = shipped.load(of) if split == "test" else None
-    known = known if known is not None and known.serves(budget) else None
-    changed = [x for x in known.learners if known.changed(x)] if known else []
-    ready = {x: known.subject(x, budget) for x in known.learners} if known else {}
-    fresh = [x for x in names if x not in ready or x in changed]
+    of.tier(tier)
+    names = list(dict.fromkeys(of.subject(x) for x in learners))
+    known = shipped.serving(of, tier, split)
+    there = known.learners if known else ()
+    fresh = [x for x in names if x not in there or known.changed(x)]  # type: ignore[union-attr]
     # Shaping is measured from the naive learner, shares from random play.
-    fresh += [x for x in (of.naive, of.random) if x not in ready and x not in fresh]
+    fresh += [x for x in (of.naive, of.random) if x not in there and x not in fresh]
     failures: list[Failure] = []
+    computed: dict[str, Subject] = {}
     for name in fresh:
-        ready[name], lost = _computed(
+        computed[name], lost = _computed(
             name, track=of, tier=tier, split=split, directory=directory, deadline=deadline or Deadline()
         )
         failures += lost
-    anchors = known.anchors if known else anchors_of(of, list(ready.values()), split)
-    rows = [ready[x] for x in (names if alone else dict.fromkeys([*names, *ready]))]
-    made = card(
-        rows,
-        naive=ready[of.naive],
-        anchors=anchors,
-        track=of,
-        tier=tier,
-        split=split,
-        changed=[x for x in changed if x not in fresh],
-    )
-    return made, failures
-
-
-def _subject(track: Track, learner: str) -> str:
-    named = registry.make_learner(learner)
-    if track.view not in named.value.views:
-        raise BadInput(
-            f"learner {named.text!r} plays the views {sorted(named.value.views)}; the {track.name} track asks for "
-            f"{track.view!r}"
-        )
-    return named.text
+    only = names if alone else ()
+    return beside_reference(computed, track=of, tier=tier, split=split, known=known, alone=only), failures
 
 
 def _folder(directory: Path, track: Track, tier: str, split: str, subject: str) -> Path:
@@ -146,7 +125,7 @@ def update_reference(directory: Path, learners: Sequence[str] = (), where: Path 
     for name in track_names():
         track = load_track(name)
         tier = max(track.tiers, key=lambda x: track.tiers[x].seeds)
-        chosen = dict.fromkeys(_subject(track, x) for x in (track.naive, track.random, *(learners or track.reference)))
+        chosen = subjects_of(track, [track.naive, track.random, *(learners or track.reference)])
         subjects = [_computed(x, track=track, tier=tier, directory=directory, deadline=Deadline())[0] for x in chosen]
         command = ["shaping-bench", "reference", *(chosen if learners else ()), "--update", "-o", directory.name]
         about = {

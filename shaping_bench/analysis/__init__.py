@@ -1,1 +1,1 @@
-"""From stored results to what is concluded: statistics, comparisons, leaderboard, sweeps, meta-games."""
+"""From stored results to what is concluded: statistics, comparisons, scores, sweeps, meta-games."""

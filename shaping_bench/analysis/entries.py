@@ -12,7 +12,7 @@ preparations than there are seeds, it is the preparation: see :func:`_pairings`.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,37 @@ def _stored(results: Results, metric: str, kind: str) -> pd.DataFrame:
     frame["diverged"] = marks.reindex(frame.index, fill_value=False).astype(bool)
     frame = frame.reset_index()
     return _placed(results, kind, frame.assign(task=frame["opponent"]))
+
+
+# --- who can be compared ------------------------------------------------------------------
+
+
+@results_.kept
+def company(results: Results, kind: str) -> dict[tuple[str, str], frozenset[tuple[str, bool]]]:
+    """By game and learner whom it met, and whether by play (of networks, or where somebody learns from play)
+    or by exact values."""
+    met: dict[tuple[str, str], set[tuple[str, bool]]] = {}
+    for record in results.records:
+        labels = [x["label"] for x in record["learners"]]
+        by_play = bool(record["costs"].get("environment_steps", 0))
+        for k, label in enumerate(labels) if record["kind"] == kind else ():
+            met.setdefault((record["game"]["label"], label), set()).add((facts.opponent(labels, k), by_play))
+    return {key: frozenset(x) for key, x in met.items()}
+
+
+def alike(results: Results, kind: str, games: Iterable[str], learners: Iterable[str]) -> bool:
+    """Whether all of the learners that played a game met the same there, in the same way: whoever met others is
+    not to be compared by an average over them. Itself is the same as itself."""
+    found, learners = company(results, kind), tuple(learners)
+
+    def by_role(label: str, met: Iterable[tuple[str, bool]]) -> frozenset[tuple[str, bool]]:
+        return frozenset(("itself" if x == label else x, by_play) for x, by_play in met)
+
+    for game in games:
+        here = {x: found[game, x] for x in learners if (game, x) in found}
+        if len(set(here.values())) > 1 and len({by_role(x, met) for x, met in here.items()}) > 1:
+            return False
+    return True
 
 
 # --- what is resampled --------------------------------------------------------------------

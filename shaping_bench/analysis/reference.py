@@ -89,6 +89,12 @@ def load(track: Track, where: Path | None = None) -> Reference | None:
     return Reference(manifest, read_parquet(table)) if manifest["protocol"] == protocol_of(track) else None
 
 
+def serving(track: Track, tier: str, split: str = "test") -> Reference | None:
+    """The same where cards of a tier and split can stand beside them."""
+    known = load(track) if split == "test" else None
+    return known if known is not None and known.serves(track.tier(tier)) else None
+
+
 def protocol_of(track: Track) -> dict[str, Any]:
     """What runs of a track depend on besides rule and seed."""
     return {

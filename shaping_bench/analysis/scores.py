@@ -56,10 +56,14 @@ FLAT = 0.05
 """Least share of the range of rewards that anchors must be apart."""
 
 BEATS = 0.005
-"""Share of that range by which a return must exceed the best known one to be told."""
+"""Share of that range by which a mean return, less two of its standard errors, must exceed the best known one to
+be told."""
 
 LEVEL = 0.05
 """Of the tests behind marks, after correction for their number in a column."""
+
+INEXACT = "its policies are networks: no best response to them is exact"
+"""Why a scenario is missing."""
 
 KEYS = ["scenario", "member", "seed"]
 NUMBERS = ["own", "own_lifetime", "other", "other_lifetime", "best"]
@@ -135,6 +139,9 @@ def subject_of(
     absent: dict[str, str] = {}
     for key, cell in cells.items():
         if key in wanted and wanted[key] in records:
+            if scenarios[key[0]].family == "frozen" and not stored.exact(wanted[key]):
+                absent.setdefault(key[0], INEXACT)
+                continue
             rows.append(stored.runs(scenarios[key[0]], key[1], wanted[key], records[wanted[key]]))
         else:
             absent.setdefault(key[0], cell if isinstance(cell, str) else "not computed")
@@ -144,7 +151,9 @@ def subject_of(
         own = f"{scenario.game}/self"
         absent |= {scenario.name: absent[own]} if own in absent else {}
         for (name, member), found in wanted.items():
-            if name == own and found in records:
+            if name == own and found in records and not stored.exact(found):
+                absent[scenario.name] = INEXACT
+            elif name == own and found in records:
                 rows += stored.kept(scenario, member, found, records[found])
     hashes = dict.fromkeys(x for key, x in wanted.items() if x in records and scenarios[key[0]].block == "main")
     return Subject(
@@ -172,13 +181,22 @@ class _Stored:
                 updates, players = np.unique(part["update"]), part["player"].max()
                 # Ordered by seed, update, player.
                 self._curves[str(key)] = updates, part["value"].to_numpy().reshape(-1, len(updates), players)
-        self._finals = {
-            metric: {
-                str(key): part.sort_values(["seed", "player"])["value"].to_numpy().reshape(-1, part["player"].max())
-                for key, part in results.final(metric).groupby("hash", observed=True)
+        self._finals: dict[str, dict[str, np.ndarray]] = {}
+        for metric in ("br_value", "held_value", "diverged"):
+            rows = results.final(metric)  # ordered as curves are
+            own = rows[rows["hash"].isin(hashes)]
+            keys = own["hash"].to_numpy(object)
+            starts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+            parts = (np.split(own[name].to_numpy(), starts) for name in ("value", "player"))
+            cells = list(zip(*parts, strict=True)) if len(keys) else []
+            names = keys[[0, *starts]] if len(keys) else []
+            self._finals[metric] = {
+                str(key): values.reshape(-1, players.max()) for key, (values, players) in zip(names, cells, strict=True)
             }
-            for metric in ("br_value", "held_value", "diverged")
-        }
+
+    def exact(self, key: str) -> bool:
+        """Whether policies of the cell are such that best responses to them are known."""
+        return key in self._finals["br_value"]
 
     def runs(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
         final, lifetime = _returns(*self._curves[key])
@@ -420,7 +438,13 @@ class Scored:
             "effect": (frozenset({"learners", "unseen-learners"}), self._effect),
         }
         families, per_run = asked[column]
-        chosen = [(x, self.members(x)) for x in self.scenarios(block) if x.family in families]
+        # What is measured from the naive learner has to wait for it.
+        wanted = self._naive if column in ("shaping", "effect") else self._runs
+        chosen = [
+            (x, [m for m in self.members(x) if (x.name, m) in wanted])
+            for x in self.scenarios(block)
+            if x.family in families
+        ]
         chosen = [(x, members) for x, members in chosen if members]
         return [
             Task(per_run(x, m, lifetime), 1.0 / (len(chosen) * len(members))) for x, members in chosen for m in members
@@ -433,6 +457,10 @@ class Scored:
         """Of one scenario."""
         members = self.members(scenario)
         return self._interval([Task(self._share(scenario, m), 1.0 / len(members)) for m in members])
+
+    def shares_of(self, scenario: Scenario) -> np.ndarray:
+        """Shares of one scenario, seed by seed, ``(S,)``: the mean over its members."""
+        return np.mean([self._share(scenario, m) for m in self.members(scenario)], axis=0)
 
     def runs(self, scenario: Scenario) -> pd.DataFrame:
         found = [self._runs[scenario.name, m] for m in scenario.members if (scenario.name, m) in self._runs]
@@ -450,7 +478,8 @@ class Scored:
             for member in self.members(scenario) if scenario.learns and scenario.background else ():
                 anchor, runs = self.anchors[scenario.name, member], self._runs[scenario.name, member]
                 gained = runs["own"].mean() - anchor.high
-                if not runs["lost"].any() and gained > BEATS * anchor.spread and self.subject.learner != anchor.by:
+                surely = gained - 2.0 * runs["own"].std() / math.sqrt(len(runs))  # a few lucky seeds beat nobody
+                if not runs["lost"].any() and surely > BEATS * anchor.spread and self.subject.learner != anchor.by:
                     out.append(scenario.label(member))
         return out
 

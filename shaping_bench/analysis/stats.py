@@ -102,7 +102,7 @@ def mean(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
 
 
 def median(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
-    """Median of all runs. rliable's median is :func:`task_median`, which for one task is a mean."""
+    """Median of all runs. rliable's is the median over tasks of their means, which for one task is a mean."""
     if not runs:
         return np.array(np.nan)
     if weights is None:
@@ -133,19 +133,6 @@ def iqm(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
     shares = np.diff(below, axis=-1, prepend=0)
     with np.errstate(invalid="ignore"):  # a resample without runs has no mean
         return shares @ ordered / (total - 2 * quarter)[..., 0]
-
-
-def task_median(runs: Strata, weights: Weights | None = None) -> NDArray[np.float64]:
-    """Median over tasks of the mean over runs: what rliable calls the median."""
-    return _over_tasks(_task_means(runs, weights), np.nanmedian)
-
-
-def optimality_gap(runs: Strata, weights: Weights | None = None, target: float = 1.0) -> NDArray[np.float64]:
-    """How far runs stay below the target: mean of ``target - min(score, target)``; 0 is best.
-
-    Of normalised scores, whose target 1 is the social optimum; what lies above does not count.
-    """
-    return mean([target - np.minimum(x, target) for x in runs], weights)
 
 
 def probability_of_improvement(

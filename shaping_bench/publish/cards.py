@@ -1,11 +1,25 @@
 """Cards: rules of one track and tier side by side, as JSON and for terminals."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from shaping_bench.analysis.scores import COLUMNS, HEADLINE, Anchors, Scored, Subject, marked, overlaps
-from shaping_bench.spec.scenarios import Scenario, Track
+from shaping_bench.analysis import reference as shipped
+from shaping_bench.analysis.scores import (
+    COLUMNS,
+    HEADLINE,
+    Anchors,
+    Scored,
+    Subject,
+    anchors_of,
+    marked,
+    overlaps,
+    subject_of,
+)
+from shaping_bench.spec.scenarios import Scenario, Track, card_cells, load_track, subjects_of, track_names
+from shaping_bench.store.results import Results, kept
 
 MAX_LINES = 40
 MAX_WIDTH = 120
@@ -14,7 +28,38 @@ MAX_WIDTH = 120
 NAME_WIDTH = 18
 """Of a learner, at most."""
 
+TRACKS = {"exact": "derivatives of exact values", "sampled": "play only", "deep": "networks"}
+"""Tracks that there are or are to be: who can be compared."""
+
+SHIPPED = "\N{DEGREE SIGN}"
+"""Marks rows that were not computed here."""
+
 Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """A card.
+
+    Attributes:
+      track, tier, split: of which it is.
+      rows: a row per rule, plain enough for JSON, best first; those that are not ranked last.
+      ranked: the scores of those that are, in that order.
+    """
+
+    track: Track
+    tier: str
+    split: str
+    rows: tuple[Row, ...]
+    ranked: tuple[Scored, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """What ``score --json`` prints."""
+        return {"track": self.track.name, "tier": self.tier, "split": self.split, "rows": list(self.rows)}
+
+    @property
+    def title(self) -> str:
+        return f"{self.track.name} track, {self.tier} tier" + ("" if self.split == "test" else f", {self.split} split")
 
 
 def card(
@@ -26,8 +71,8 @@ def card(
     tier: str,
     split: str = "test",
     changed: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The card of some rules, plain enough for JSON.
+) -> Card:
+    """The card of some rules.
 
     Args:
       subjects: the rules.
@@ -35,9 +80,6 @@ def card(
       anchors: what shares are measured by.
       track, tier, split: of which it is.
       changed: rules of which the source has changed since their runs were made.
-
-    Returns:
-      ``track``, ``tier``, ``split`` and ``rows``, best first; those that are not ranked last.
     """
     scored = [Scored(subject, naive=naive, anchors=anchors, track=track, split=split) for subject in subjects]
     rows = [_row(x, tier) for x in scored]
@@ -50,10 +92,76 @@ def card(
         best = marked(seeds, values) if len(values) > 1 else set()  # type: ignore[arg-type]
         for row in rows:
             row[column]["best"] = row["learner"] in best
-    order = sorted(rows, key=lambda row: (not row["ranked"], -(row[HEADLINE]["value"] or -math.inf)))
-    for k, row in enumerate(x for x in order if x["ranked"]):
+    order = sorted(zip(scored, rows, strict=True), key=lambda x: _place(x[1]))
+    for k, (_, row) in enumerate(x for x in order if x[1]["ranked"]):
         row["rank"] = k + 1
-    return {"track": track.name, "tier": tier, "split": split, "rows": order}
+    return Card(
+        track=track,
+        tier=tier,
+        split=split,
+        rows=tuple(row for _, row in order),
+        ranked=tuple(x for x, row in order if row["ranked"]),
+    )
+
+
+def _place(row: Row) -> tuple[bool, float]:
+    value = row[HEADLINE]["value"]
+    return not row["ranked"], math.inf if value is None else -value
+
+
+def beside_reference(
+    computed: Mapping[str, Subject],
+    *,
+    track: Track,
+    tier: str,
+    split: str = "test",
+    known: shipped.Reference | None,
+    alone: Sequence[str] = (),
+) -> Card:
+    """The card of rules, beside the reference rows.
+
+    Args:
+      computed: the rules by name; they stand in for reference rows of the same name.
+      track, tier, split: of which it is.
+      known: reference results of that tier, if there are any.
+      alone: show only these.
+
+    Raises:
+      BadInput: as :func:`shaping_bench.analysis.scores.anchors_of`.
+    """
+    budget = track.tier(tier)
+    ready = {x: known.subject(x, budget) for x in known.learners} if known else {}
+    ready |= computed
+    naive = ready[track.naive]
+    if known and naive.absent:  # not all of it is stored yet
+        naive = known.subject(track.naive, budget)
+    return card(
+        [ready[x] for x in alone or ready],
+        naive=naive,
+        anchors=known.anchors if known else anchors_of(track, list(ready.values()), split),
+        track=track,
+        tier=tier,
+        split=split,
+        changed=[x for x in known.learners if x not in computed and known.changed(x)] if known else [],
+    )
+
+
+@kept
+def cards_in(results: Results) -> tuple[Card, ...]:
+    """The cards that a suite asks for, as far as their cells are stored; those of which nothing is are left out."""
+    made = []
+    whole = results.whole
+    stored = {record["hash"] for record in whole.records}
+    for entry in results.suite.get("cards", ()):
+        track = load_track(entry["track"], "suite.cards")
+        names = subjects_of(track, entry["learners"])
+        cells = {name: card_cells(track, entry["tier"], name) for name in names}
+        if not any(not isinstance(x, str) and x.hash in stored for own in cells.values() for x in own.values()):
+            continue
+        known = shipped.serving(track, entry["tier"])
+        subjects = {name: subject_of(whole, track, name, cells[name]) for name in names}
+        made.append(beside_reference(subjects, track=track, tier=entry["tier"], known=known))
+    return tuple(made)
 
 
 def _row(scored: Scored, tier: str) -> Row:
@@ -110,20 +218,63 @@ def _scenario(scored: Scored, scenario: Scenario) -> dict[str, Any]:
 # --- for terminals ------------------------------------------------------------------------
 
 
-def text(made: Mapping[str, Any]) -> str:
-    """A card of at most :data:`MAX_LINES` lines of :data:`MAX_WIDTH` columns."""
-    rows = made["rows"]
+LEGEND = (
+    "Shares: 0 is random play, 1 the best known; ± is the larger half of the 95 % interval; * the best, and what seeds",
+    "do not tell from it (5 % per column, Holm). cooperation: with its like; shaping: got from a naive learner beyond",
+    "what a naive one gets; generality: among learners and shapers that nobody was tuned to; adaptation: to fixed",
+    "strategies; safety: kept from a best response; effect: on what others get. Ranked by generality, same scenarios.",
+)
+
+
+def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
+    """A card of at most so many lines of :data:`MAX_WIDTH` columns.
+
+    Args:
+      legend: say what the columns are.
+    """
+    rows = card.rows
+    shipped_rows = any(row["origin"] == "reference" for row in rows)
     head = [
-        f"{made['track']} track, {made['tier']} tier" + ("" if made["split"] == "test" else f", {made['split']} split"),
-        "shares: 0 is random play, 1 the best known; ± is the larger half of the 95 % interval; * is the best and",
-        "what seeds do not tell from it (5 % per column, Holm); ranked by generality",
+        f"{card.title}, {card.track.tier(card.tier).seeds} seeds"
+        + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
     ]
+    explained = [*LEGEND, ""] if legend else []
     notes = _notes(rows)
-    room = MAX_LINES - len(head) - len(notes) - 3
+    room = max_lines - len(explained) - len(head) - len(notes) - 2
     shown = rows[:room]
-    table = _aligned([["", "learner", *COLUMNS, "lost", "access", "gradients"], *(_line(row) for row in shown)])
+    table = _aligned([["", "learner", *COLUMNS, "lost", "access", "grads"], *(_line(row) for row in shown)])
     more = [f"and {len(rows) - room} more rows: --json"] if len(rows) > room else []
-    return "\n".join([*head, "", *table, *more, *notes])
+    return "\n".join([*explained, *head, *table, *more, *notes])
+
+
+def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: int = MAX_LINES) -> str:
+    """What a run prints: the cards, what is missing, the page and how to see the rest.
+
+    Args:
+      cards: that the suite fills.
+      directory: of the results.
+      page: of the results.
+      max_lines: of all of it together.
+    """
+    filled = {x.track.name for x in cards}
+    absent = [name for name in TRACKS if name not in filled]
+    there = [name for name in absent if name in track_names()]
+    missing = [f"{name} track: not in this suite; shaping-bench score RULE --track {name}" for name in there]
+    missing += [
+        f"{name} track ({TRACKS[name]}): needs scenarios and reference results, which are not there yet"
+        for name in absent
+        if name not in there
+    ]
+    more = [
+        f"page:   {page}  (any browser opens it)",
+        f"tables: shaping-bench table {directory}"
+        + " --cards" * bool(cards)
+        + "  (--metric cooperation, --format latex)",
+    ]
+    legend = [*LEGEND, ""] if cards else []
+    room = (max_lines - len(legend) - len(missing) - len(more)) // max(len(cards), 1) - 1
+    shown = [line for x in cards for line in (*text(x, room, legend=False).splitlines(), "")]
+    return "\n".join([*legend, *shown, *missing, *more])
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -136,8 +287,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(row: Row) -> list[str]:
-    name = row["learner"] + (" (changed)" if row.get("changed") else "")
-    name = name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"
+    mark = (SHIPPED if row["origin"] == "reference" else "") + (" (changed)" if row["changed"] else "")
+    room = NAME_WIDTH - len(mark)
+    name = (row["learner"] if len(row["learner"]) <= room else row["learner"][: room - 1] + "…") + mark
     rank = str(row["rank"]) if row["ranked"] else "-"
     gradients = row["cost"].get("gradient_evaluations", 0.0) + row["cost"].get("preparation", {}).get(
         "gradient_evaluations", 0.0

@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shaping_bench.analysis import curves, metagame, stats
-from shaping_bench.analysis.entries import entries, metric_names
-from shaping_bench.analysis.leaderboard import AGGREGATES
+from shaping_bench.analysis.entries import alike, entries, metric_names
+from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.errors import BadInput, unknown
-from shaping_bench.metrics import anchors
-from shaping_bench.publish import standings, tables
+from shaping_bench.publish import tables
+from shaping_bench.publish.cards import Card, cards_in
 from shaping_bench.publish.metagame_tables import meta_tables
 from shaping_bench.publish.model import Entry
+from shaping_bench.publish.standings import name_of
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -89,7 +90,7 @@ def write_figures(
       source: a results directory, opened or by its path.
       folder: made if it does not exist.
       fmt: ``"pdf"``, ``"svg"`` or ``"png"``.
-      game: only this one; by default all, and one figure over them.
+      game: only this one; by default all, and the cards.
 
     Raises:
       BadInput: no results there, an unknown format or game, or a folder that cannot be written.
@@ -124,15 +125,17 @@ def figures(results: Results, game: str | None = None) -> dict[str, Callable[[],
         "curves": learning_curves,
         "cross-play": cross_play,
         "profiles": performance_profiles,
-        "aggregates": aggregates,
         "meta-game": meta_game,
         "adoption": adoption,
     }
     for label in [game] if game else results.games:
         name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
         figures |= {f"{name}-{kind}": functools.partial(draw, results, label) for kind, draw in kinds.items()}
-    if game is None and len(results.games) > 1:
-        figures["all-aggregates"] = functools.partial(aggregates, results, None)
+    if game is None:
+        figures |= {
+            f"card-{card.track.name}-{card.tier}": functools.partial(profiles_of_card, results, card)
+            for card in cards_in(results)
+        }
     return figures
 
 
@@ -204,8 +207,9 @@ def _curve(panel: Axes, band: pd.DataFrame, name: str, k: int) -> None:
 
 
 def performance_profiles(results: Results, game: str) -> Figure | None:
-    """Fraction of runs, over seeds and opponents, that return more than a threshold, with 95 % intervals."""
-    if "return" not in metric_names(results, "encounter"):
+    """Fraction of runs, over seeds and opponents, that return more than a threshold, with 95 % intervals; of rules
+    that all met the same."""
+    if "return" not in metric_names(results, "encounter") or not alike(results, "encounter", [game], results.learners):
         return None
     returns = entries(results, "return")
     returns = returns[(returns["game"] == game) & np.isfinite(returns["value"])]
@@ -332,36 +336,30 @@ def _extend(values: Array, low: float, high: float) -> str:
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
 
 
-# --- aggregates ---------------------------------------------------------------------------
+# --- cards --------------------------------------------------------------------------------
 
 
-def aggregates(results: Results, game: str | None) -> Figure | None:
-    """Aggregates of normalised returns with 95 % intervals, a row per learner, best first."""
-    if anchors.METRIC not in metric_names(results, "encounter"):
-        return None
-    try:
-        table = standings.leaderboard(results, game)
-    except BadInput:  # no scale in this game
-        return None
-    names = [name for name in AGGREGATES if name in table.col_labels]
-    num = len(table.row_labels)
-    figure = Figure(figsize=(PAGE, 0.55 + 0.14 * num), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for panel, name in zip(panels, names, strict=True):
-        column = table.col_labels.index(name)
-        for y, (learner, row) in enumerate(zip(table.row_labels, table.cells, strict=True)):
-            cell, look = row[column], _look(results, learner)
-            if cell.mean is not None and cell.ci is not None:
-                panel.plot(cell.ci, [y, y], color=look["color"], linewidth=3.0, alpha=0.35, solid_capstyle="butt")
-                panel.plot(cell.mean, y, color=look["color"], marker=look["marker"], linestyle="none")
+def profiles_of_card(results: Results, card: Card) -> Figure:
+    """The scores of a card with 95 % intervals, a panel per score, a row per rule, best first."""
+    rows = card.rows
+    figure = Figure(figsize=(PAGE, 0.55 + 0.14 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(COLUMNS), sharey=True, squeeze=False)[0]
+    for panel, name in zip(panels, COLUMNS, strict=True):
+        panel.axvline(0.0, color="#C8CDD2", linewidth=0.5)
+        for y, row in enumerate(rows):
+            score, look = row[name], _look(results, row["learner"])
+            if score["value"] is not None:
+                ends = [score["low"], score["high"]]
+                panel.plot(ends, [y, y], color=look["color"], linewidth=3.0, alpha=0.35, solid_capstyle="butt")
+                panel.plot(score["value"], y, color=look["color"], marker=look["marker"], linestyle="none")
         panel.set_title(name)
         panel.grid(axis="x", linewidth=0.3, alpha=0.5)
-        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))
         panel.spines["left"].set_visible(False)
         panel.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(num), table.row_labels)
-    panels[0].set_ylim(num - 0.5, -0.5)
-    figure.supxlabel("normalised return" + (f" in {game}" if game else ", all games"), fontsize=7)
+    panels[0].set_yticks(range(len(rows)), [name_of(row) for row in rows])
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.supxlabel(f"share ({card.title})", fontsize=7)
     return figure
 
 

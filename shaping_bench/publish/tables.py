@@ -7,18 +7,28 @@ What the numbers are is said in :mod:`shaping_bench.analysis.entries`, what is b
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from shaping_bench.analysis import compare, stats
-from shaping_bench.analysis.entries import COSTS, Sample, entries, metric_names, numbered, samples, suite_metrics
+from shaping_bench.analysis.entries import (
+    COSTS,
+    Sample,
+    alike,
+    company,
+    entries,
+    metric_names,
+    numbered,
+    samples,
+    suite_metrics,
+)
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.metrics import anchors
-from shaping_bench.publish import digits
-from shaping_bench.publish import standings as standings_
+from shaping_bench.publish import digits, standings
+from shaping_bench.publish.cards import cards_in
 from shaping_bench.publish.model import ABSENT, Statistic, Style, Table, entry
 from shaping_bench.publish.writers import WRITERS, render
 from shaping_bench.store import facts
@@ -108,7 +118,7 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
             col_labels=col_labels,
             samples=tuple(tuple(by_entry.get((r, c)) for c in col_labels) for r in row_labels),
         )
-        marks = _marks(results, part, plan, shown.statistic) if shown.bold else None
+        marks = _marks(results, part, plan, shown.statistic, kind) if shown.bold else None
         note = (
             f"{_note(kind, part, plan, shown)}; {_others(results, part, plan)}"
             f"{_bold_note(results, marks, plan, part['pool'])}"
@@ -159,11 +169,14 @@ def _table(title: str, note: str, grid: _Grid, style: Style, marks: Sequence[Seq
 # --- bold ---------------------------------------------------------------------------------
 
 
-def _marks(results: Results, part: pd.DataFrame, grid: _Grid, statistic: Statistic) -> list[list[bool]] | None:
+def _marks(
+    results: Results, part: pd.DataFrame, grid: _Grid, statistic: Statistic, kind: str
+) -> list[list[bool]] | None:
     """Which entries are bold; None where nothing is compared.
 
     Compared are the suite's learners against the same opponents in the same game: the entries of
-    a column where learners are rows, of a row where they are columns. Metrics of which neither more
+    a column where learners are rows, of a row where they are columns. Nobody is the best among rules that met
+    others, or by play where others are valued exactly. Metrics of which neither more
     nor less is better, and costs, which have no runs to be compared by, have no best.
     """
     if "learner" not in (grid.rows, grid.cols) or set(part["metric"]) <= set(COSTS):
@@ -181,10 +194,27 @@ def _marks(results: Results, part: pd.DataFrame, grid: _Grid, statistic: Statist
         metric = label if "metric" in (grid.rows, grid.cols) else str(part["metric"].iloc[0])
         direction = "none" if metric in COSTS else definition(metric).direction
         entered = [x if ok else None for x, ok in zip(line, takes_part, strict=True)]
+        if not _comparable(results, dict(zip(learners, entered, strict=True)), kind):
+            entered = [None] * len(entered)
         marks.append(compare.best(entered, stats.STATISTICS[statistic], direction, shown))
     if not any(map(any, marks)):
         return None
     return marks if transposed else [list(line) for line in zip(*marks, strict=True)]
+
+
+def _comparable(results: Results, line: Mapping[str, Sample | None], kind: str) -> bool:
+    """Whether the numbers of learners are of the same opponents, met in the same way."""
+    present = {label: x for label, x in line.items() if x is not None}
+    games = {task[0] for x in present.values() for task in x.tasks}
+    averaged = any(
+        len(x.tasks) > 1 or task[1] in ("all met", "worst met") for x in present.values() for task in x.tasks
+    )
+    if averaged:
+        return alike(results, kind, games, present)
+    ways = company(results, kind)
+    met = {(game, other) for x in present.values() for game, other, *_ in x.tasks}
+    played = {y for game, other in met for label in present for x, y in ways.get((game, label), ()) if x == other}
+    return len(played) <= 1
 
 
 # --- words --------------------------------------------------------------------------------
@@ -297,19 +327,18 @@ def table_command(
     rows: str = "learner",
     cols: str = "opponent",
     kind: str | None = None,
-    standings: bool = False,
+    cards: bool = False,
     **style: Any,
 ) -> str:
     """What ``shaping-bench table`` prints.
 
     Args:
       source: a results directory, opened or by its path.
-      metrics: which; None for the suite's, followed by the summary.
+      metrics: which; None for the suite's.
       fmt: see :func:`~shaping_bench.publish.writers.render`.
       rows, cols: see :func:`build`.
       kind: ``"encounter"``, ``"league"`` or None for all there is.
-      standings: instead, the leaderboard with its ranks, comparisons and anchors; of encounters
-        unless ``kind`` says otherwise.
+      cards: instead, the suite's cards: scores, shares by scenario, ranks, and who improves on whom.
       style: fields of :class:`Style`.
 
     Raises:
@@ -320,21 +349,14 @@ def table_command(
     if kind not in (None, "encounter", "league"):
         raise unknown("kind", kind, ("encounter", "league"))
     results = results_.opened(source)
+    if cards:
+        return render(_of_cards(results, metrics), fmt)
     stored = list(dict.fromkeys(record["kind"] for record in results.records))
     if kind is not None and kind not in stored:
         raise BadInput(
             f"kind is {kind!r}, of which {str(results.directory)!r} has no cell; allowed: {', '.join(stored)}"
         )
     Style(**style).check()
-    if standings:
-        if metrics and list(metrics) != [anchors.METRIC]:
-            raise BadInput(f"metric is {', '.join(metrics)}; allowed with leaderboard: none, or {anchors.METRIC}")
-        which = kind or stored[0]
-        shown = [
-            f(results, kind=which)
-            for f in (standings_.leaderboard, standings_.rank_table, standings_.improvement_table)
-        ]
-        return render([*shown, standings_.anchor_table(results)], fmt)
     kinds = [kind] if kind else stored
     known = {name for k in kinds for name in metric_names(results, k)}
     for name in metrics or ():
@@ -346,6 +368,17 @@ def table_command(
         chosen = [x for x in metrics if x in here] if metrics else suite_metrics(results, k)
         if chosen:
             tables += build(results, chosen, kind=k, rows=rows, cols=cols, **style)
-    if not metrics and (rows, cols) == ("learner", "opponent") and "encounter" in kinds:
-        tables.append(standings_.summary(results, suite_metrics(results, "encounter")))
+    if anchors.METRIC in (metrics or ()):
+        tables.append(standings.anchor_table(results))
     return render(tables, fmt)
+
+
+def _of_cards(results: Results, metrics: Sequence[str] | None) -> list[Table]:
+    if metrics:
+        raise BadInput(f"metric is {', '.join(metrics)}; allowed with --cards: none")
+    found = cards_in(results)
+    if not found:
+        raise BadInput(
+            f"{str(results.directory)!r} holds no card; allowed: results of a suite with cards, or shaping-bench score"
+        )
+    return [table for card in found for table in standings.card_tables(card)]

@@ -91,13 +91,15 @@ class Tracker:
     def log_cell(self, key: str) -> None:
         """Logs one stored encounter, unless that was done before.
 
-        League match-ups have no history; they are rows of the report run's tables.
+        League match-ups have no history; they are rows of the report run's tables. So are the thousands of
+        encounters that cards alone ask for, of whose tables they are a number.
         """
-        if self.mode != "disabled" and self._is_encounter(key):
+        if self.mode != "disabled" and self._has_run(key):
             self._once(key, lambda: self._log_cell(key))
 
-    def _is_encounter(self, key: str) -> bool:
-        return json.loads((self.directory / "cells" / key / "cell.json").read_text())["kind"] == "encounter"
+    def _has_run(self, key: str) -> bool:
+        cell = json.loads((self.directory / "cells" / key / "cell.json").read_text())
+        return cell["kind"] == "encounter" and not facts.of_card(cell)
 
     def finish(self, results: Results | None = None, page: Path | None = None) -> None:
         """Logs all stored cells that are not logged yet, and the report run.
@@ -218,6 +220,8 @@ class Tracker:
             if cell_key not in cells:
                 cells[cell_key] = json.loads((Path(filename).parent / "cell.json").read_text())
             cell = cells[cell_key]
+            if facts.of_card(cell):
+                continue
             labels = [learner["label"] for learner in cell["learners"]]
             rows.append(
                 [
@@ -248,21 +252,25 @@ class Tracker:
         run.finish()
 
     def _comparisons(self, results: Results) -> dict[str, Any]:
-        """The suite's comparison tables, as panels, by title."""
+        """The suite's cards and comparison tables, as panels, by title."""
         import wandb
 
         from shaping_bench.analysis.entries import suite_metrics
         from shaping_bench.publish import tables
+        from shaping_bench.publish.cards import cards_in
+        from shaping_bench.publish.standings import card_tables
 
-        panels = {}
+        shown = [table for card in cards_in(results) for table in card_tables(card)]
         for kind in dict.fromkeys(record["kind"] for record in results.records):
             for metric in suite_metrics(results, kind):
-                for table in tables.build(results, metric, kind=kind):
-                    columns: list[str | int] = [f"{table.rows} / {table.cols}", *table.col_labels]
-                    rows = zip(table.row_labels, table.cells, strict=True)
-                    data = [[label, *(cell.text for cell in cells)] for label, cells in rows]
-                    # The title becomes part of a file's name.
-                    panels[re.sub(r"[^\w .()=-]", "", table.title)] = wandb.Table(columns=columns, data=data)
+                shown += tables.build(results, metric, kind=kind)
+        panels = {}
+        for table in shown:
+            columns: list[str | int] = [table.corner, *table.col_labels]
+            rows = zip(table.row_labels, table.cells, strict=True)
+            data = [[label, *(cell.text for cell in cells)] for label, cells in rows]
+            # The title becomes part of a file's name.
+            panels[re.sub(r"[^\w .()=-]", "", table.title)] = wandb.Table(columns=columns, data=data)
         return panels
 
     def _artifacts(self, results: Results, page: Path | None) -> Iterator[Any]:

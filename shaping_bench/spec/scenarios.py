@@ -143,10 +143,24 @@ class Track:
         """What a card of a split is made of: its scenarios, and those in which nothing is drawn for a split."""
         return tuple(x for x in self.scenarios if x.split == split or x.family in ("self", "learners", "adversary"))
 
-    def tier(self, name: str) -> Tier:
+    def tier(self, name: str, field: str = "--tier") -> Tier:
         if name not in self.tiers:
-            raise unknown(f"--tier of the track {self.name!r}", name, self.tiers)
+            raise unknown(f"{field} of the track {self.name!r}", name, self.tiers)
         return self.tiers[name]
+
+    def subject(self, learner: str, field: str = "learner") -> str:
+        """A learner as the track calls it.
+
+        Raises:
+          BadInput: it does not play the track's view of a game.
+        """
+        named = registry.make_learner(learner, field)
+        if self.view not in named.value.views:
+            raise BadInput(
+                f"{field} {named.text!r} plays the views {sorted(named.value.views)}; the {self.name} track asks for "
+                f"{self.view!r}"
+            )
+        return named.text
 
 
 @functools.cache
@@ -156,15 +170,19 @@ def track_names() -> dict[str, Path]:
 
 
 @functools.cache
-def load_track(name: str) -> Track:
+def load_track(name: str, field: str = "--track") -> Track:
     """The scenarios of a track.
+
+    Args:
+      name: of the track.
+      field: where it is asked for, for messages.
 
     Raises:
       BadInput: there is no such track, or its file is wrong; names the field, the value and what is allowed.
     """
     names = track_names()
     if name not in names:
-        raise unknown("--track", name, names)
+        raise unknown(field, name, names)
     return read_track(read_yaml(names[name], f"scenarios {name!r}"))
 
 
@@ -245,6 +263,16 @@ def _members(game: str, count: int, alone: bool) -> dict[str, str]:
 
 
 # --- the suite of a card ------------------------------------------------------------------
+
+
+def subjects_of(track: Track, learners: Sequence[str], field: str = "learner") -> list[str]:
+    """Whose cells a card of these learners takes: shaping is measured from the naive learner, shares from
+    random play.
+
+    Raises:
+      BadInput: as :meth:`Track.subject`.
+    """
+    return list(dict.fromkeys([*(track.subject(x, field) for x in learners), track.naive, track.random]))
 
 
 def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "test") -> dict[str, Any]:

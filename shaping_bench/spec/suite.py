@@ -76,6 +76,14 @@ class League(Strict):
     responder_steps: Annotated[int, pydantic.Field(ge=1)] = 300
 
 
+class CardEntry(Strict):
+    """Rules of which the suite holds every cell of their cards, besides those that cards are measured by."""
+
+    track: str
+    tier: str = "quick"
+    learners: list[str] = pydantic.Field(min_length=1)
+
+
 class SuiteFile(Strict):
     """What a suite file may say."""
 
@@ -106,12 +114,18 @@ class SuiteFile(Strict):
     """Store where each encounter ended: the same suite with more steps goes on from there."""
     policies_every: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Updates between policies that are stored on the way, besides the final ones."""
+    cards: list[CardEntry] = pydantic.Field(default=[])
+    """Their cells go by the protocols of their scenarios, whatever the suite's is."""
 
     def plain(self) -> dict[str, Any]:
         """All it says, and of what it does not say the defaults; but for keys that decide no number, which
         are left out where they are not given."""
         whole = self.model_dump(mode="json")
-        unsaid = [key for key in ("keep_state", "policies_every") if whole[key] == type(self).model_fields[key].default]
+        unsaid = [
+            key
+            for key in ("keep_state", "policies_every", "cards")
+            if whole[key] == type(self).model_fields[key].default
+        ]
         return {key: x for key, x in whole.items() if key not in unsaid}
 
 
@@ -263,7 +277,7 @@ def _first_complaint(error: pydantic.ValidationError) -> BadInput:
     problems = error.errors(include_url=False)
     # Of a union's several complaints the deepest is about what the user meant.
     worst = max(problems, key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
-    names: dict[str, type[Strict]] = {"GameEntry": GameEntry, "LearnerEntry": LearnerEntry, "League": League}
+    names: dict[str, type[Strict]] = {x.__name__: x for x in (GameEntry, LearnerEntry, League)}
     models = [names[str(part)] for part in worst["loc"] if str(part) in names]
     steps = [str(part) for part in worst["loc"] if str(part) not in names and "[" not in str(part)]
     field = "suite." + ".".join(steps)
@@ -349,9 +363,23 @@ def expand(file: SuiteFile) -> Suite:
             n = len(match.learners)
             if all(played.cell("encounter", (x,) * n).hash in encounters for x in sources):
                 matches[match.hash] = match
+    for cell in _of_cards(file):
+        encounters.setdefault(cell.hash, cell)
     return Suite(
         file=file, encounters=tuple(encounters.values()), matches=tuple(matches.values()), skipped=tuple(skipped)
     )
+
+
+def _of_cards(file: SuiteFile) -> Iterator[Cell]:
+    """The cells of all cards that can be played, those of naive learning and random play included."""
+    from shaping_bench.spec import scenarios  # which are made of cells
+
+    for k, entry in enumerate(file.cards):
+        track = scenarios.load_track(entry.track, f"suite.cards.{k}.track")
+        track.tier(entry.tier, f"suite.cards.{k}.tier")
+        for subject in scenarios.subjects_of(track, entry.learners, f"suite.cards.{k}.learners"):
+            cells = scenarios.card_cells(track, entry.tier, subject).values()
+            yield from (cell for cell in cells if not isinstance(cell, str))
 
 
 def _answers(x: Labelled, match: Cell) -> bool:

@@ -83,6 +83,14 @@ def best_response(record: Mapping[str, Any]) -> str | None:
     return last["label"] if last.get("best_response", earlier) else None
 
 
+# --- what it is for ----------------------------------------------------------------------
+
+
+def of_card(record: Mapping[str, Any]) -> bool:
+    """Whether a cell is of a card alone: no entry of the suite's games names its game."""
+    return record["game"].get("entry", 0) is None
+
+
 # --- who is met ---------------------------------------------------------------------------
 
 

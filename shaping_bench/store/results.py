@@ -55,6 +55,7 @@ class Results:
       memory: what :func:`kept` functions have made of it.
       superseded: cells of match-ups of which there is a newer one; in no table.
       parts: copies of some cells, from which they are read.
+      card_records: of the cells that only cards ask for; in no table or figure of the suite's games.
     """
 
     directory: Path
@@ -63,6 +64,13 @@ class Results:
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     superseded: tuple[dict[str, Any], ...] = ()
     parts: tuple[compaction.Part, ...] = ()
+    card_records: tuple[dict[str, Any], ...] = ()
+
+    @functools.cached_property
+    def whole(self) -> "Results":
+        """The same with the cells of cards among the others."""
+        records = (*self.records, *self.card_records)
+        return dataclasses.replace(self, records=records, card_records=(), memory={}) if self.card_records else self
 
     @functools.cached_property
     def cells(self) -> pd.DataFrame:
@@ -284,7 +292,9 @@ def load(directory: Path | str) -> Results:
     stored, parts = _stored(directory)
     if not stored:
         raise BadInput(f"results directory is {str(directory)!r}, which holds no finished cell; {hint}")
-    records, superseded = _newest(stored)
+    of_cards = tuple(record for record in stored if facts.of_card(record))
+    apart = {record["hash"] for record in of_cards}
+    records, superseded = _newest([record for record in stored if record["hash"] not in apart])
     games, learners = list(suite.get("games", [])), [*_listed(suite, "learners"), *_listed(suite, "opponents")]
 
     def order(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -292,7 +302,14 @@ def load(directory: Path | str) -> Results:
         seats = [facts.position(x, learners) for x in record["learners"]]
         return record["kind"] == "league", game, record["game"]["label"], seats, record["hash"]
 
-    return Results(directory, suite, tuple(sorted(records, key=order)), superseded=superseded, parts=tuple(parts))
+    return Results(
+        directory=directory,
+        suite=suite,
+        records=tuple(sorted(records, key=order)),
+        superseded=superseded,
+        parts=tuple(parts),
+        card_records=of_cards,
+    )
 
 
 def _stored(directory: Path) -> tuple[list[dict[str, Any]], list[compaction.Part]]:

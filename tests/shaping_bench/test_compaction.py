@@ -88,8 +88,8 @@ def test_copies_hold_what_the_cells_hold_and_tables_print_the_same(directory, fe
     assert [part.size for part in first.parts] == [len(PAIRS)] == [part.size for part in again.parts]
     for results in (first, again):
         assert_alike(results, alone)
-        for fmt, standings in (("md", False), ("json", False), ("md", True)):
-            mine, theirs = (table_command(x, None, fmt, standings=standings) for x in (results, alone))
+        for fmt, metrics in (("md", None), ("json", None), ("md", ["normalised_return"])):
+            mine, theirs = (table_command(x, metrics, fmt) for x in (results, alone))
             assert mine.replace(str(results.directory), str(alone.directory)) == theirs
         assert render_page(results) == render_page(alone)
 
@@ -235,7 +235,7 @@ def test_a_page_of_too_many_cells_shows_those_of_the_first_learners_and_says_so(
     text = render_page(load(directory))
     assert "Of 10 cells these are the 6 among 3 learners of 4" in text
     board = text[text.index('<table class="board"') : text.index("</table>", text.index('<table class="board"'))]
-    for label in LEARNERS:  # the leaderboard is of all of them
+    for label in LEARNERS:  # the table of rules is of all of them
         assert label.split("(")[0] in board
     assert board.count("<tr data-access") == len(LEARNERS)
     identities = set(re.findall(r' id="([^"]+)"', text))

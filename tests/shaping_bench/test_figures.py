@@ -10,16 +10,15 @@ import scipy.stats
 
 from shaping_bench.analysis import curves, metagame
 from shaping_bench.analysis.entries import entries
-from shaping_bench.analysis.leaderboard import AGGREGATES
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import figures, standings, tables
+from shaping_bench.publish import figures, tables
 from shaping_bench.store import results
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
 
 LEARNERS = ("naive", "lola", "sos")
 UPDATES = (0, 50, 100)
-KINDS = ("adoption", "aggregates", "cross-play", "curves", "meta-game", "profiles")
+KINDS = ("adoption", "cross-play", "curves", "meta-game", "profiles")
 NAN = float("nan")
 
 
@@ -121,17 +120,6 @@ def test_profiles_fall_from_one_to_nothing(opened):
     assert drawn["sos"].get_ydata()[50] == pytest.approx(by_opponent.mean())
 
 
-def test_aggregates_are_the_leaderboards(opened):
-    figure = figures.aggregates(opened, "ipd")
-    board = standings.leaderboard(opened, "ipd")
-    assert [panel.get_title() for panel in figure.axes] == list(AGGREGATES)
-    for panel in figure.axes:
-        column = board.col_labels.index(panel.get_title())
-        points = [line for line in panel.lines if line.get_marker() not in ("None", None, "")]
-        assert [float(line.get_xdata()[0]) for line in points] == [row[column].mean for row in board.cells]
-    assert [x.get_text() for x in figure.axes[0].get_yticklabels()] == list(board.row_labels)
-
-
 def test_the_meta_game(opened):
     figure = figures.meta_game(opened, "ipd")
     meta = metagame.analyse(opened, "ipd")
@@ -178,7 +166,7 @@ def test_files_are_as_wide_as_columns_and_hold_text_and_lines(directory, tmp_pat
 
 def test_every_game_has_its_figures(opened):
     names = {f"{game}-{kind}" for game in ("ipd", "stag-hunt") for kind in KINDS}
-    assert set(figures.figures(opened)) == {*names, "all-aggregates"}
+    assert set(figures.figures(opened)) == names
 
 
 @pytest.mark.parametrize("fmt", figures.FORMATS)

@@ -229,6 +229,7 @@ def test_the_table_shows_pick_ups_beside_returns(tmp_path, capsys):
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump({**PLAYING, "games": PLAYING["games"][:1], "league": False}))
     assert main(["run", str(path), "-o", str(tmp_path / "out"), "--wandb", "disabled"]) == 0
+    assert main(["table", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert all(f"coin-game(horizon=8): {name}" in shown for name in ("return", "own_coins", "other_coins"))
 

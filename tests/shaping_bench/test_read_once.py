@@ -20,12 +20,12 @@ SUITE = {
 
 
 def test_a_run_reads_its_results_once(tmp_path, monkeypatch, capsys):
-    """Tables, page, comparisons and the tables in four formats for W&B once read every cell for themselves."""
+    """Cards, page, comparisons and the tables in four formats for W&B once read every cell for themselves."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SUITE))
     reads = collections.Counter()
     record = results._record
     monkeypatch.setattr(results, "_record", lambda path: reads.update([path.parent.name]) or record(path))
     assert main(["run", str(tmp_path / "tiny.yaml"), "-o", str(tmp_path / "out"), "--wandb", "offline"]) == 0
-    assert "ipd: return" in capsys.readouterr().out
+    assert "shaping-bench table" in capsys.readouterr().out
     assert set(reads.values()) == {1}
     assert len(reads) == 2

@@ -15,8 +15,8 @@ import pytest
 from shaping_bench.analysis import sweeps
 from shaping_bench.errors import BadInput
 from shaping_bench.games.grids.board import Board, Glyph, Piece, Window
-from shaping_bench.publish import report, standings, tables
-from shaping_bench.publish.report import drawing, episodes, leaderboard, verdicts
+from shaping_bench.publish import report, tables
+from shaping_bench.publish.report import boards, drawing, episodes, verdicts
 from shaping_bench.publish.report import page as page_
 from shaping_bench.publish.report.markup import Addresses
 from shaping_bench.publish.report.page import MAX_POINTS, robustness
@@ -175,26 +175,31 @@ def test_numbers_on_a_heat_map_contrast_with_it(share):
     assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
-def test_leaderboard_has_the_tables_digits_best_first(page, results):
-    (board,) = re.findall(r'<table class="board" id="board-0".*?</table>', page, flags=re.DOTALL)
-    (expected,) = tables.build(results, "robustness_mean", rows="learner", cols="game")
+def test_rules_stand_in_the_suites_order_with_the_tables_digits(page, results):
+    (board,) = re.findall(r'<table class="board" id="board-1".*?</table>', page, flags=re.DOTALL)
+    assert 'data-game="tandem"' in board
     rows = re.findall(r'<tr data-access="(\w+)" data-preparation="(\d+)"><th[^>]*>(.*?)</th>(.*?)</tr>', board)
-    assert {html.unescape(label): (access, spent) for access, spent, label, _ in rows} == {
-        x: ("simulator", "300") if x == "mfos" else ("gradients", "0") for x in LEARNERS
-    }
-    for _, _, label, entries in rows:
+    assert [(html.unescape(label), access, spent) for access, spent, label, _ in rows] == [
+        (x, "simulator", "300") if x == "mfos" else (x, "gradients", "0") for x in LEARNERS
+    ]
+    (expected,) = tables.build(results, "robustness_mean", game="tandem")
+    for (_, _, _, entries), (cell,) in zip(rows, expected.cells, strict=True):
         shown = [html.unescape(re.sub(r"<[^>]*>", "", x)) for x in re.findall(r"<td[^>]*>(.*?)</td>", entries)]
-        (row,) = [r for x, r in zip(expected.row_labels, expected.cells, strict=True) if x == html.unescape(label)]
-        played = sum(cell.n > 0 for cell in row)
-        assert shown[2:6] == [f"{played} of {len(row)}", *(cell.text for cell in row)]
-    aggregates = standings.leaderboard(results)
-    assert [html.unescape(label) for _, _, label, _ in rows] == list(aggregates.row_labels)
-    shown = [re.search(r"<td[^>]*>(.*?)</td>", entries)[1] for *_, entries in rows]
-    assert [re.sub(r"<[^>]*>", "", x) for x in shown] == [row[0].text for row in aggregates.cells]
+        assert shown[1] == cell.text
+
+
+def test_means_over_whom_rules_met_are_shown_only_where_all_met_the_same(page):
+    boards_ = re.findall(r'<table class="board" id="board-\d" data-game="([^"]*)".*?</table>', page, flags=re.DOTALL)
+    (first, *_, last) = re.findall(r'<table class="board".*?</table>', page, flags=re.DOTALL)
+    assert boards_ == ["ipd", "tandem", "coin-game"]
+    assert '<th scope="col" data-best="higher">mean over all met' in first
+    assert "mean over all met" not in last
+    assert "They did not all meet the same" in last
+    assert "rank" not in "".join(re.findall(r"<thead>.*?</thead>", first + last, flags=re.DOTALL))
 
 
 def test_preparation_of_many_cells_counts_once(results):
-    assert leaderboard.preparation_seconds(results) == {"mfos": 300.0}
+    assert boards.preparation_seconds(results) == {"mfos": 300.0}
 
 
 def test_addresses_of_entries_and_averages(results):
@@ -391,7 +396,7 @@ def test_names_from_outside_are_escaped(page):
 
 def test_page_is_reproducible(page, directory):
     rendered = report.render_page(results_.load(directory))
-    for key in ("leaderboard", "game-0", "game-2", "cells"):
+    for key in ("rules", "game-0", "game-2", "cells"):
         assert section(rendered, key) == section(page, key)
 
 

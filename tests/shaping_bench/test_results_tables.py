@@ -14,10 +14,9 @@ import pytest
 
 from shaping_bench import cli
 from shaping_bench.analysis import stats
-from shaping_bench.analysis.entries import entries
+from shaping_bench.analysis.entries import alike, entries
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import model, tables
-from shaping_bench.publish import standings as boards
+from shaping_bench.publish import model, standings, tables
 from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store import results as results_
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
@@ -382,19 +381,6 @@ def test_entries_link_where_there_is_something_to_link_to(loaded):
     assert "<a " not in html_table(table)
 
 
-def test_summary(loaded):
-    table = boards.summary(loaded, ["return", "cooperation"])
-    assert set(table.row_labels) == {"naive", "lola"}
-    assert entry(table, "lola", "access").text == "gradients"
-    assert entry(table, "lola", "preparation").text == "none"
-    assert entry(table, "lola", "diverged").text == "2"
-    assert entry(table, "lola", "wall seconds").text == "2.00"
-    # lola is ahead against naive and itself in both games, and behind against all-d, which has no rank.
-    assert (entry(table, "lola", "mean rank").text, entry(table, "naive", "mean rank").text) == ("1.2", "1.8")
-    assert table.row_labels == ("lola", "naive")
-    assert entry(table, "naive", "influence").mean == 0.0
-
-
 # --- bold ---------------------------------------------------------------------------------
 
 
@@ -578,106 +564,54 @@ def test_leagues_say_that_whom_they_met_is_given(loaded):
     assert "spreads are over the learner's own seeds, whom they met being as it was" in table.note
 
 
-# --- the leaderboard ----------------------------------------------------------------------
+# --- who is compared with whom ------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def standings(tmp_path_factory):
-    """Three learners on ipd, two of them on imp too; eight seeds."""
-    path = tmp_path_factory.mktemp("standings")
-    write_suite(path, ["ipd", "imp"], ["lola", "naive", "mfos"], opponents=["all-d"])
-    spread = np.linspace(-0.1, 0.1, 8)[:, None]
-    cells = [
-        ("ipd", "naive", "naive", -2.0, -2.0),
-        ("ipd", "lola", "naive", -1.25, -1.75),
-        ("ipd", "lola", "lola", -1.0, -1.0),
-        ("ipd", "mfos", "lola", -1.0, -1.25),
-        ("ipd", "mfos", "naive", -1.0, -2.0),
-        ("imp", "lola", "naive", 0.5, -0.5),
-    ]
-    for game, a, b, x, y in cells:
-        write_cell(path, game, [a, b], {"return": np.array([[x, y]]) + spread})
-    return results_.load(path)
-
-
-def test_the_leaderboard_by_hand(standings):
-    table = boards.leaderboard(standings)
-    assert set(table.row_labels) == {"lola", "naive", "mfos"}
-    # (return + 1.5) / 0.5 on ipd, the return on imp; spreads cancel, those of ipd counting twice.
-    assert entry(table, "naive", "mean").mean == pytest.approx(np.mean([-1.0, -0.5, -1.0, -0.5]))
-    assert entry(table, "lola", "mean").mean == pytest.approx(np.mean([0.5, 1.0, 0.5, 0.5]))
-    assert entry(table, "lola", "task median").mean == pytest.approx(0.5)
-    assert entry(table, "mfos", "mean").mean == pytest.approx(1.0)
-    runs = [1.0 + 2 * np.linspace(-0.1, 0.1, 8)] * 2
-    assert entry(table, "mfos", "IQM").mean == pytest.approx(float(stats.iqm(runs)))
-    assert entry(table, "mfos", "optimality gap").mean == pytest.approx(float(stats.optimality_gap(runs)))
-    assert table.row_labels == ("mfos", "lola", "naive")
-    assert [entry(table, x, "games").text for x in table.row_labels] == ["1", "2", "2"]
-    assert entry(table, "mfos", "IQM").best
-    assert not entry(table, "naive", "IQM").best
-    assert entry(table, "lola", "access").text == "gradients"
-    # Against naive it is first; against lola it gets what lola gets against itself.
-    assert entry(table, "mfos", "mean rank").mean == pytest.approx((1 + 1.5) / 2)
-    assert entry(table, "mfos", "improvement").mean == pytest.approx((1.0 + (1.0 + 0.5) / 2) / 2)
-    low, high = entry(table, "lola", "IQM").ci
-    assert low < entry(table, "lola", "IQM").mean < high
-    assert entry(table, "lola", "IQM").text == f"{entry(table, 'lola', 'IQM').mean:.2f} [{low:.2f}, {high:.2f}]"
-    assert set(entry(table, "mfos", "mean").hashes) == {
-        r["hash"] for r in standings.records if "mfos" in [x["label"] for x in r["learners"]]
-    }
-
-
-def test_leaderboards_of_one_game_and_their_ranks(standings):
-    table = boards.leaderboard(standings, "imp")
-    assert table.title == "imp: leaderboard"
-    assert table.row_labels == ("lola", "naive")
-    ranks = boards.rank_table(standings, "ipd")
-    assert ranks.title == "ipd: ranks"
-    shares = {x: [cell.mean or 0.0 for cell in row] for x, row in zip(ranks.row_labels, ranks.cells, strict=True)}
-    assert sum(shares["naive"]) == pytest.approx(1.0)
-    assert shares["mfos"] == pytest.approx([0.75, 0.25, 0.0])
-    assert shares["naive"] == pytest.approx([0.0, 1 / 3, 2 / 3])  # last but against mfos, whom only lola met too
-    improvement = boards.improvement_table(standings, "ipd")
-    forth, back = entry(improvement, "mfos", "naive"), entry(improvement, "naive", "mfos")
-    assert forth.mean == pytest.approx(1 - back.mean)
-    assert forth.ci == pytest.approx((1 - back.ci[1], 1 - back.ci[0]))
-    assert (forth.n, entry(improvement, "lola", "lola")) == (2, model.Entry(model.ABSENT))
-
-
-@pytest.mark.parametrize("game", ["ipd", "tandem"])
-def test_nobody_rises_by_diverging(tmp_path, game):
-    """Two learners against two opponents; a is behind b against one of them, and diverges there altogether.
-
-    Rewards of the tandem game have no bound: what is counted lies below all that anybody got."""
-    boards_of = {}
-    for name, worst in (("stays", -2.5), ("diverges", NAN)):
-        path = tmp_path / name
-        write_suite(path, [game], ["naive (a)", "naive (b)"], opponents=["all-d", "tft"])
-        noise = np.linspace(-0.1, 0.1, 8)[:, None]
-        for label, x, opponent in (("a", -1.0, "tft"), ("b", -1.2, "tft"), ("a", worst, "all-d"), ("b", -2.0, "all-d")):
-            returns = np.full((8, 2), x) + noise
-            write_cell(path, game, [f"naive ({label})", opponent], {"return": returns})
-        boards_of[name] = boards.leaderboard(results_.load(path))
-    assert boards_of["stays"].row_labels == boards_of["diverges"].row_labels == ("naive (b)", "naive (a)")
-    for column in ("IQM", "mean", "task median", "improvement"):
-        stays, diverges = (entry(boards_of[x], "naive (a)", column).mean for x in ("stays", "diverges"))
-        assert diverges <= stays, column
-    gaps = [entry(boards_of[x], "naive (a)", "optimality gap").mean for x in ("stays", "diverges")]
-    assert gaps[1] >= gaps[0]
-    assert "runs that diverged count as the least possible return" in boards_of["diverges"].note
-    assert entry(boards_of["diverges"], "naive (a)", "diverged").text == "8"
-    assert "diverged" not in boards_of["stays"].note
-
-
-def test_leaderboards_need_a_scale(standings, loaded):
-    for results, arguments, message in (
-        (standings, ("ipdd",), "did you mean 'ipd'"),
-        (standings, (None, "leage"), "did you mean 'league'"),
-        (loaded, ("pennies",), "game 'pennies'.*no return that can be normalised"),
-        (standings, (None, "league"), "leagues: no return that can be normalised"),
+@pytest.fixture
+def unlike(tmp_path):
+    """Three rules on ipd, of whom one met others and one was met by play; eight seeds."""
+    write_suite(tmp_path, ["ipd"], ["lola", "naive", "sos", "naive-pg"], opponents=["tft", "all-d"])
+    spread = np.linspace(-0.01, 0.01, 8)[:, None]
+    by_play = {"updates": 800, "gradient_evaluations": [0, 0], "environment_steps": 10**6}
+    for a, b, x, more in (
+        ("lola", "tft", -1.0, {}),
+        ("lola", "all-d", -2.0, {}),
+        ("naive", "tft", -1.5, {}),
+        ("naive", "all-d", -2.1, {}),
+        ("sos", "tft", -1.2, {}),
+        ("naive-pg", "tft", -0.5, {"costs": by_play}),
+        ("naive-pg", "all-d", -2.2, {"costs": by_play}),
     ):
-        with pytest.raises(BadInput, match=message):
-            boards.leaderboard(results, *arguments)
+        write_cell(tmp_path, "ipd", [a, b], {"return": np.array([[x, x]]) + spread}, **more)
+    return results_.load(tmp_path)
+
+
+def test_nobody_is_the_best_among_rules_that_were_met_in_other_ways(unlike):
+    (table,) = tables.build(unlike, "return")
+    assert not any(cell.best for row in table.cells for cell in row)  # one of them was valued by play
+    exact = unlike.among([x for x in unlike.labels if x != "naive-pg"])
+    (table,) = tables.build(exact, "return")
+    assert [x for x in table.row_labels if entry(table, x, "tft").best] == ["lola"]
+    assert [x for x in table.row_labels if entry(table, x, "all-d").best] == ["lola"]
+
+
+def test_averages_over_others_than_one_another_met_are_not_compared(unlike):
+    exact = unlike.among([x for x in unlike.labels if x != "naive-pg"])
+    for metric, cols in (("robustness_mean", "game"), ("robustness_worst", "game"), ("return", "game")):
+        (table,) = tables.build(exact, metric, cols=cols)
+        assert not any(cell.best for row in table.cells for cell in row)
+        (table,) = tables.build(exact.among(["lola", "naive", "tft", "all-d"]), metric, cols=cols)
+        assert [x for x in table.row_labels if entry(table, x, "ipd").best] == ["lola"]
+
+
+# Each against itself, or in a round robin, is the same for all.
+@pytest.mark.parametrize("pairs", [[("lola", "lola"), ("naive", "naive")], [("lola", "naive"), ("lola", "lola")]])
+def test_oneself_is_the_same_as_oneself(tmp_path, pairs):
+    write_suite(tmp_path, ["ipd"], ["lola", "naive"])
+    for a, b in pairs:
+        write_cell(tmp_path, "ipd", [a, b], {"return": np.zeros((8, 2))})
+    results = results_.load(tmp_path)
+    assert alike(results, "encounter", ["ipd"], ["lola", "naive"]) == (pairs[0][0] == pairs[0][1])
 
 
 # --- formats ------------------------------------------------------------------------------
@@ -696,7 +630,7 @@ def bold(table):
 @pytest.fixture(scope="module", params=["std", "se", "ci", "none"])
 def several(loaded, request):
     made = tables.build(loaded, ["return", "cooperation"], spread=request.param, show_n=request.param == "se")
-    return [*made, boards.summary(loaded, spread=request.param)]
+    return made
 
 
 def test_markdown_parses_back(several):
@@ -812,11 +746,11 @@ def nasty_tables(tmp_path):
         *tables.build(results, "return"),
         *tables.build(results, "return", spread="ci"),
         *tables.build(results, "return", spread="se", statistic="iqm", show_n=True),
-        boards.leaderboard(results),
-        boards.rank_table(results),
-        boards.improvement_table(results),
-        boards.anchor_table(results),
-        boards.summary(results),
+        *tables.build(results, "robustness_mean"),
+        *tables.build(results, "return", rows="opponent", cols="learner"),
+        *tables.build(results, "return", cols="game"),
+        *tables.build(results, "return", cols="metric", spread="none"),
+        standings.anchor_table(results),
     ]
 
 
@@ -856,9 +790,9 @@ def test_latex_is_balanced(tmp_path):
 # --- the command --------------------------------------------------------------------------
 
 
-def test_command_prints_the_suites_metrics_and_the_summary(directory):
+def test_command_prints_the_suites_metrics(directory):
     titles = [t["title"] for t in json.loads(tables.table_command(directory, fmt="json"))]
-    assert titles == ["ipd: return", "pennies: return", "ipd: return (league)", "synthetic: summary"]
+    assert titles == ["ipd: return", "pennies: return", "ipd: return (league)"]
     chosen = json.loads(tables.table_command(directory, ["cooperation"], "json", kind="encounter"))
     assert [t["title"] for t in chosen] == ["ipd: cooperation", "pennies: cooperation"]
 
@@ -874,10 +808,8 @@ def test_command_prints_the_suites_metrics_and_the_summary(directory):
         (dict(kind="leage"), "kind is 'leage'.*did you mean 'league'"),
         (dict(statistic="mode"), "statistic is 'mode'.*allowed: iqm, mean, median"),
         (dict(spread="sd"), "spread is 'sd'"),
-        (
-            dict(metrics=["return"], standings=True),
-            "metric is return; allowed with leaderboard: none, or normalised_return",
-        ),
+        (dict(metrics=["return"], cards=True), "metric is return; allowed with --cards: none"),
+        (dict(cards=True), "holds no card; allowed"),
     ],
 )
 def test_command_names_what_is_wrong(directory, arguments, message):
@@ -895,10 +827,10 @@ def test_the_commands_options_reach_the_tables(directory, capsys):
     assert got[0]["cells"][0][0]["text"].endswith(" (n=3)")
 
 
-def test_the_command_shows_the_leaderboard(directory, capsys):
-    assert cli.main(["table", str(directory), "--leaderboard", "--format", "json"]) == 0
-    titles = [t["title"].removeprefix("synthetic: ") for t in json.loads(capsys.readouterr().out)]
-    assert titles == ["leaderboard", "ranks", "probability of improvement", "anchors"]
+def test_normalised_returns_say_their_scale(directory, capsys):
+    assert cli.main(["table", str(directory), "--metric", "normalised_return", "--format", "json"]) == 0
+    titles = [t["title"] for t in json.loads(capsys.readouterr().out)]
+    assert titles[-1] == "synthetic: anchors"
 
 
 def test_command_refuses_a_kind_that_was_not_run(tmp_path):

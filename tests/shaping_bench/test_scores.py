@@ -108,8 +108,7 @@ def test_shares_are_clipped_scenario_by_scenario_and_not_run_by_run():
 def test_a_lost_run_counts_as_minus_one_and_is_counted():
     x = subject(self=[-0.0, -0.0, np.nan, -0.0])
     assert values(x, "cooperation") == pytest.approx((3 * 1.0 - 1.0) / 4)
-    made = card_of([x, NAIVE])
-    row = next(row for row in made["rows"] if row["learner"] == "sga")
+    row = next(row for row in card_of([x, NAIVE]).rows if row["learner"] == "sga")
     assert row["lost"] == 1
     assert row["scenarios"]["ipd/self"]["return"] == 0.0
     assert row["scenarios"]["ipd/self"]["lost"] == 1
@@ -123,7 +122,7 @@ def test_a_scenario_that_tells_nothing_apart_is_in_no_average():
 
 def test_who_lacks_a_scenario_is_not_ranked_and_told_what_is_missing():
     made = card_of([subject("cgd", without=("ipd/lola",)), subject("lss", lola=-1.9)])
-    whole, half = made["rows"]
+    whole, half = made.rows
     assert (whole["learner"], whole["ranked"], whole["rank"], whole["missing"]) == ("lss", True, 1, [])
     assert (half["ranked"], half["rank"], half["missing"]) == (False, None, ["ipd/lola"])
     assert not any(half[column]["best"] for column in COLUMNS)
@@ -134,9 +133,9 @@ def test_who_lacks_a_scenario_is_not_ranked_and_told_what_is_missing():
 def test_a_card_is_plain_says_its_cells_and_fits_a_terminal():
     crowd = [subject(f"lola(lr={k + 2},lookahead_lr=0.25)", unseen=-1.0 - k / 50) for k in range(45)]
     made = card_of(crowd)
-    json.dumps(made, allow_nan=False)
-    assert [row["rank"] for row in made["rows"]] == list(range(1, 46))
-    assert made["rows"][0]["scenarios"]["ipd/frozen"]["cells"] == ["cell of ipd/frozen"]
+    json.dumps(made.plain(), allow_nan=False)
+    assert [row["rank"] for row in made.rows] == list(range(1, 46))
+    assert made.rows[0]["scenarios"]["ipd/frozen"]["cells"] == ["cell of ipd/frozen"]
     lines = cards.text(made).splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
@@ -245,7 +244,7 @@ def test_reference_results_reproduce_and_spare_computing(small_track, tmp_path, 
     made, failures = scoring.score(["naive"], directory=tmp_path / "none")
     assert not failures
     assert not (tmp_path / "none").exists()
-    assert [row["origin"] for row in made["rows"]] == ["reference", "reference"]
+    assert [row["origin"] for row in made.rows] == ["reference", "reference"]
     # A quick tier is the first seeds of the standard one.
     runs = reference.load(small_track).subject("naive", small_track.tiers["quick"]).runs
     assert runs["seed"].max() == 3

@@ -161,7 +161,7 @@ def test_profile_falls_and_integrates_to_the_mean(scores):
 
 # --- resampling ---------------------------------------------------------------------------
 
-WEIGHTED = [stats.mean, stats.median, stats.iqm, stats.task_median, stats.optimality_gap]
+WEIGHTED = [stats.mean, stats.median, stats.iqm]
 
 
 @pytest.mark.parametrize("statistic", WEIGHTED)
@@ -271,9 +271,7 @@ def test_the_profile_has_intervals():
 RLIABLE = json.loads((Path(__file__).parent / "fixtures" / "rliable.json").read_text())
 SAME_AS = {
     "mean": stats.mean,
-    "median": stats.task_median,
     "iqm": stats.iqm,
-    "optimality_gap": stats.optimality_gap,
 }
 """rliable's median is over tasks of means; ``stats.median``, of all runs, is another statistic."""
 

@@ -200,18 +200,21 @@ def test_the_suites_that_ship_expand():
 
 def test_quick_is_what_make_bench_promises():
     quick = suite.load("quick")
-    learning = {c.learners[0].label for c in quick.encounters if len({x.label for x in c.learners}) == 1}
+    (card,) = quick.file.cards
+    assert (card.track, card.tier) == ("exact", "quick")
+    of_cards = [c for c in quick.encounters if c.game.entry is None]
+    assert {c.learners[0].label for c in of_cards} == set(card.learners)
+    games = {c.game.label.partition("/")[0] for c in of_cards}
+    assert games == {"ipd", "imp", "hawk-dove", "stag-hunt", "bos", "chicken", "ordinal"}
+    own = [c for c in quick.encounters if c.game.entry is not None]
+    learning = {c.learners[0].label for c in own if len({x.label for x in c.learners}) == 1}
     assert len(learning) >= 6
-    games = {c.game.label for c in quick.encounters}
+    games = {c.game.label for c in own}
     assert len(games) >= 4
     for game in games:
-        own = {
-            c.learners[0].label
-            for c in quick.encounters
-            if c.game.label == game and len({x.label for x in c.learners}) == 1
-        }
-        pairs = {frozenset(x.label for x in c.learners) for c in quick.encounters if c.game.label == game}
-        assert all(frozenset((a, b)) in pairs for a in own for b in own)
+        alone = {c.learners[0].label for c in own if c.game.label == game and len({x.label for x in c.learners}) == 1}
+        pairs = {frozenset(x.label for x in c.learners) for c in own if c.game.label == game}
+        assert all(frozenset((a, b)) in pairs for a in alone for b in alone)
 
 
 def test_any_payoff_matrix_from_yaml():

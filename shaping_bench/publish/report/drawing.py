@@ -185,6 +185,42 @@ def strip_panel(columns: Sequence[tuple[str, Array]], title: str, caption: str) 
     return f"<figure>{_svg(inside, title)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
+def profile_panel(
+    scores: Sequence[tuple[str, float | None, float | None, float | None]],
+    beside: Sequence[float | None],
+    title: str,
+    caption: str,
+    address: str,
+) -> str:
+    """Scores in [-1, 1] side by side, a dot each with its interval.
+
+    Args:
+      scores: name, value and ends of its interval; None where there is none.
+      beside: values of another rule, a short bar each.
+      address: where the picture leads.
+    """
+    axes = _Axes((-0.5, len(scores) - 0.5), (-1.0, 1.0))
+    zero = _px(float(axes.at(np.array(0.0), np.array(0.0))[1]))
+    whiskers, dots, bars, names = [], [], [], []
+    for k, ((name, value, low, high), other) in enumerate(zip(scores, beside, strict=True)):
+        names.append(axes.below(k, name))
+        if other is not None:
+            bars.append(_path(axes.at(np.array([k - 0.3, k + 0.3]), np.full(2, other))))
+        if value is None:
+            continue
+        x, y = axes.at(np.array(float(k)), np.array(value))
+        dots.append(f"M{_px(x)} {_px(y)}h0")
+        if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
+            whiskers.append(_path(axes.at(np.full(2, float(k)), np.array([low, high]))))
+    inside = (
+        f'{axes.rulers((-1.0, 0.0, 1.0))}{"".join(names)}<path class="zero" d="M{_LEFT} {zero}H{_WIDTH - _RIGHT}"/>'
+        f'<path class="beside" d="{"".join(bars)}"/><path class="whisker" d="{"".join(whiskers)}"/>'
+        f'<path class="point" d="{"".join(dots)}"/>'
+    )
+    picture = f'<a href="{escape(address)}" aria-label="{escape(title)}">{_svg(inside, title)}</a>'
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
 _MARKS = {
     "start": "m-3 0h6m-3-3v6",
     "CC": "m-2.5-2.5h5v5h-5z",

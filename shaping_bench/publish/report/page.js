@@ -3,7 +3,7 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
   // --- the view: what is filtered and sorted, and its address ----------------------------
-  // "#leaderboard?game=ipd&sort=return&order=descending": a section, then what differs from the page as it comes.
+  // "#rules?game=ipd&sort=return&order=descending": a section, then what differs from the page as it comes.
 
   const forms = all("form[data-filters]");
   const boards = all("table.board");
@@ -25,7 +25,7 @@
         const order = !again ? first : again === "ascending" ? "descending" : "ascending";
         Object.assign(sorting, { column: nameOf(th), order });
         show();
-        remember("leaderboard");
+        remember("rules");
       });
     }
     [...board.tBodies[0].rows].forEach((row, k) => (row.dataset.place = k));
@@ -39,8 +39,6 @@
     const placed = (row) => Number(row.dataset.place);
     if (k < 0) {
       rows.sort((a, b) => placed(a) - placed(b));
-      // As it comes, the page is sorted by the first column of numbers.
-      heads[1].setAttribute("aria-sort", heads[1].dataset.best === "higher" ? "descending" : "ascending");
     } else {
       heads[k].setAttribute("aria-sort", sorting.order);
       const sign = sorting.order === "descending" ? -1 : 1;
@@ -71,7 +69,7 @@
         const paid = !chosen.preparation || Number(row.dataset.preparation) <= Number(chosen.preparation);
         row.hidden = !(seen && paid);
       }
-      count("leaderboard", rows, "learners");
+      count("rules", rows, "learners");
     }
     const claims = all(".claims tbody tr");
     for (const row of claims) row.hidden = Boolean(chosen.verdict) && row.dataset.verdict !== chosen.verdict;
@@ -119,7 +117,7 @@
     form.addEventListener("reset", (event) => {
       event.preventDefault();
       for (const select of all("select", form)) select.selectedIndex = 0;
-      if (form.dataset.filters === "leaderboard") sorting.column = "";
+      if (form.dataset.filters === "rules") sorting.column = "";
       show();
       remember(form.dataset.filters);
     });

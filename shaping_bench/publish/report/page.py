@@ -8,7 +8,6 @@ script, which filters, sorts, opens what a link points at and plays episodes.
 import dataclasses
 import importlib.resources
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,19 @@ import numpy as np
 import pandas as pd
 
 from shaping_bench.analysis import curves, metagame, stats, sweeps
-from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, entries, metric_names, suite_metrics
-from shaping_bench.analysis.leaderboard import mean_ranks
+from shaping_bench.analysis.entries import COSTS, SUITE_METRICS, alike, entries, metric_names, suite_metrics
 from shaping_bench.claims.files import papers
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import digits, standings, tables
+from shaping_bench.publish import digits, tables
+from shaping_bench.publish.cards import cards_in
 from shaping_bench.publish.metagame_tables import meta_tables
 from shaping_bench.publish.model import ABSENT, Table
 from shaping_bench.publish.report import drawing
+from shaping_bench.publish.report.boards import BOLD, boards, one_table
+from shaping_bench.publish.report.cards import card_sections
 from shaping_bench.publish.report.drawing import STATES, Line
 from shaping_bench.publish.report.episodes import player
-from shaping_bench.publish.report.leaderboard import BOLD, leaderboard, one_table
 from shaping_bench.publish.report.markup import Addresses, details, escape, facts, meeting, plural, region
 from shaping_bench.publish.report.verdicts import published_numbers
 from shaping_bench.publish.writers.html import html_table
@@ -41,7 +41,7 @@ MAX_POINTS = 60
 """Most points of a learning curve that are drawn."""
 
 MAX_CELLS = 2000
-"""Most cells of which the page tells more than what they add to its leaderboard: beyond, it grows to what
+"""Most cells of which the page tells more than what they add to a rule's rows: beyond, it grows to what
 no browser opens."""
 
 MAX_POLICIES = 100
@@ -77,16 +77,20 @@ def render_page(results: Results) -> str:
     shown = _detailed(results)
     cut = _cut(results, shown)
     addresses = Addresses(shown)
-    candidates = [
-        ("leaderboard", "Leaderboard", _standing(results, shown, addresses)),
-        *((f"game-{k}", game, _game(shown, addresses, game, bool(cut))) for k, game in enumerate(shown.games)),
-        ("claims", "Published numbers", _published()),
-        ("run", "What was run", _what_was_run(results, addresses)),
-        ("diverged", "Diverged seeds", _diverged(results, shown, addresses)),
-        ("learners", "Learners", _learners(results)),
-        ("metrics", "Metrics", _metrics(shown)),
-        ("cells", "Every cell and its command", _cells(shown, addresses)),
-    ]
+    cards = ("cards", "Cards", card_sections(results, cards_in(results)))
+    candidates = [cards, ("claims", "Published numbers", _published())]
+    if results.records:  # else stopped before anything but cells of cards was stored
+        candidates = [
+            cards,
+            ("rules", "Rules by game", boards(results, addresses)),
+            *((f"game-{k}", game, _game(shown, addresses, game, bool(cut))) for k, game in enumerate(shown.games)),
+            candidates[1],
+            ("run", "What was run", _what_was_run(results, addresses)),
+            ("diverged", "Diverged seeds", _diverged(results, shown, addresses)),
+            ("learners", "Learners", _learners(results)),
+            ("metrics", "Metrics", _metrics(shown)),
+            ("cells", "Every cell and its command", _cells(shown, addresses)),
+        ]
     restricted = {"cells", *(f"game-{k}" for k in range(len(shown.games)))}
     sections = [
         (key, title, cut + content if key in restricted else content) for key, title, content in candidates if content
@@ -113,12 +117,11 @@ def render_page(results: Results) -> str:
 
 
 def _detailed(results: Results) -> Results:
-    """The results of which everything is shown: all, or where they are too many those among the first
-    learners by mean rank, with all who are no learners where these are few."""
+    """The results of which everything is shown: all, or where they are too many those among the suite's first
+    learners, with all who are no learners where these are few."""
     if len(results.records) <= MAX_CELLS:
         return results
-    ranks = mean_ranks(results) if "return" in metric_names(results, "encounter") else {}
-    learners = sorted(results.learners or results.labels, key=lambda x: ranks.get(x, math.inf))
+    learners = results.learners or results.labels
     others = [x for x in results.labels if x not in set(learners)]
     order = [*others, *learners] if len(others) < len(learners) else [*learners, *others]
     place = {label: k for k, label in enumerate(order)}
@@ -134,8 +137,8 @@ def _cut(results: Results, shown: Results) -> str:
         return ""
     return (
         f'<p class="soft">Of {plural(len(results.records), "cell")} these are the {len(shown.records)} among '
-        f"{plural(len(shown.learners), 'learner')} of {len(results.learners)}, the first by mean rank, and whom they "
-        "met. The leaderboard counts everybody; <code>shaping-bench table</code> prints everything, and "
+        f"{plural(len(shown.learners), 'learner')} of {len(results.learners)}, the first of the suite, and whom they "
+        "met. Tables of rules count everybody; <code>shaping-bench table</code> prints everything, and "
         "<code>shaping-bench metagame</code> which rule to adopt.</p>\n"
     )
 
@@ -147,12 +150,14 @@ def _resource(name: str) -> str:
 def _header(results: Results, name: str) -> str:
     description = " ".join(str(results.suite.get("description") or "").replace("`", "").split())
     encounters = sum(record["kind"] == "encounter" for record in results.records)
-    counts = {
-        plural(len(results.learners), "learner"): "#leaderboard",
-        plural(len(results.games), "game"): "#game-0",
-        plural(encounters, "encounter"): "#cells",
-        f"{_range(results.cells['seeds'])} seeds each": "#run",
-    }
+    counts = {plural(len(cards_in(results)), "card"): "#cards"} if cards_in(results) else {}
+    if results.records:
+        counts |= {
+            plural(len(results.learners), "learner"): "#rules",
+            plural(len(results.games), "game"): "#game-0",
+            plural(encounters, "encounter"): "#cells",
+            f"{_range(results.cells['seeds'])} seeds each": "#run",
+        }
     listed = "".join(f'<li><a href="{address}">{escape(text)}</a></li>' for text, address in counts.items())
     return (
         f'<header>\n<p class="kind">shaping-bench results</p>\n<h1>Opponent shaping compared: {escape(name)}</h1>\n'
@@ -166,32 +171,6 @@ def _header(results: Results, name: str) -> str:
 def _range(numbers: pd.Series) -> str:
     low, high = int(numbers.min()), int(numbers.max())
     return str(low) if low == high else f"{low} to {high}"
-
-
-# --- standing -----------------------------------------------------------------------------
-
-
-def _standing(results: Results, shown: Results, addresses: Addresses) -> str:
-    parts = [leaderboard(results, addresses)]
-    if len(shown.learners) > 1:
-        try:
-            improvement = standings.improvement_table(shown)
-        except BadInput:  # no game whose returns can be normalised
-            return "\n".join(parts)
-        note = (
-            "The chance that a run of the row's learner returns more than a run of the column's against the same "
-            "opponent in the same game, averaged over all games and opponents that both met. Above one half, the "
-            "row's learner is the better bet."
-        )
-        parts += [
-            "<h3>Who improves on whom</h3>",
-            _cut(results, shown),
-            drawing.heat_map(
-                dataclasses.replace(improvement, title="Probability of improvement"), (0.0, 1.0), note=note
-            ),
-            details("The same with intervals", html_table(improvement)),
-        ]
-    return "\n".join(part for part in parts if part)
 
 
 # --- one game -----------------------------------------------------------------------------
@@ -371,7 +350,7 @@ def _sweep_panel(series: sweeps.Series, limits: tuple[float, float]) -> str:
 
 def _profiles(results: Results, game: str) -> str:
     """Performance profiles: fraction of runs, over all opponents, that return more than a threshold."""
-    if "return" not in metric_names(results, "encounter"):
+    if "return" not in metric_names(results, "encounter") or not alike(results, "encounter", [game], results.learners):
         return ""
     returns = entries(results, "return")
     returns = returns[(returns["game"] == game) & returns["learner"].isin(results.learners)]

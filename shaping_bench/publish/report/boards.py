@@ -1,4 +1,4 @@
-"""The leaderboard: a table over all games, one per game, and what filters and sorts them.
+"""Rules game by game: a table each, and what filters and sorts them.
 
 Everything is in the page as plain tables; the script hides, orders and writes its state into
 the address.
@@ -10,12 +10,10 @@ from typing import Literal
 
 from shaping_bench.algorithms.core.access import Access
 from shaping_bench.analysis.compare import LEVEL
-from shaping_bench.analysis.entries import COSTS, entries, metric_names, suite_metrics
-from shaping_bench.errors import BadInput
-from shaping_bench.publish import standings, tables
+from shaping_bench.analysis.entries import COSTS, alike, entries, metric_names, suite_metrics
+from shaping_bench.publish import tables
 from shaping_bench.publish.model import ABSENT, Entry, Table, count
-from shaping_bench.publish.report.markup import Addresses, breakable, details, escape, region
-from shaping_bench.publish.writers.html import html_table
+from shaping_bench.publish.report.markup import Addresses, breakable, escape, region
 from shaping_bench.store import results as results_
 from shaping_bench.store.results import Results
 
@@ -51,36 +49,19 @@ class _Column:
     """What is sorted by, where that is not the cell's mean."""
 
 
-def leaderboard(results: Results, addresses: Addresses) -> str:
-    """Filters and tables; empty if nobody has learnt here."""
+def boards(results: Results, addresses: Addresses) -> str:
+    """Filters and a table per game; empty if nobody has learnt here.
+
+    Rules stand in the suite's order: in which order of merit they would stand, cards say.
+    """
     if "return" not in metric_names(results, "encounter"):
         return ""
-    summary = _by_label(standings.summary(results))
-    learners = tuple(x for x in results.learners or results.labels if x in summary)
-    about, costs = _about(results, summary, learners)
-    boards = []
-    if len(results.games) > 1:
-        boards.append(("", "All games", [*_overall(results, addresses, summary), *about]))
-    for game in results.games:
-        columns = _of_game(results, addresses, game)
-        if columns:
-            boards.append((game, game, [*columns, *about, *costs]))
-    parts = [_filters(results, learners, [game for game, _, _ in boards])]
-    for k, (game, title, columns) in enumerate(boards):
-        parts.append(_board(results, f"board-{k}", game, title, columns, learners))
-    aggregates = _aggregates(results)
-    if aggregates is not None:
-        explained = f"{html_table(aggregates)}\n{html_table(standings.anchor_table(results))}"
-        parts.append(details("More aggregates, and what the normalised scale is made of", explained))
+    learners = tuple(x for x in results.learners or results.labels)
+    about = _about(results, learners)
+    made = [(game, [*columns, *about]) for game in results.games if (columns := _of_game(results, addresses, game))]
+    parts = [_filters(results, learners, [game for game, _ in made])]
+    parts += [_board(results, f"board-{k}", game, columns, learners) for k, (game, columns) in enumerate(made)]
     return "\n".join(parts)
-
-
-def _aggregates(results: Results) -> Table | None:
-    """Aggregates of normalised returns; None where no game has a scale."""
-    try:
-        return standings.leaderboard(results)
-    except BadInput:
-        return None
 
 
 @results_.kept
@@ -122,42 +103,8 @@ def _column(grid: Mapping[str, Mapping[str, Entry]], name: str) -> dict[str, Ent
     return {label: row[name] for label, row in grid.items() if name in row}
 
 
-def _overall(results: Results, addresses: Addresses, summary: Mapping[str, Mapping[str, Entry]]) -> list[_Column]:
-    """Aggregates over games, and the mean return over all opponents of each game."""
-
-    def everything(label: str, cell: Entry) -> str | None:
-        return addresses.learner(label)
-
-    aggregates = _aggregates(results)
-    if aggregates is None:
-        columns = [_Column("mean rank", _column(summary, "mean rank"), best="lower", link=everything)]
-    else:
-        grid = _by_label(aggregates)
-        columns = [
-            _Column("IQM, normalised", _column(grid, "IQM"), bar=True, link=everything),
-            _Column("mean rank", _column(grid, "mean rank"), best="lower", link=everything),
-            _Column("games", {x: _of_all(c, results) for x, c in _column(grid, "games").items()}),
-        ]
-    means = one_table(results, "robustness_mean", "game")
-    grid = _by_label(means)
-    for game in means.col_labels if means else ():
-        columns.append(
-            _Column(
-                game,
-                _column(grid, game),
-                bar=True,
-                link=lambda label, cell, game=game: addresses.row(game, label),  # type: ignore[misc]
-            )
-        )
-    return [x for x in columns if x.cells]
-
-
-def _of_all(games: Entry, results: Results) -> Entry:
-    return dataclasses.replace(games, text=f"{games.text} of {len(results.games)}")
-
-
 def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]:
-    """Rank, mean, worst, self-play and what else the suite measures in one game."""
+    """Self-play, what else the suite measures, and mean and worst over whom all of the rules met."""
     known = metric_names(results, "encounter")
     if game not in set(entries(results, "return")["game"]):
         return []
@@ -168,21 +115,14 @@ def _of_game(results: Results, addresses: Addresses, game: str) -> list[_Column]
     def row(label: str, cell: Entry) -> str | None:
         return addresses.row(game, label)
 
-    mean = by_metric("robustness_mean")
-    order = sorted(
-        (x for x in mean if x in results.learners), key=lambda x: -(m if (m := mean[x].mean) is not None else -1e300)
-    )
-    ranks = {x: count(k + 1) for k, x in enumerate(order)}
     columns = [
-        _Column("rank", ranks, best="lower", link=row),
-        _Column("mean over all met", mean, bar=True, link=row),
-        _Column("worst met", by_metric("robustness_worst"), bar=True, link=row),
+        _Column("self-play", _self_play(results, game), bar=True, link=lambda label, cell: addresses.entry(cell.hashes))
     ]
-    columns.append(
-        _Column(
-            "self-play", _self_play(results, game), bar=True, link=lambda label, cell: addresses.entry(cell.hashes)
-        ),
-    )
+    if alike(results, "encounter", [game], results.learners or results.labels):
+        columns += [
+            _Column("mean over all met", by_metric("robustness_mean"), bar=True, link=row),
+            _Column("worst met", by_metric("robustness_worst"), bar=True, link=row),
+        ]
     from shaping_bench.metrics import definition
 
     asked = [*suite_metrics(results, "encounter"), "influence"]
@@ -209,26 +149,30 @@ def _self_play(results: Results, game: str) -> dict[str, Entry]:
     return {label: grid[label][label] for label in grid if label in grid[label] and grid[label][label].n}
 
 
-def _about(
-    results: Results, summary: Mapping[str, Mapping[str, Entry]], learners: Sequence[str]
-) -> tuple[list[_Column], list[_Column]]:
-    """What a learner may see and what it spent before; and what an update costs it."""
+def _about(results: Results, learners: Sequence[str]) -> list[_Column]:
+    """What a learner may see, and what it spent before."""
     seconds = preparation_seconds(results)
-    texts = {
-        x: Entry(_duration(seconds[x]) if x in seconds else _column(summary, "preparation")[x].text) for x in learners
-    }
-    levels = {x: float(_level(results, x)) for x in learners}
-    spent = {x: seconds.get(x, 0.0) for x in learners}
-    about = [
-        _Column("access", _column(summary, "access"), best="lower", values=levels),
-        _Column("preparation", texts, best="lower", values=spent),
-        _Column("diverged seeds", _column(summary, "diverged"), best="lower"),
+    diverged = dict.fromkeys(learners, 0)
+    for record in results.records:
+        for label in dict.fromkeys(x["label"] for x in record["learners"]):
+            if record["kind"] == "encounter" and label in diverged:
+                diverged[label] += int(record.get("diverged", 0))
+    whether = {x: "needed" if results.played[x].get("needs_preparation") else "none" for x in learners}
+    return [
+        _Column(
+            "access",
+            {x: Entry(str(results.played[x].get("access") or ABSENT)) for x in learners},
+            best="lower",
+            values={x: float(_level(results, x)) for x in learners},
+        ),
+        _Column(
+            "preparation",
+            {x: Entry(_duration(seconds[x]) if x in seconds else whether[x]) for x in learners},
+            best="lower",
+            values={x: seconds.get(x, 0.0) for x in learners},
+        ),
+        _Column("diverged seeds", {x: count(diverged[x]) for x in learners}, best="lower"),
     ]
-    costs = [
-        _Column(name, _column(summary, name), best="lower")
-        for name in ("gradient evaluations per update", "environment steps per update")
-    ]
-    return about, costs
 
 
 def _duration(seconds: float) -> str:
@@ -244,7 +188,7 @@ def _filters(results: Results, learners: Sequence[str], games: Sequence[str]) ->
     """Choices, of which only those are offered that differ; shown by the script that serves them."""
     offered = []
     if len(games) > 1:
-        offered.append(_choice("game", "Game", {game: game or "all games" for game in games}))
+        offered.append(_choice("game", "Game", {game: game for game in games}))
     levels = sorted({_level(results, x) for x in learners})
     if len(levels) > 1:
         named = {ACCESS[k]: ("up to " if k else "") + ACCESS[k] for k in levels[:-1] if k < len(ACCESS)}
@@ -255,7 +199,7 @@ def _filters(results: Results, learners: Sequence[str], games: Sequence[str]) ->
         budgets = {b: text for b, text in PREPARATION_BUDGETS.items() if min(seconds) <= float(b) < max(seconds)}
         offered.append(_choice("preparation", "Preparation", {"": "any", **budgets}))
     return (
-        f'<form class="filters" data-filters="leaderboard" hidden>{"".join(offered)}'
+        f'<form class="filters" data-filters="rules" hidden>{"".join(offered)}'
         '<button type="reset">Reset</button><output class="count" aria-live="polite"></output></form>'
     )
 
@@ -265,49 +209,35 @@ def _choice(key: str, label: str, options: Mapping[str, str]) -> str:
     return f'<label>{escape(label)} <select name="{key}" autocomplete="off">{inside}</select></label>'
 
 
-def _board(
-    results: Results, identity: str, game: str, title: str, columns: Sequence[_Column], learners: Sequence[str]
-) -> str:
+def _board(results: Results, identity: str, game: str, columns: Sequence[_Column], learners: Sequence[str]) -> str:
     seconds = preparation_seconds(results)
-    present = [x for x in learners if any((c := column.cells.get(x)) and c.n for column in columns[:2])]
-    first = columns[0]
-    sign = -1.0 if first.best == "higher" else 1.0
-
-    def place(label: str) -> tuple[float, int]:
-        mean = first.cells[label].mean if label in first.cells else None
-        return (float("inf") if mean is None else sign * mean, learners.index(label))
-
+    returns = entries(results, "return")
+    there = set(returns.loc[returns["game"] == game, "learner"])
+    present = [x for x in learners if x in there]
     # A column that says the same of everybody says nothing.
     shown = [
         c for k, c in enumerate(columns) if k < 2 or len({(c.cells.get(x) or Entry(ABSENT)).text for x in present}) > 1
     ]
     head = "".join(f'<th scope="col" data-best="{c.best}">{breakable(c.name)}</th>' for c in shown)
     lines = []
-    for label in sorted(present, key=place):
+    for label in present:
         cells = "".join(_entry(column, label, present) for column in shown)
         access = str(results.played[label].get("access", ""))
         lines.append(
             f'<tr data-access="{escape(access)}" data-preparation="{seconds.get(label, 0.0):g}">'
             f'<th scope="row" data-value="{results.rank("learner", label)}">{breakable(label)}</th>{cells}</tr>'
         )
-    what = (
-        "Best first by the interquartile mean of normalised returns (0 is random play, 1 the social optimum), with "
-        "95 % bootstrap intervals over training seeds; mean rank over tasks. Who played fewer games is averaged over "
-        "those. For each game the mean return per step over all opponents met, ± standard deviation over seeds."
-        if first.name.startswith("IQM")
-        else "Mean rank over the games that a learner played, and for each game its mean return per step over all "
-        "opponents met, ± standard deviation over seeds."
-        if not game
-        else "Return per step of the row's learner, mean ± standard deviation over seeds."
-    )
+    what = "Return per step of the row's learner, mean ± standard deviation over seeds."
+    if not any(c.name == "mean over all met" for c in columns):
+        what += " They did not all meet the same, so that means over whom they met cannot be compared."
     bold = f" {BOLD}" if len(results.learners) > 1 else ""
     note = f"{what}{bold} Numbers link to what they come from."
     table = (
-        f'<table class="board" id="{identity}" data-game="{escape(game)}"><caption><span>{escape(title)}</span> '
+        f'<table class="board" id="{identity}" data-game="{escape(game)}"><caption><span>{escape(game)}</span> '
         f'<small>{note}</small></caption>\n<thead><tr><th scope="col" data-best="text">learner</th>{head}</tr></thead>'
         f"\n<tbody>{''.join(lines)}</tbody></table>"
     )
-    return region(f"Leaderboard: {title}", table)
+    return region(f"Rules in {game}", table)
 
 
 def _entry(column: _Column, label: str, present: Sequence[str]) -> str:

@@ -1,0 +1,156 @@
+"""Cards on the page: a table, a picture per rule, and scenario by scenario the cells that a score is from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shaping_bench.analysis.scores import COLUMNS
+from shaping_bench.analysis.standing import standing
+from shaping_bench.publish.cards import SHIPPED, Card, Row
+from shaping_bench.publish.model import ABSENT, Entry
+from shaping_bench.publish.report.drawing import profile_panel
+from shaping_bench.publish.report.markup import breakable, details, escape, plural, region
+from shaping_bench.publish.standings import improvement_table, name_of, rank_table, score_entry
+from shaping_bench.publish.writers.html import html_table
+from shaping_bench.store.results import Results
+
+MEANINGS = {
+    "cooperation": "what it gets with its like, of the social optimum",
+    "shaping": "what it gets from a naive learner, beyond what a naive learner gets there",
+    "generality": "what it gets among learners with other steps and beginnings and among shapers, of the best known",
+    "adaptation": "what it gets from fixed strategies, of the exact best response's",
+    "safety": "what its policy keeps from a best response to it",
+    "effect": "what the others get from it beyond what a naive learner leaves them, of the range of rewards",
+}
+"""Scores of a card in words."""
+
+SHORT = ("coop.", "shap.", "gen.", "adapt.", "safe", "effect")
+"""The same where there is little room."""
+
+MAX_CELLS_LISTED = 3
+"""Of a scenario of many games, as many cells are named."""
+
+
+def card_sections(results: Results, cards: Sequence[Card]) -> str:
+    """All cards; empty if there are none."""
+    records = {record["hash"]: record for record in results.whole.records}
+    return "\n".join(_card(card, k, records) for k, card in enumerate(cards))
+
+
+def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> str:
+    title = f"{card.title[0].upper()}{card.title[1:]}"
+    rows = {row["learner"]: row for row in card.rows}
+    words = "".join(f"<div><dt>{name}</dt><dd>{escape(said)}</dd></div>" for name, said in MEANINGS.items())
+    missing = [
+        f"{escape(row['learner'])} lacks {escape(', '.join(row['missing'][:3]))}" for row in card.rows if row["missing"]
+    ]
+    panels = "".join(
+        profile_panel(
+            [(short, row[c]["value"], row[c]["low"], row[c]["high"]) for short, c in zip(SHORT, COLUMNS, strict=True)],
+            [rows[card.track.naive][c]["value"] if card.track.naive in rows else None for c in COLUMNS],
+            f"Scores of {row['learner']}: " + ", ".join(f"{c} {score_entry(row[c]).text}" for c in COLUMNS),
+            f"{row['rank'] or ABSENT}. {name_of(row)}" if row["rank"] else f"{name_of(row)}, not ranked",
+            f"#{_identity(number, k)}",
+        )
+        for k, row in enumerate(card.rows)
+    )
+    parts = [
+        f"<h3>{escape(title)}</h3>",
+        "<p>Every rule is asked the same: to meet its like, naive learners, learners of other kinds, fixed strategies, "
+        "shapers and a best response, in the same games and at the same budget. 0 is random play, 1 the best known or "
+        f"possible. Rules of other tracks and tiers stand on other cards. {SHIPPED} marks shipped results, which were "
+        "not computed here. Numbers and pictures lead to the scenarios and cells that they are from.</p>",
+        f'<p class="soft">Not ranked: {"; ".join(missing)}.</p>' if missing else "",
+        _table(card, number),
+        "<h4>Profiles</h4>",
+        '<p class="soft">A dot per score with its 95 % interval over seeds; the short bar is the naive learner, the '
+        "line random play.</p>",
+        f'<div class="panels">{panels}</div>',
+        details("What the scores are", f'<dl class="facts">{words}</dl>'),
+    ]
+    found = standing(card.ranked)
+    if found is not None:
+        both = "\n".join(html_table(x) for x in (rank_table(card, found), improvement_table(card, found)))
+        parts.append(details("Ranks, and who improves on whom, over the scenarios of the card", both))
+    parts.append(f"<h4>From which scenarios and cells, {plural(len(card.rows), 'rule')}</h4>")
+    parts += [_rule(card, row, _identity(number, k), records) for k, row in enumerate(card.rows)]
+    return "\n".join(part for part in parts if part)
+
+
+def _identity(number: int, k: int) -> str:
+    return f"card-{number}-{k}"
+
+
+def _table(card: Card, number: int) -> str:
+    names = ("rank", *COLUMNS, "ordinal games", "lost runs", "access")
+    head = "".join(f'<th scope="col">{escape(x)}</th>' for x in names)
+    lines = []
+    for k, row in enumerate(card.rows):
+        address = f"#{_identity(number, k)}"
+        scores = [score_entry(row[c]) for c in COLUMNS] + [score_entry(row["ordinal"]["generality"])]
+        cells = "".join(f"<td>{_linked(x, address)}</td>" for x in scores)
+        lines.append(
+            f'<tr><th scope="row">{breakable(name_of(row))}{" (changed)" if row["changed"] else ""}</th>'
+            f"<td>{row['rank'] or ABSENT}</td>{cells}<td>{row['lost']}</td><td>{escape(row['access'])}</td></tr>"
+        )
+    note = (
+        "Best generality first, over the same scenarios; with 95 % bootstrap intervals over seeds. Bold: the best of a "
+        "column, and all that its seeds do not tell from it (exchange test, Holm-corrected over all pairs of the "
+        "column, 0.05). Ordinal games: generality over all games of two actions, from either seat."
+    )
+    table = (
+        f'<table class="card"><caption><span>{escape(card.title)}</span> <small>{note}</small></caption>\n'
+        f'<thead><tr><th scope="col">learner</th>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table>'
+    )
+    return region(f"Card: {card.title}", table)
+
+
+def _linked(x: Entry, address: str) -> str:
+    number, _, rest = x.text.partition(" ")
+    text = f"<strong>{escape(number)}</strong>" if x.best else escape(number)
+    spread = f' <span class="spread">{escape(rest)}</span>' if rest else ""
+    return f'<a href="{address}">{text}</a>{spread}' if x.mean is not None else ABSENT
+
+
+def _rule(card: Card, row: Row, identity: str, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Scenario by scenario what a rule got, and its cells."""
+    lines = []
+    for scenario in card.track.of(card.split):
+        told = row["scenarios"][scenario.name]
+        share = score_entry(told["share"]).text
+        returns = "".join(f"<td>{_number(told[x])}</td>" for x in ("return", "lifetime_return", "others_return"))
+        average = scenario.family if scenario.block == "main" else f"{scenario.family} ({scenario.block})"
+        lines.append(
+            f'<tr><th scope="row">{escape(scenario.name)}</th><td class="left">{escape(average)}</td>'
+            f'<td>{escape(share)}</td>{returns}<td>{told["lost"] or ""}</td><td class="left">'
+            f"{_cells(told['cells'], records)}</td></tr>"
+        )
+    names = ("family", "share", "return", "over all updates", "the others'", "lost", "cells")
+    head = "".join(f'<th scope="col">{escape(x)}</th>' for x in names)
+    table = (
+        f'<table>\n<thead><tr><th scope="col">scenario</th>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table>'
+    )
+    command = f"shaping-bench score {row['learner']!r} --track {card.track.name} --tier {card.tier} --json"
+    shipped = row["origin"] == "reference"
+    origin = "Shipped: <code>shaping-bench reference</code> says how. Again:" if shipped else "By itself:"
+    inside = (
+        f'<div id="{identity}" tabindex="-1"><p>{origin} <code>{escape(command)}</code></p>\n'
+        f"{region('Scenarios of ' + row['learner'], table)}</div>"
+    )
+    return details(name_of(row), inside, kind="cell")
+
+
+def _number(x: float | None) -> str:
+    return ABSENT if x is None or not math.isfinite(x) else f"{x:.3f}"
+
+
+def _cells(hashes: Sequence[str], records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where they are stored, and by which command each is computed."""
+    shown = []
+    for key in hashes[:MAX_CELLS_LISTED]:
+        command = records.get(key, {}).get("command")
+        named = f"<code>{escape(key[:8])}</code>"
+        shown.append(f'<span title="{escape(command)}">{named}</span>' if command and len(hashes) > 1 else named)
+    more = f" and {len(hashes) - MAX_CELLS_LISTED} more" if len(hashes) > MAX_CELLS_LISTED else ""
+    command = records.get(hashes[0], {}).get("command") if len(hashes) == 1 else None
+    return ", ".join(shown) + more + (f" <code>{escape(command)}</code>" if command else "")
