@@ -8,7 +8,6 @@ by a hash of everything that decides the numbers, code and versions included; wh
 or damaged, is told and left alone.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -390,16 +389,4 @@ class Folder:
 def prune(folder: Path, *, days: float = KEPT_DAYS, most: int = KEPT_BYTES) -> None:
     """Removes from a folder of checkpoints of many runs what nobody is likely to go on from any more: files
     not written to for so many days, and of the others the oldest until they take at most so many bytes."""
-    found = []
-    with contextlib.suppress(OSError):  # there is none yet
-        for entry in os.scandir(folder):
-            with contextlib.suppress(OSError):  # another process has removed it
-                if entry.is_file(follow_symlinks=False):
-                    about = entry.stat(follow_symlinks=False)
-                    found.append((about.st_mtime, about.st_size, entry.path))
-    now, total = time.time(), 0
-    for written, size, path in sorted(found, reverse=True):
-        total += size
-        if now - written > 86400.0 * days or total > most:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    disk.prune(folder, days=days, most=most)

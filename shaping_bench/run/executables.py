@@ -35,6 +35,7 @@ from jax.sharding import Mesh
 from shaping_bench.run import devices
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.sources import package_hash, package_time
+from shaping_bench.store import disk
 
 MOST_BYTES = 2**29
 """Of all files together, those used last; 0: none are kept."""
@@ -198,7 +199,7 @@ def _load(path: Path, where: Sequence[jax.Device]) -> jax.stages.Compiled | None
             loaded = serialize_executable.deserialize_and_load(
                 program, *trees, backend=where[0].client, execution_devices=where
             )
-            os.utime(path)
+            os.utime(path)  # used last
             return loaded
     return None
 
@@ -212,15 +213,4 @@ def _store(path: Path, program: jax.stages.Compiled) -> None:
             draft = path.with_name(f".{uuid.uuid4().hex}")
             draft.write_bytes(hashlib.sha256(packed).digest() + packed)
             draft.replace(path)
-            _prune(path.parent)
-
-
-def _prune(folder: Path) -> None:
-    """Drops what was not used for longest, beyond what may be kept."""
-    entries = [(x.stat(), x.path) for x in os.scandir(folder)]
-    total = 0
-    for stat, path in sorted(entries, key=lambda x: x[0].st_mtime, reverse=True):
-        total += stat.st_size
-        if total > MOST_BYTES:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            disk.prune(path.parent, most=MOST_BYTES)

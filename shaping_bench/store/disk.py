@@ -6,7 +6,9 @@ is done. So contents reach the disk first, then the name does.
 """
 
 import contextlib
+import math
 import os
+import time
 from pathlib import Path
 
 
@@ -44,3 +46,21 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def prune(folder: Path, *, most: int, days: float = math.inf) -> None:
+    """Removes files not written to for so many days, and of the others the oldest until they take at most so many
+    bytes; what other processes do there meanwhile is no matter."""
+    found = []
+    with contextlib.suppress(OSError):  # there is none yet
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):  # another process has removed it
+                if entry.is_file(follow_symlinks=False):
+                    about = entry.stat(follow_symlinks=False)
+                    found.append((about.st_mtime, about.st_size, entry.path))
+    now, total = time.time(), 0
+    for written, size, path in sorted(found, reverse=True):
+        total += size
+        if now - written > 86400.0 * days or total > most:
+            with contextlib.suppress(OSError):
+                os.unlink(path)

@@ -291,14 +291,16 @@ def test_a_damaged_file_is_compiled_anew(kept, lowered):
 
 
 def test_what_was_used_last_stays(kept, monkeypatch):
-    folder = devices.programs_folder()
-    folder.mkdir()
-    for age, name in enumerate("abcd"):
-        (folder / name).write_bytes(b"x" * 100)
-        os.utime(folder / name, (1e9 - age, 1e9 - age))
-    monkeypatch.setattr(executables, "MOST_BYTES", 250)
-    executables._prune(folder)
-    assert kept() == ["a", "b"]
+    outcome()
+    path = devices.programs_folder() / kept()[0]
+    os.utime(path, (1e9, 1e9))
+    outcome()
+    assert path.stat().st_mtime > 1e9
+    os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr(executables, "MOST_BYTES", int(1.5 * path.stat().st_size))
+    outcome(num_seeds=40)  # about as large
+    assert len(kept()) == 1
+    assert not path.exists()
 
 
 def test_a_notebook_keeps_nothing():
