@@ -177,29 +177,32 @@ def test_what_is_decided_elsewhere_counts(kept, monkeypatch):
     assert name() in names
 
 
-def test_names_are_the_same_in_every_process():
+def test_the_second_process_takes_over_what_the_first_has_kept(tmp_path):
     script = """
-import jax, numpy as np
-from shaping_bench.run import devices, executables
-from shaping_bench.spec.registry import make_game, make_learner
-devices.configure()
-rules = [make_learner(x, game="ipd").value for x in ("lola-full", "ppo", "mfos(against=memory-one(split=train))")]
-game = make_game("ipd").value
+import sys
+from shaping_bench import cli
+from shaping_bench.run import executables
 executables.SETTLED = -1e9
-what = game, rules, jax.tree.structure((game, rules)), frozenset("abc")
-print(executables._path(what, jax.local_devices()).name)
+sys.exit(cli.main(["encounter", "tandem", "naive", "--seeds", "2", "--steps", "3", "--json"]))
 """
-    found = {
-        subprocess.run(
+    outcomes, names = [], set()
+    for seed in ("1", "2"):  # sets are in another order
+        done = subprocess.run(
             [sys.executable, "-c", script],
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE,
-            text=True,
             check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(found) == 1
+        )
+        outcomes.append({k: v for k, v in json.loads(done.stdout).items() if k != "seconds"})
+        paths = list((tmp_path / "programs").iterdir())
+        assert {path.name for path in paths} == (names or {path.name for path in paths})
+        if names:
+            assert all(path.stat().st_mtime > 1e9 for path in paths)  # was used
+        for path in paths:
+            os.utime(path, (1e9, 1e9))
+        names = {path.name for path in paths}
+    assert len(names) == 2  # the encounter, and its metrics
+    assert outcomes[0] == outcomes[1]
 
 
 RULE = """
