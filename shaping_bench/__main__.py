@@ -2,6 +2,6 @@
 
 import sys
 
-from shaping_bench.cli import main
+from shaping_bench.start import main
 
 sys.exit(main())

@@ -524,7 +524,8 @@ def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int
     carry = jax.eval_shape(program.function("begin"), shared, [], prepared, base, seeds)
     records = (np.zeros(1, np.int32), np.ones(1, bool))
     arguments: tuple[Any, ...] = (shared, [], prepared, base, seeds, np.int32(0), *records, carry)
-    return devices.needed_memory_bytes(program.function("advance").lower(*arguments).compile())
+    options = devices.compiler_options(networks=program.networks_learn(carry))
+    return devices.needed_memory_bytes(program.function("advance").lower(*arguments).compile(options))
 
 
 def info_names(game: Game, learners: Sequence[Learner]) -> tuple[str, ...]:

@@ -58,21 +58,24 @@ _SETTINGS = re.compile("(XLA_(?!PYTHON)|PJRT_|LIBTPU_|TF_|NVIDIA_)")
 _BEGAN = time.time()
 
 
-def compiled(what: Any, where: Iterable[jax.Device], lower: Callable[[], jax.stages.Lowered]) -> jax.stages.Compiled:
+def compiled(
+    what: Any, where: Iterable[jax.Device], lower: Callable[[], jax.stages.Lowered], networks: bool = False
+) -> jax.stages.Compiled:
     """A compiled function: as an earlier process kept it, or compiled now and kept.
 
     Args:
       what: everything that decides which function it is, but for code and settings.
       where: the devices it runs on.
       lower: traces and lowers it.
+      networks: whether networks learn from play in it.
     """
     where = tuple(where)
     path = _path(what, where)
     found = None if path is None else _load(path, where)
     if found is None:
-        lowered = lower()
+        lowered, options = lower(), devices.compiler_options(networks=networks)
         _NOTED.compiled = False
-        found = lowered.compile()
+        found = lowered.compile(options)
         if path is not None and _NOTED.compiled:
             _store(path, found)
     return found

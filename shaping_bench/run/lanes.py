@@ -83,6 +83,12 @@ class Lanes:
         return jax.device_put(tree, NamedSharding(self.mesh, P("lanes")))
 
 
+def hold_weights(laned: Any) -> bool:
+    """Whether arrays ``(tiles, tile, ...)`` hold weights of networks: what lies in a lane has more than the one axis
+    of a table's coordinates."""
+    return any(x.ndim > 3 for x in jax.tree.leaves(laned))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LanedArtifacts:

@@ -20,11 +20,12 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner, PreparedLearner, costs
+from shaping_bench.algorithms.core.stage import plays
 from shaping_bench.games.base import Game
 from shaping_bench.run import checkpoints, devices, executables
 from shaping_bench.run.checkpoints import Checkpoint, Moment, Pauses
 from shaping_bench.run.deadline import Deadline
-from shaping_bench.run.lanes import Lanes
+from shaping_bench.run.lanes import Lanes, hold_weights
 from shaping_bench.run.pace import Pace
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.registry import Named
@@ -310,7 +311,8 @@ class _Program:
         """``begin`` or ``advance`` for arguments of these shapes."""
         described = (self.rule, self.game, self.seat, self.seed, self.lanes.mesh, executables.shapes(arguments))
         lower = functools.partial(getattr(self, name).lower, *arguments)
-        return executables.compiled(("preparation", name, *described), self.lanes.mesh.devices.flat, lower)
+        networks = name == "advance" and plays([self.rule]) and hold_weights(arguments[-1])
+        return executables.compiled(("preparation", name, *described), self.lanes.mesh.devices.flat, lower, networks)
 
     def nothing(self, info: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Sums of infos since the last point and how many they are of, where there was none since."""

@@ -20,7 +20,7 @@ from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.core.stage import Joint, Stage
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices, executables
-from shaping_bench.run.lanes import SEATS, LanedArtifacts
+from shaping_bench.run.lanes import SEATS, LanedArtifacts, hold_weights
 
 MOST_COMPILED = 48
 """Compiled programs that a process keeps. Each takes hundreds of memory mappings, of which a
@@ -64,14 +64,19 @@ class Program:
                 _COMPILED.move_to_end(key)
                 return _COMPILED[key], 0.0
         started = time.perf_counter()
+        networks = name == "advance" and self.networks_learn(arguments[-1])
         compiled = devices.Compiled(
-            executables.compiled(key, self.mesh.devices.flat, lambda: self.function(name).lower(*arguments))
+            executables.compiled(key, self.mesh.devices.flat, lambda: self.function(name).lower(*arguments), networks)
         )
         with _KEPT:
             _COMPILED[key] = compiled
             while len(_COMPILED) > MOST_COMPILED:
                 _COMPILED.popitem(last=False)
         return compiled, time.perf_counter() - started
+
+    def networks_learn(self, joint: Joint) -> bool:
+        """Whether networks learn from play, by what lives on from update to update."""
+        return self.playing and hold_weights((joint.params, joint.states))
 
     def function(self, name: str) -> Any:
         """``begin``, ``advance`` or ``whole``, spread over the devices, not yet compiled."""

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shaping_bench import start
 from shaping_bench.speed.profile import KINDS
 
 SEEDS = (1, 2, 4, 8, 16)
@@ -226,7 +227,7 @@ def _in_a_process(name: str, seeds: bool) -> Any:
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, "-m", "shaping_bench.speed.deep", "--one", name, *(["--seeds"] if seeds else [])],
-            env={**os.environ, "XDG_CACHE_HOME": cache},
+            env={**(start.environment(os.environ) or os.environ), "XDG_CACHE_HOME": cache},
             stdout=subprocess.PIPE,
             check=True,
             text=True,

@@ -11,7 +11,9 @@ import pytest
 
 import shaping_bench
 from shaping_bench.errors import BadInput
-from shaping_bench.run import devices
+from shaping_bench.run import devices, programs
+from shaping_bench.run.encounter import run_encounter
+from shaping_bench.spec.registry import make_game, make_learner
 
 ROOT = Path(shaping_bench.__file__).parent.parent
 SHOW = """
@@ -171,3 +173,21 @@ def test_programs_run_side_by_side_as_far_as_memory_reaches(monkeypatch):
     with pytest.raises(BadInput, match="needs about"), admission.admitted(101):
         pass
     assert admission.running == []
+
+
+@pytest.mark.parametrize(("learner", "alone"), [("network=gru,hidden=16", True), ("network=tabular", False)])
+def test_only_where_networks_learn_from_play_is_the_library_of_kernels_left_out(learner, alone):
+    game = make_game("ipd(horizon=4)").value
+    rule = make_learner(f"naive-pg(batch_size=1024,{learner})", game="ipd").value
+    run_encounter(game, [rule] * 2, num_seeds=1, num_updates=1, episodes=2)
+    assert ("ynn_fusion" not in programs.kept()[-1].function.as_text()) == alone
+
+
+def test_options_that_the_compiler_does_not_know_or_the_user_has_set_are_left_out(monkeypatch):
+    assert devices.compiler_options(networks=True) == devices.FOR_NETWORKS["cpu"]
+    assert devices.compiler_options(networks=False) == {}
+    with monkeypatch.context() as patch:
+        patch.setitem(devices.FOR_NETWORKS, "cpu", {"xla_cpu_of_another_version": "1"})
+        assert devices.compiler_options(networks=True) == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT")
+    assert devices.compiler_options(networks=True) == {}
