@@ -17,7 +17,7 @@ from rich.console import Console
 from tabulate import tabulate
 
 from shaping_bench.analysis import reference as shipped
-from shaping_bench.analysis.scores import KEYS, NUMBERS, Subject, anchors_of, subject_of
+from shaping_bench.analysis.scores import KEYS, NUMBERS, Subject, anchors_of, subject_of, without_runs
 from shaping_bench.commands import told
 from shaping_bench.errors import OutOfTime
 from shaping_bench.publish.cards import Card, beside_reference
@@ -107,6 +107,8 @@ def _computed(
     stored = sum(cell.hash in store for cell in suite.encounters)
     if stored + len(failures) < len(suite.encounters):
         raise OutOfTime("; ".join([f"{stored} of {len(suite.encounters)} cells stored", *told(stops)]), bool(stored))
+    if not stored:
+        return without_runs(track, subject, failures[0].error, split), failures
     return subject_of(load(folder), track, subject, card_cells(track, tier, subject, split), split), failures
 
 

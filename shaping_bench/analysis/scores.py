@@ -166,6 +166,23 @@ def subject_of(
     )
 
 
+def without_runs(track: Track, learner: str, why: str, split: str = "test") -> Subject:
+    """A subject of which nothing is stored.
+
+    Args:
+      track, learner, split: as of :func:`subject_of`.
+      why: what is told of every scenario.
+    """
+    return Subject(
+        learner=learner,
+        runs=_frame([]),
+        access=str(registry.make_learner(learner).value.access),
+        cost=_cost([]),
+        absent={x.name: why for x in track.of(split)},
+        origin="nothing",
+    )
+
+
 Rows = Mapping[str, np.ndarray]
 """Some runs, a column each."""
 

@@ -311,15 +311,19 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     for row in unranked[:3]:
         first = ", ".join(row["missing"][:3])
         others = f" and {len(row['missing']) - 3} more" if len(row["missing"]) > 3 else ""
-        notes.append(f"not ranked: {row['learner']}, missing {first}{others}")
+        why = next(iter(row["why_missing"].values()))
+        notes.append(f"not ranked: {row['learner']}, missing {first}{others}: {why}")
     if len(unranked) > 3:
         notes.append(f"not ranked: {len(unranked) - 3} more")
     own = [row for row in rows if row["not_held_out"] and row["origin"] != "reference"]
-    notes += [f"not held out for {row['learner']}: {', '.join(row['not_held_out'][:4])}" for row in own[:2]]
+    if own:
+        told = (f"{row['learner']} ({row['not_held_out'][0]} and {len(row['not_held_out']) - 1} more)" for row in own)
+        notes.append(f"not held out: {', '.join(told)}")
     best = [row for row in rows if row["beats_best_known"] and row["origin"] != "reference"]
-    notes += [
-        f"{row['learner']} beats the best known return in {len(row['beats_best_known'])} games, "
-        f"e.g. {row['beats_best_known'][0]}"
-        for row in best[:2]
-    ]
+    if best:
+        told = (
+            f"{row['learner']} in {row['beats_best_known'][0]} and {len(row['beats_best_known']) - 1} more"
+            for row in best
+        )
+        notes.append(f"beats the best known return: {', '.join(told)}")
     return [x if len(x) <= MAX_WIDTH else x[: MAX_WIDTH - 1] + "…" for x in notes]
