@@ -6,6 +6,7 @@ like any other learner (``mfos(against=memory-one(split=train))``), and sit in e
 well. What a seed draws is data of its lane: all draws share one compiled program.
 """
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -17,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from shaping_bench.algorithms.core import GradientLearner, Info, View, field, pytree_dataclass
+from shaping_bench.algorithms.core import GradientLearner, Info, Learner, View, field, pytree_dataclass
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.fixed import FixedStrategy, logits_of
 from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.games.base import Game
 from shaping_bench.games.matrix.memory_one import TEMPLATES
 
@@ -166,8 +168,37 @@ class Bots(FixedStrategy):
         return bots[jax.random.randint(key, (), 0, len(BOTS))], ()
 
 
+class Drawn:
+    """Base of naive learners with settings drawn from a seeded list: the step is 1/10 to 10 times ``lr``, and
+    the initial policy 1/3 to 3 times as far from the mean as the game says, both log-uniform."""
+
+    split: str
+    size: int
+    seed: int
+
+    def settings(self) -> np.ndarray:
+        """Factors of step and spread that are drawn from, ``(N, 2)``."""
+        exponents = 2.0 * np.random.default_rng(self.seed).random((self.size, 2)) - 1.0
+        return _part(np.stack([10.0 ** exponents[:, 0], 3.0 ** exponents[:, 1]], axis=-1), self.split)
+
+    def naive(self, step: Any) -> Learner:
+        """The naive learner whose step is so many times ``lr``."""
+        raise NotImplementedError
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        params, inner = self.naive(1.0).init(key, game, player)
+        listed = jnp.asarray(self.settings(), jnp.result_type(float))
+        step, spread = listed[jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(listed))]
+        return game.init_mean + spread * (params - game.init_mean), (step, inner)
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        step, inner = state
+        params, inner, info = self.naive(step).update(key, inner, view)
+        return params, (step, inner), info
+
+
 @pytree_dataclass
-class DrawnNaive(GradientLearner):
+class DrawnNaive(Drawn, GradientLearner):
     """A naive learner with settings drawn from a seeded list: its step is 1/10 to 10 times ``lr``, and its
     initial policy 1/3 to 3 times as far from the mean as the game says, both log-uniform."""
 
@@ -178,24 +209,28 @@ class DrawnNaive(GradientLearner):
     size: int = field(1000, "settings in the list", low=10, static=True)
     seed: int = field(0, "of the list", low=0, static=True)
 
-    def settings(self) -> np.ndarray:
-        """Factors of step and spread that are drawn from, ``(N, 2)``."""
-        exponents = 2.0 * np.random.default_rng(self.seed).random((self.size, 2)) - 1.0
-        return _part(np.stack([10.0 ** exponents[:, 0], 3.0 ** exponents[:, 1]], axis=-1), self.split)
-
-    def _naive(self, step: Any) -> Naive:
+    def naive(self, step: Any) -> Naive:
         return Naive(lr=self.lr * step, optimiser=self.optimiser)
 
-    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
-        params, inner = self._naive(1.0).init(key, game, player)
-        listed = jnp.asarray(self.settings(), jnp.result_type(float))
-        step, spread = listed[jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(listed))]
-        return game.init_mean + spread * (params - game.init_mean), (step, inner)
 
-    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
-        step, inner = state
-        params, inner, info = self._naive(step).update(key, inner, view)
-        return params, (step, inner), info
+@pytree_dataclass
+class DrawnNaivePG(Drawn, NaivePG):
+    """A naive policy-gradient learner with settings drawn from a seeded list, as of ``drawn-naive``; its policy is
+    a table."""
+
+    source = "the naive policy-gradient learner"
+
+    split: str = field("all", "part of the list that is drawn from", choices=tuple(SPLITS), static=True)
+    size: int = field(1000, "settings in the list", low=10, static=True)
+    seed: int = field(0, "of the list", low=0, static=True)
+
+    def check_game(self, game: Game, player: int) -> None:
+        if self.network_for(game) != "tabular":
+            raise ValueError("draws how far a table lies from the mean, and has none here; allowed: memory-one games")
+
+    def naive(self, step: Any) -> NaivePG:
+        own = {x.name: getattr(self, x.name) for x in dataclasses.fields(NaivePG)}
+        return NaivePG(**{**own, "lr": self.lr * step})
 
 
 def _part(everybody: np.ndarray, split: str) -> np.ndarray:

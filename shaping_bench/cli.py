@@ -602,6 +602,8 @@ def reference(
     *learners: str,
     check: Annotated[bool, Flag] = False,
     update: Annotated[bool, Flag] = False,
+    track: str | None = None,
+    tier: str | None = None,
     cells: Whole = 50,
     seed: Whole = 0,
     output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
@@ -617,6 +619,10 @@ def reference(
         Compute a random sample of their cells again and compare.
     update:
         Compute what is not stored and write all of them, anchors included.
+    track:
+        Of an update, only this one; all by default.
+    tier:
+        Of an update, the budget; that of most seeds by default.
     cells:
         Of the sample.
     seed:
@@ -632,10 +638,12 @@ def reference(
     from shaping_bench import scoring
 
     _positive("--cells", cells)
-    if learners and not update:
-        raise BadInput(f"learners are {', '.join(learners)} without --update; allowed: none")
+    given = {"learners": ", ".join(learners), "--track": track, "--tier": tier}
+    for name, value in given.items():
+        if value and not update:
+            raise BadInput(f"{name} is {value!r} without --update; allowed: none")
     if update:
-        scoring.update_reference(output or Path("results") / "reference", learners)
+        scoring.update_reference(output or Path("results") / "reference", learners, track=track, tier=tier)
     found = scoring.reference_rows(scoring.check_reference(cells, seed, output) if check else {})
     if json:
         _print_json(found)

@@ -115,38 +115,47 @@ def _computed(
 # --- reference results --------------------------------------------------------------------
 
 
-def update_reference(directory: Path, learners: Sequence[str] = (), where: Path | None = None) -> None:
-    """Computes reference rules at the track's widest tier as far as they are not stored, and writes runs and anchors.
+def update_reference(
+    directory: Path,
+    learners: Sequence[str] = (),
+    *,
+    track: str | None = None,
+    tier: str | None = None,
+    where: Path | None = None,
+) -> None:
+    """Computes reference rules as far as they are not stored, and writes runs and anchors.
 
     Args:
       directory: where cells are stored.
       learners: which; those that the track's file names by default. Naive learning and random play are
         always among them.
+      track: only this one; all by default.
+      tier: of which budget; that of most seeds by default.
       where: another folder than the package's.
     """
-    for name in track_names():
-        track = load_track(name)
-        tier = max(track.tiers, key=lambda x: track.tiers[x].seeds)
-        chosen = subjects_of(track, [track.naive, track.random, *(learners or track.reference)])
-        subjects = [_computed(x, track=track, tier=tier, directory=directory, deadline=Deadline())[0] for x in chosen]
-        command = ["shaping-bench", "reference", *(chosen if learners else ()), "--update", "-o", directory.name]
-        about = {
-            "tier_name": tier,
-            "command": shlex.join(command),
-            "commit": devices.git_commit(),
-            "versions": devices.versions(),
-            "device": devices.describe(),
-            "processor": platform.processor() or platform.machine(),
-            "seconds": round(sum(x.cost["seconds"] for x in subjects), 1),
-        }
-        shipped.write(
-            subjects,
-            anchors=anchors_of(track, subjects),
-            track=track,
-            tier=track.tiers[tier],
-            about=about,
-            where=where,
-        )
+    options = [x for name, value in (("--track", track), ("--tier", tier)) if value for x in (name, value)]
+    for name in track_names() if track is None else (track,):
+        of = load_track(name)
+        _update(of, tier or max(of.tiers, key=lambda x: of.tiers[x].seeds), directory, learners, options, where)
+
+
+def _update(
+    track: Track, tier: str, directory: Path, learners: Sequence[str], options: Sequence[str], where: Path | None
+) -> None:
+    budget = track.tier(tier)
+    chosen = subjects_of(track, [track.naive, track.random, *(learners or track.reference)])
+    subjects = [_computed(x, track=track, tier=tier, directory=directory, deadline=Deadline())[0] for x in chosen]
+    command = ["shaping-bench", "reference", *(chosen if learners else ()), "--update", *options, "-o", directory.name]
+    about = {
+        "tier_name": tier,
+        "command": shlex.join(command),
+        "commit": devices.git_commit(),
+        "versions": devices.versions(),
+        "device": devices.describe(),
+        "processor": platform.processor() or platform.machine(),
+        "seconds": round(sum(x.cost["seconds"] for x in subjects), 1),
+    }
+    shipped.write(subjects, anchors=anchors_of(track, subjects), track=track, tier=budget, about=about, where=where)
 
 
 def check_reference(

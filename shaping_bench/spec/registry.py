@@ -18,7 +18,7 @@ from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.foreign import FilePolicy
-from shaping_bench.algorithms.populations import Bots, DrawnNaive, MemoryOne, Persona, Stored
+from shaping_bench.algorithms.populations import Bots, DrawnNaive, DrawnNaivePG, MemoryOne, Persona, Stored
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
@@ -34,6 +34,7 @@ ADAPTED: dict[str, type[Learner]] = {
     "persona": Persona,
     "bots": Bots,
     "drawn-naive": DrawnNaive,
+    "drawn-naive-pg": DrawnNaivePG,
     "stored": Stored,
     "policy": FilePolicy,
 }

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from shaping_bench.algorithms.core import Stage
+from shaping_bench.algorithms.fixed import TFT
 from shaping_bench.algorithms.naive import Naive
-from shaping_bench.algorithms.populations import BOTS, Bots, DrawnNaive, MemoryOne, Persona, Stored
+from shaping_bench.algorithms.policy_gradient import NaivePG
+from shaping_bench.algorithms.populations import BOTS, Bots, DrawnNaive, DrawnNaivePG, MemoryOne, Persona, Stored
 from shaping_bench.games import make
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.spec.registry import make_learner
@@ -122,3 +124,20 @@ def test_drawn_naive_is_naive_with_the_step_and_the_start_of_its_seed(optimiser)
         joint, _, _ = stage.episode(jax.random.key(k), joint)
         plain, _, _ = reference.episode(jax.random.key(k), plain)
     np.testing.assert_allclose(np.array(joint.params), np.array(plain.params), rtol=1e-5)
+
+
+def test_drawn_naive_pg_is_naive_pg_with_the_step_and_the_start_of_its_seed():
+    rule, key = DrawnNaivePG(lr=0.5, batch_size=8, split="test"), jax.random.key(5)
+    params, (step, inner) = rule.init(key, IPD, 0)
+    plain, _ = NaivePG(batch_size=8).init(key, IPD, 0)
+    (row,) = np.flatnonzero(np.isclose(rule.settings()[:, 0], float(step), rtol=1e-5))
+    np.testing.assert_allclose(params, rule.settings()[row, 1] * plain, rtol=1e-5)
+    ends = []
+    for own, state in ((rule, (step, inner)), (NaivePG(lr=0.5 * float(step), batch_size=8), inner)):
+        stage = Stage(IPD, (own, TFT()))
+        joint, _, _ = stage.episode(key, stage.joint([params, TFT().init(key, IPD, 1)[0]], [state, ()]))
+        ends.append(np.asarray(joint.params[0]))
+    assert np.abs(ends[0] - params).max() > 0
+    np.testing.assert_allclose(*ends, rtol=1e-5)
+    with pytest.raises(ValueError, match="allowed: memory-one games"):
+        rule.check_game(make("coin-game"), 0)

@@ -31,6 +31,21 @@ def test_all_six_families_are_asked_of_the_exact_track():
     assert all(make(x.game).reward_bounds is not None for x in main_block)
 
 
+@pytest.mark.parametrize("name", track_names())
+def test_every_track_asks_all_six_families_and_has_what_its_card_is_measured_by(name):
+    track = load_track(name)
+    assert {x.family for x in track.of("test") if x.block == "main"} == set(scenarios.Family.__args__)
+    assert track.subject(track.naive) == track.naive
+    assert track.random == track.subject(track.random)
+    assert {x.background for x in track.scenarios if x.family == "learners"} == {track.naive}
+    # A validation split asks what a test split asks.
+    families = [sorted({x.family for x in track.of(split)}) for split in ("validation", "test")]
+    assert families[0] == families[1]
+    for subject in track.reference:
+        cells = card_cells(track, min(track.tiers), subject)
+        assert not [x for x in cells.values() if isinstance(x, str)]
+
+
 def test_the_ordinal_games_are_met_from_either_seat_and_once_in_self_play():
     named = by_name()
     assert len(named["ordinal/self"].members) == 78
@@ -116,9 +131,10 @@ def test_unknown_tracks_and_tiers_name_what_there_is():
 
 def test_they_are_listed(capsys):
     assert main(["list", "scenarios", "--json"]) == 0
-    listed = {x["name"]: x for x in json.loads(capsys.readouterr().out)}
-    assert len(listed) == len(TRACK.scenarios)
-    entry = listed["ipd/bots"]
+    entries = json.loads(capsys.readouterr().out)
+    assert sum(x["track"] == "exact" for x in entries) == len(TRACK.scenarios)
+    assert {x["track"] for x in entries} == set(track_names())
+    entry = next(x for x in entries if (x["track"], x["name"]) == ("exact", "ipd/bots"))
     assert (entry["game"], entry["family"], entry["split"], entry["learns"]) == ("ipd", "frozen", "test", False)
     assert "tit for tat" in entry["background"]
     assert main(["list", "scenarios"]) == 0
