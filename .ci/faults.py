@@ -18,12 +18,10 @@ from tests.shaping_bench.test_interruption import finished, numbers
 
 MANY = """
 name: many
-games: [ipd, imp, stag-hunt, bos, {game: chicken, set: {lr: 0.04, lookahead_lr: 0.04}}]
+games: [ipd, imp]
 learners:
-  - naive
-  - lola
-  - lookahead
-  - sos
+  - {naive: {lr: [0.1, 0.2, 0.3]}}
+  - {lola: {lr: [0.1, 0.2, 0.3, 0.4, 0.5]}}
   - {learner: cola(num_steps=200), label: cola}
   - {learner: "mfos(batch_size=8,episodes=4)", label: mfos}
 seeds: 3
@@ -31,7 +29,7 @@ steps: 20
 record_every: 10
 league: {opponents: [], best_response: false}
 """
-"""210 cells after twelve preparations."""
+"""220 cells after five preparations: seventeen programs, as it is jobs that are disturbed, not compilers."""
 
 HANGING = "name: hanging\ngames: [ipd]\nlearners: [naive, hanging]\nseeds: 3\nsteps: 5\n"
 

@@ -242,7 +242,7 @@ def job_hangs(suite, directory, folder):
         "            time.sleep(3600)\n"
         "        return super().direction(view)\n"
     )
-    file = settings(folder / "quiet.yaml", "{cores: 2, quiet: 20s}")
+    file = settings(folder / "quiet.yaml", "{cores: 2, quiet: 90s}")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(plugin), os.environ.get("PYTHONPATH", "")])}
     with launcher(suite, directory, "--cluster-file", file, env=environment) as run:
         ended(run, directory)
