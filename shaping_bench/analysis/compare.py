@@ -66,17 +66,50 @@ def best(
 
 
 def p_value(first: Sample | None, second: Sample | None, statistic: stats.Statistic, tests: int = 1) -> float:
-    """Of the difference of two samples over the tasks and seeds that both have; NaN without any.
+    """Of the difference of two samples over the tasks and seeds that both have; NaN without any, and 1 where
+    so few units could not be told apart whatever they had got.
 
     Args:
       tests: how many it will be corrected for, on which it depends how finely it must be known.
     """
     if first is None or second is None or first is second:
         return math.nan
+    x, y, units = _of_the_same(first, second) or _paired(first, second)
+    # The corrected level is a matter of eight exchanges, not of one or two.
+    quick = statistic is stats.mean or sum(map(len, x)) < MANY
+    reps = min(max(stats.EXCHANGES, int(8 * tests / LEVEL)), MOST) if quick else stats.EXCHANGES // 4
+    count = len(np.unique(np.concatenate(units))) if units else 0
+    if units and 2**count <= reps and tests * 2.0 ** (1 - count) > LEVEL:
+        return 1.0
+    return stats.exchange_test(x, y, units, statistic, reps=reps, normal_tail=True)
+
+
+_Pairs = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
+"""Per task the runs of two samples and what of them is exchanged together, ``(n_t,)`` each."""
+
+
+def _of_the_same(first: Sample, second: Sample) -> _Pairs | None:
+    """As :func:`_paired`, at once, for samples of the same tasks and seeds that have all their runs and share
+    no preparations; None for others."""
+    pools = {*first.pools, *second.pools}
+    if (
+        first.tasks != second.tasks
+        or not np.array_equal(first.seeds, second.seeds)
+        or len(pools) != 1
+        or next(iter(pools))[0] != "seeds"
+        or not (np.isfinite(first.scores).all() and np.isfinite(second.scores).all())
+        or not (first.units == first.seeds[:, None]).all()
+    ):
+        return None
+    return list(first.scores.T.copy()), list(second.scores.T.copy()), [first.seeds] * len(first.tasks)
+
+
+def _paired(first: Sample, second: Sample) -> _Pairs:
+    """The runs of the tasks and seeds that both samples have."""
     _, rows, other_rows = np.intersect1d(first.seeds, second.seeds, return_indices=True)
     place = {task: t for t, task in enumerate(second.tasks)}
     pools: dict[Any, int] = {}
-    paired: tuple[list[np.ndarray], ...] = [], [], []
+    paired: _Pairs = ([], [], [])
     for t, task in enumerate(first.tasks):
         if task not in place:
             continue
@@ -94,7 +127,4 @@ def p_value(first: Sample | None, second: Sample | None, statistic: stats.Statis
         start = pools.setdefault(pool, sum(size for _, size in pools))
         for parts, numbers in zip(paired, (x, y, start + units), strict=True):
             parts.append(numbers[finite])
-    quick = statistic is stats.mean or sum(map(len, paired[0])) < MANY
-    # The corrected level is a matter of eight exchanges, not of one or two.
-    reps = min(max(stats.EXCHANGES, int(8 * tests / LEVEL)), MOST) if quick else stats.EXCHANGES // 4
-    return stats.exchange_test(paired[0], paired[1], paired[2], statistic, reps=reps, normal_tail=True)
+    return paired

@@ -243,7 +243,7 @@ def _robustness_worst(results: Results, kind: str) -> pd.DataFrame:
     means = returns.groupby(_PAIRING, sort=False)["value"].mean().dropna()
     worst = means.groupby(level=["game", "learner"], sort=False).idxmin()
     chosen = set(worst)
-    rows = [key in chosen for key in zip(*(returns[name] for name in _PAIRING), strict=True)]
+    rows = [key in chosen for key in zip(*(returns[name].to_numpy(object) for name in _PAIRING), strict=True)]
     return returns[rows].assign(opponent="worst met", task="worst met")
 
 
@@ -381,7 +381,30 @@ def samples(frame: pd.DataFrame, by: str | list[str]) -> dict[Any, Sample]:
     """The runs of all entries: :func:`numbered` rows by the values of a column, or of several."""
     groups = frame.groupby(by, sort=False)
     rows = _Rows.of(frame)
-    return {key: rows.sample(chosen) for key, chosen in groups.indices.items()}
+    found = {key: rows.sample(chosen) for key, chosen in groups.indices.items()}
+    _aggregate_at_once(found.values())
+    return found
+
+
+def _aggregate_at_once(behind: Iterable[Sample]) -> None:
+    """Finds what samples of one task and of all their seeds amount to, which are most: together it is much
+    faster than one by one, and the same bits."""
+    by_size: dict[int, list[Sample]] = {}
+    for sample in behind:
+        if sample.scores.shape[1] == 1 and sample.num_runs == len(sample.scores):
+            by_size.setdefault(sample.num_runs, []).append(sample)
+    for size, group in by_size.items():
+        table = np.concatenate([x.scores for x in group], axis=1).T.copy()
+        units = np.concatenate([x.units for x in group], axis=1).T
+        finite = np.isfinite(table).all(axis=1)
+        apart = finite & (units[:, 1:] > units[:, :-1]).all(axis=1) & (size > 1)
+        chosen = [x for x, ok in zip(group, finite, strict=True) if ok]
+        for sample, aggregate in zip(chosen, stats.aggregates(table[finite]), strict=True):
+            vars(sample)["aggregate"] = aggregate  # where a cached property looks first
+        chosen = [x for x, ok in zip(group, apart, strict=True) if ok]
+        errors = np.sqrt(table[apart].var(axis=1, ddof=1) / size) if chosen else ()
+        for sample, error in zip(chosen, errors, strict=True):
+            vars(sample)["standard_error"] = float(error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -408,17 +431,22 @@ class _Rows:
             diverged=frame["diverged"].to_numpy(bool),
             pools=frame["pool"].to_numpy(object),
             hashes=frame["hashes"].to_numpy(object),
-            tasks=list(zip(*(frame[name] for name in _TASK), strict=True)),
+            # Pandas' own arrays of strings are slow to walk through.
+            tasks=list(zip(*(frame[name].to_numpy(object) for name in _TASK), strict=True)),
         )
 
     def sample(self, rows: np.ndarray) -> Sample:
-        seeds, row = np.unique(self.seeds[rows], return_inverse=True)
-        tasks, first, column = np.unique(self.numbers[rows], return_index=True, return_inverse=True)
-        scores = np.full((len(seeds), len(tasks)), np.nan)
-        units = np.full(scores.shape, -1)
-        scores[row, column] = self.values[rows]
-        units[row, column] = self.units[rows]
-        one_each = rows[first]
+        seeds, numbers = self.seeds[rows], self.numbers[rows]
+        if (numbers == numbers[0]).all() and (seeds[1:] > seeds[:-1]).all():  # of one task: as below, at once
+            scores, units, one_each = self.values[rows][:, None], self.units[rows][:, None], rows[:1]
+        else:
+            seeds, row = np.unique(seeds, return_inverse=True)
+            tasks, first, column = np.unique(numbers, return_index=True, return_inverse=True)
+            scores = np.full((len(seeds), len(tasks)), np.nan)
+            units = np.full(scores.shape, -1)
+            scores[row, column] = self.values[rows]
+            units[row, column] = self.units[rows]
+            one_each = rows[first]
         return Sample(
             scores=scores,
             units=units,

@@ -301,19 +301,9 @@ STATISTICS: dict[str, Statistic] = {"mean": mean, "median": median, "iqm": iqm}
 def aggregate(scores: ArrayLike) -> Aggregate:
     """All point estimates of ``(S,)`` or ``(S, T)`` scores, with their counts."""
     runs = strata(scores)
-    if len(runs) == 1:  # of most entries of a table, of which there may be tens of thousands
-        (values,) = runs
-        ordered = np.sort(values)
-        middle = ordered[(len(values) - 1) // 2 : len(values) // 2 + 1]
-        cut = len(values) // 4
-        return Aggregate(
-            mean=float(values.mean()),
-            std=float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
-            median=float(middle.mean()),
-            iqm=float(ordered[cut : len(values) - cut].mean()),
-            n=len(values),
-            runs=int(np.asarray(scores).size),
-        )
+    if len(runs) == 1:
+        (of_one,) = aggregates(runs[0][None])
+        return dataclasses.replace(of_one, runs=int(np.asarray(scores).size))
     return Aggregate(
         mean=float(mean(runs)),
         std=std(scores),
@@ -322,6 +312,21 @@ def aggregate(scores: ArrayLike) -> Aggregate:
         n=sum(len(x) for x in runs),
         runs=int(np.asarray(scores).size),
     )
+
+
+def aggregates(table: NDArray[np.float64]) -> list[Aggregate]:
+    """The same of many single tasks at once: finite runs ``(K, n)`` with n of at least 1."""
+    n = table.shape[1]
+    ordered = np.sort(table, axis=1)
+    cut = n // 4
+    columns = (
+        table.mean(axis=1),
+        table.std(axis=1, ddof=1) if n > 1 else np.full(len(table), np.nan),
+        ordered[:, (n - 1) // 2 : n // 2 + 1].mean(axis=1),
+        ordered[:, cut : n - cut].mean(axis=1),
+    )
+    numbers = zip(*(column.tolist() for column in columns), strict=True)
+    return [Aggregate(mean=a, std=b, median=c, iqm=d, n=n, runs=n) for a, b, c, d in numbers]
 
 
 # --- the bootstrap ------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput, unknown
@@ -97,7 +96,8 @@ def series(results: Results, metric: str = "return") -> list[Series]:
                 for sweep, x in _sweeps(record, player):
                     seats.setdefault(sweep, {}).setdefault(x, {}).setdefault(record["hash"], []).append(player + 1)
     final = results.final(metric, "encounter")
-    runs = {key: part.set_index("seed")["value"] for key, part in final.groupby(["hash", "player"], observed=True)}
+    values, groups = final["value"].to_numpy(float), final.groupby(["hash", "player"], observed=True)
+    runs = {key: values[rows] for key, rows in groups.indices.items()}
     curves = [_measured(sweep, metric, points, runs) for sweep, points in seats.items() if len(points) >= LEAST_POINTS]
     rank = {game: k for k, game in enumerate(results.games)}, {label: k for k, label in enumerate(results.learners)}
     return sorted(curves, key=lambda s: (rank[0][s.game], rank[1].get(s.learner, len(rank[1])), s.learner, s.opponent))
@@ -157,13 +157,13 @@ def _measured(
     sweep: _Sweep,
     metric: str,
     points: Mapping[float, Mapping[str, Sequence[int]]],
-    runs: Mapping[tuple[str, int], pd.Series],
+    runs: Mapping[tuple[str, int], np.ndarray],
 ) -> Series:
     x = sorted(points)
     means, ends, n, lost = [], [], [], []
     for value in x:
         # A task per cell; a seed that sat in both seats counts once, with its mean.
-        tasks = [_of_seeds([runs[cell, seat] for seat in seats]) for cell, seats in points[value].items()]
+        tasks = [np.mean([runs[cell, seat] for seat in seats], axis=0) for cell, seats in points[value].items()]
         finite = [task[np.isfinite(task)] for task in tasks]
         strata = [task for task in finite if len(task)]
         means.append(float(stats.mean(strata)))
@@ -186,12 +186,6 @@ def _measured(
         assumed=sweep.assumed,
         hashes=tuple(tuple(points[value]) for value in x),
     )
-
-
-def _of_seeds(seats: Sequence[pd.Series]) -> np.ndarray:
-    """A number per seed, its mean over the seats."""
-    series = seats[0] if len(seats) == 1 else pd.concat(seats, axis=1).mean(axis=1, skipna=False)
-    return series.to_numpy(float)
 
 
 # --- sweeps by W&B ------------------------------------------------------------------------

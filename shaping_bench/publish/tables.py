@@ -149,7 +149,7 @@ def _table(title: str, note: str, grid: _Grid, style: Style, marks: Sequence[Seq
     cells = [[entry(x, style, decimals) for x in row] for row in grid.samples]
     if marks is not None:
         cells = [
-            [dataclasses.replace(cell, best=best) for cell, best in zip(*both, strict=True)]
+            [dataclasses.replace(cell, best=True) if best else cell for cell, best in zip(*both, strict=True)]
             for both in zip(cells, marks, strict=True)
         ]
     if any(cell.n < cell.runs for row in cells for cell in row):
@@ -263,10 +263,14 @@ def _note(kind: str, part: pd.DataFrame, grid: _Grid, style: Style) -> str:
 
 def _others(results: Results, part: pd.DataFrame, grid: _Grid) -> str:
     """What an opponent is where more than two play."""
-    games = set(part["game"])
-    several = any(len(r["learners"]) > 2 for r in results.records if r["game"]["label"] in games)
-    shown = several and "opponent" in (grid.rows, grid.cols)
+    shown = "opponent" in (grid.rows, grid.cols) and not _games_of_several(results).isdisjoint(part["game"])
     return "opponent: everybody else in the game, one name for several who are alike; " if shown else ""
+
+
+@results_.kept
+def _games_of_several(results: Results) -> frozenset[str]:
+    """Games in which more than two play."""
+    return frozenset(r["game"]["label"] for r in results.records if len(r["learners"]) > 2)
 
 
 def _superseded(results: Results, part: pd.DataFrame, kind: str) -> str:
@@ -278,8 +282,9 @@ def _superseded(results: Results, part: pd.DataFrame, kind: str) -> str:
 
 def _responders(results: Results, part: pd.DataFrame, kind: str) -> str:
     """Who was trained as the best response where none is exact, and for how long."""
-    games = set(part["game"])
-    shown = set(part["learner"]) if kind == "league" else set()
+    if kind != "league":
+        return ""
+    games, shown = set(part["game"]), set(part["learner"])
     trained: dict[str, dict[str, None]] = {}
     for record in results.records:
         label = facts.best_response(record)
@@ -303,17 +308,26 @@ def _prepared(results: Results, part: pd.DataFrame) -> str:
     """What the preparations of a table's learners cost before anybody met, per game and seat."""
     games, shown = set(part["game"]), set(part["learner"])
     spent: dict[str, dict[str, Any]] = {}
-    for record in results.records:
-        if record["game"]["label"] in games:
-            for x in record["learners"]:
-                if x.get("preparation") and x["label"] in shown:
-                    spent.setdefault(x["label"], {})[x["preparation"]["artifact"]] = x["preparation"]
+    for game, label, preparation in _preparations(results):
+        if game in games and label in shown:
+            spent.setdefault(label, {})[preparation["artifact"]] = preparation
     texts = [f"{label} ({digits.preparation_cost(list(spent[label].values()))})" for label in spent]
     if not texts:
         return ""
     single = [label for label in spent if all(x.get("seeds") == 1 for x in spent[label].values())]
     alone = f"; one preparation each, so that spreads are of encounters only: {', '.join(single)}" if single else ""
     return f"; prepared before: {', '.join(texts)}{alone}"
+
+
+@results_.kept
+def _preparations(results: Results) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Of every cell and seat that needed one: the game's label, the learner's, and what it cost."""
+    return [
+        (record["game"]["label"], x["label"], x["preparation"])
+        for record in results.records
+        for x in record["learners"]
+        if x.get("preparation")
+    ]
 
 
 # --- the command --------------------------------------------------------------------------

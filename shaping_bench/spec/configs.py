@@ -8,6 +8,7 @@ import pydantic
 import yaml
 
 from shaping_bench.errors import BadInput
+from shaping_bench.store.store import LOADER
 
 
 class Strict(pydantic.BaseModel):
@@ -28,7 +29,7 @@ def read_yaml(path: Path, what: str) -> Any:
       BadInput: it cannot be read or is not YAML; names ``what``, the line and the column.
     """
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), Loader=LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1}, column {where.column + 1})" if where else ""

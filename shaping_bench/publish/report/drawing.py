@@ -6,6 +6,7 @@ No figure tells lines or marks apart by colour alone.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -78,7 +79,7 @@ class _Axes:
 
     def rulers(self, y_ticks: Sequence[float] | None = None) -> str:
         """Horizontal rules with their numbers."""
-        ticks = y_ticks if y_ticks is not None else _ticks(*self._y, 4)
+        ticks = y_ticks if y_ticks is not None else _ticks(*self._y)
         rows = [float(self.at(np.array(0.0), np.array(y))[1]) for y in ticks]
         rules = "".join(f"M{_LEFT} {_px(row)}H{_WIDTH - _RIGHT}" for row in rows)
         numbers = "".join(
@@ -93,9 +94,10 @@ class _Axes:
         return f'<text x="{_px(column)}" y="{_HEIGHT - 5}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
-    values = matplotlib.ticker.MaxNLocator(count).tick_values(low, high)
-    return [float(x) for x in values if low <= x <= high]
+@functools.lru_cache(maxsize=64)
+def _ticks(low: float, high: float) -> tuple[float, ...]:
+    values = matplotlib.ticker.MaxNLocator(4).tick_values(low, high)
+    return tuple(float(x) for x in values if low <= x <= high)
 
 
 def _tick(x: float) -> str:

@@ -264,13 +264,15 @@ def _curves(results: Results, game: str) -> str:
         return ""
     spread = bands["std"].fillna(0)
     limits = drawing.limits(np.concatenate([bands["mean"] - spread, bands["mean"] + spread]))
-    by_cell = {str(key): group for key, group in bands.groupby("hash", observed=True)}
+    columns = {name: bands[name].to_numpy(float) for name in ("player", "update", "mean", "std", "half")}
+    rows_of = {str(key): rows for key, rows in bands.groupby("hash", observed=True).indices.items()}
     own: list[str] = []
     cross: list[str] = []
     for record in results.records:
-        if record["hash"] in by_cell:
+        if record["hash"] in rows_of:
             labels = [x["label"] for x in record["learners"]]
-            panel = _curve_panel(by_cell[record["hash"]], labels, f"{game}, {metric}", limits)
+            own_rows = {name: x[rows_of[record["hash"]]] for name, x in columns.items()}
+            panel = _curve_panel(own_rows, labels, f"{game}, {metric}", limits)
             (own if len(set(labels)) == 1 else cross).append(panel)
     parts = [
         "<h3>Learning curves</h3>",
@@ -286,10 +288,13 @@ def _curves(results: Results, game: str) -> str:
     return "\n".join(parts)
 
 
-def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits: tuple[float, float]) -> str:
+def _curve_panel(
+    bands: Mapping[str, np.ndarray], labels: Sequence[str], title: str, limits: tuple[float, float]
+) -> str:
     lines: list[Line] = []
-    for player_, group in bands.groupby("player"):
-        label = labels[int(player_) - 1]
+    for player_ in np.unique(bands["player"]).astype(int).tolist():
+        (rows,) = np.nonzero(bands["player"] == player_)
+        label = labels[player_ - 1]
         name = (
             label
             if labels.count(label) == 1
@@ -297,8 +302,8 @@ def _curve_panel(bands: pd.DataFrame, labels: Sequence[str], title: str, limits:
             if len(set(labels)) == 1
             else f"{label} ({player_})"
         )
-        points = np.unique(np.linspace(0, len(group) - 1, min(len(group), MAX_POINTS)).round().astype(int))
-        x, mean, std, half = (group[c].to_numpy(float)[points] for c in ("update", "mean", "std", "half"))
+        points = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int))]
+        x, mean, std, half = (bands[name][points] for name in ("update", "mean", "std", "half"))
         std = np.nan_to_num(std)
         around = {"spread": std, "interval": half} if std.any() else {}
         lines.append(Line(name=name, x=x, mean=mean, **around))
