@@ -92,8 +92,10 @@ def _of_the_same(first: Sample, second: Sample) -> _Pairs | None:
     """As :func:`_paired`, at once, for samples of the same tasks and seeds that have all their runs and share
     no preparations; None for others."""
     pools = {*first.pools, *second.pools}
+    place = {task: t for t, task in enumerate(second.tasks)}
     if (
-        first.tasks != second.tasks
+        len(first.tasks) != len(place)
+        or any(task not in place for task in first.tasks)
         or not np.array_equal(first.seeds, second.seeds)
         or len(pools) != 1
         or next(iter(pools))[0] != "seeds"
@@ -101,7 +103,8 @@ def _of_the_same(first: Sample, second: Sample) -> _Pairs | None:
         or not (first.units == first.seeds[:, None]).all()
     ):
         return None
-    return list(first.scores.T.copy()), list(second.scores.T.copy()), [first.seeds] * len(first.tasks)
+    other = second.scores.T[[place[task] for task in first.tasks]]
+    return list(first.scores.T.copy()), list(other), [first.seeds] * len(first.tasks)
 
 
 def _paired(first: Sample, second: Sample) -> _Pairs:

@@ -179,7 +179,7 @@ def _marks(
     others, or by play where others are valued exactly. Metrics of which neither more
     nor less is better, and costs, which have no runs to be compared by, have no best.
     """
-    if "learner" not in (grid.rows, grid.cols) or set(part["metric"]) <= set(COSTS):
+    if "learner" not in (grid.rows, grid.cols) or set(part["metric"].unique()) <= set(COSTS):
         return None
     from shaping_bench.metrics import definition
 
@@ -254,7 +254,7 @@ def _note(kind: str, part: pd.DataFrame, grid: _Grid, style: Style) -> str:
     if kind == "league" and style.spread != "none":
         where += ", and spreads are over the learner's own seeds, whom they met being as it was"
     num_seeds = part["seed"].nunique()
-    per = "per cell" if set(part["metric"]) <= set(COSTS) else f"over {num_seeds} seed{'s' * (num_seeds != 1)}"
+    per = "per cell" if set(part["metric"].unique()) <= set(COSTS) else f"over {num_seeds} seed{'s' * (num_seeds != 1)}"
     grouped = sorted({size for pool, size in part["pool"] if pool == "preparations"})
     if grouped and style.spread in ("se", "ci"):
         per += f", in groups that share one of {' or '.join(map(str, grouped))} preparations"
@@ -263,7 +263,7 @@ def _note(kind: str, part: pd.DataFrame, grid: _Grid, style: Style) -> str:
 
 def _others(results: Results, part: pd.DataFrame, grid: _Grid) -> str:
     """What an opponent is where more than two play."""
-    shown = "opponent" in (grid.rows, grid.cols) and not _games_of_several(results).isdisjoint(part["game"])
+    shown = "opponent" in (grid.rows, grid.cols) and not _games_of_several(results).isdisjoint(part["game"].unique())
     return "opponent: everybody else in the game, one name for several who are alike; " if shown else ""
 
 
@@ -275,7 +275,7 @@ def _games_of_several(results: Results) -> frozenset[str]:
 
 def _superseded(results: Results, part: pd.DataFrame, kind: str) -> str:
     """How many cells are left out, as there are newer ones of the same labels."""
-    games = set(part["game"])
+    games = set(part["game"].unique())
     count = sum(r["kind"] == kind and r["game"]["label"] in games for r in results.superseded)
     return f"; {count} older cell{'s' * (count != 1)} of the same labels left out" if count else ""
 
@@ -284,7 +284,7 @@ def _responders(results: Results, part: pd.DataFrame, kind: str) -> str:
     """Who was trained as the best response where none is exact, and for how long."""
     if kind != "league":
         return ""
-    games, shown = set(part["game"]), set(part["learner"])
+    games, shown = set(part["game"].unique()), set(part["learner"].unique())
     trained: dict[str, dict[str, None]] = {}
     for record in results.records:
         label = facts.best_response(record)
@@ -306,7 +306,7 @@ def _access(results: Results, learners: Iterable[str]) -> str:
 
 def _prepared(results: Results, part: pd.DataFrame) -> str:
     """What the preparations of a table's learners cost before anybody met, per game and seat."""
-    games, shown = set(part["game"]), set(part["learner"])
+    games, shown = set(part["game"].unique()), set(part["learner"].unique())
     spent: dict[str, dict[str, Any]] = {}
     for game, label, preparation in _preparations(results):
         if game in games and label in shown:

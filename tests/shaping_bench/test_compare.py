@@ -1,5 +1,7 @@
 """What is bold: how often learners that are alike are told apart, and that others are."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,36 @@ def test_many_learners_can_still_be_told_apart(statistic):
     marks = compare.best(samples(scores), statistic, "higher", repr)
     assert not any(marks[:20])
     assert sum(marks[20:]) >= 9
+
+
+def test_samples_of_the_same_tasks_and_seeds_are_paired_at_once():
+    """As one by one, where the other has met its opponents in another order."""
+    first, second = (
+        Sample(
+            scores=np.random.default_rng(k).normal(size=(5, 3)),
+            units=np.repeat(np.arange(5)[:, None], 3, axis=1),
+            tasks=tuple(("ipd", x, x, "return") for x in met),
+            pools=(("seeds", 5),) * 3,
+            seeds=np.arange(5),
+            num_runs=15,
+            diverged=0,
+            hashes=(),
+        )
+        for k, met in enumerate((("a", "b", "c"), ("c", "a", "b")))
+    )
+    at_once, one_by_one = compare._of_the_same(first, second), compare._paired(first, second)
+    for a, b in zip(at_once, one_by_one, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert compare._of_the_same(first, dataclasses.replace(second, tasks=(*second.tasks[:2], ("another",)))) is None
+    assert compare._of_the_same(first, dataclasses.replace(second, pools=(("preparations", 2),) * 3)) is None
+    lost = np.where(np.eye(5, 3), np.nan, second.scores)
+    assert compare._of_the_same(first, dataclasses.replace(second, scores=lost)) is None
+
+
+def test_what_so_few_units_cannot_tell_apart_is_not_tested():
+    far, near = samples(np.array([np.arange(5.0), np.arange(5.0) + 9.0]))
+    assert compare.p_value(near, far, stats.mean, 1) == 1.0  # of five units the least would be 1 / 16
+    assert compare.best([near, far], stats.mean, "higher", repr) == [True, True]
+    far, near = samples(np.array([np.arange(6.0), np.arange(6.0) + 9.0]))
+    assert compare.p_value(near, far, stats.mean, 1) == 2.0 / 2**6
+    assert compare.best([near, far], stats.mean, "higher", repr) == [True, False]

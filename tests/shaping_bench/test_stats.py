@@ -66,6 +66,35 @@ def test_probability_of_improvement_wants_the_same_tasks():
         stats.probability_of_improvement([np.array([1.0])], [])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 130])
+def test_many_tasks_at_once_are_the_same_bits_as_one_by_one(size):
+    table = np.random.default_rng(size).normal(size=(50, size))
+    for row, found in zip(table, stats.aggregates(table), strict=True):
+        alone = row.mean(), row.std(ddof=1) if size > 1 else np.nan, np.median(row), stats.iqm([row])
+        np.testing.assert_array_equal([found.mean, found.std, found.median, found.iqm], alone)
+        assert (found.n, found.runs) == (size, size)
+    assert float(stats.mean(list(table))) == np.array([row.mean() for row in table]).mean()
+    assert float(stats.mean([np.zeros(size)])) == 0.0
+
+
+def test_looking_at_all_pairs_of_few_runs_is_the_same_bits(monkeypatch):
+    draw = np.random.default_rng(1)
+    first, second = (list(draw.integers(4, size=(7, size)).astype(float)) for size in (5, 6))
+    units = [
+        stats.Units((np.arange(len(x[0])),) * 7, (("seeds", len(x[0])),) * 7, (len(x[0]),) * 7) for x in (first, second)
+    ]
+
+    def found():
+        return (
+            float(stats.probability_of_improvement(first, second)),
+            stats.bootstrap(stats.probability_of_improvement, first, second, units=units, reps=50).tobytes(),
+        )
+
+    at_once = found()
+    monkeypatch.setattr(stats, "FEW_PAIRS", 0)
+    assert found() == at_once
+
+
 def test_performance_profile_by_hand():
     runs = [np.array([0.0, 1.0, 1.0, 2.0]), np.array([5.0])]
     got = stats.performance_profile(runs, [-1.0, 0.0, 1.0, 4.9, 5.0])
