@@ -76,7 +76,10 @@ def test_an_exact_encounter_is_taken_over_to_the_last_bit(kept, lowered):
     first = outcome()
     assert lowered == ["whole"]
     assert len(kept()) == 1
+    (compiled,) = programs.kept()
     again = outcome()
+    (loaded,) = programs.kept()
+    assert (loaded.memory, loaded.operations) == (compiled.memory, compiled.operations)
     assert lowered == ["whole"]
     assert len(kept()) == 1
     assert_equal(first, again)
