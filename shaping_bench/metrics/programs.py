@@ -66,7 +66,7 @@ def compiled(what: Any, function: Callable[..., Quantities]) -> Callable[..., Qu
     def call(*arguments: Any) -> Quantities:
         shapes = executables.shapes(arguments)
         if shapes not in programs:
-            told = jax.config.jax_default_device
+            told = jax.config.values["jax_default_device"]
             where = told if isinstance(told, jax.Device) else jax.local_devices()[0]
             lower = functools.partial(jax.jit(function).lower, *arguments)
             programs[shapes] = executables.compiled((what, shapes), [where], lower)

@@ -146,10 +146,9 @@ def cache_folder() -> Path | None:
 def programs_folder() -> Path | None:
     """Where whole programs are kept, within JAX's own cache; None where that is off, and in a process that is not
     one of ours: in a notebook anybody may have put another function in the place of one of ours."""
-    folder = jax.config.jax_compilation_cache_dir if _CONFIGURED.is_set() else None
-    if not folder or "://" in folder or not jax.config.jax_enable_compilation_cache:
-        return None
-    return Path(folder) / "programs"
+    told = jax.config.values
+    folder = told["jax_compilation_cache_dir"] if told["jax_enable_compilation_cache"] else None
+    return Path(folder) / "programs" if _CONFIGURED.is_set() and folder and "://" not in folder else None
 
 
 def artifacts_folder() -> Path:

@@ -198,9 +198,9 @@ def _load(path: Path, where: Sequence[jax.Device]) -> jax.stages.Compiled | None
         content = path.read_bytes()
         digest, packed = content[:32], content[32:]
         if hashlib.sha256(packed).digest() == digest:
-            program, *trees = pickle.loads(zlib.decompress(packed))
+            program, arguments, results = pickle.loads(zlib.decompress(packed))
             loaded = serialize_executable.deserialize_and_load(
-                program, *trees, backend=where[0].client, execution_devices=where
+                program, arguments, results, backend=where[0].client, execution_devices=where
             )
             os.utime(path)  # used last
             return loaded
