@@ -399,13 +399,33 @@ def clipped_mean(tasks: Sequence[Task]) -> Callable[..., np.ndarray]:
     return score
 
 
-def interval(tasks: Sequence[Task], units: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """A score with its 95 % interval: seeds, or preparations, are drawn anew for all scenarios at once."""
+def interval(tasks: Sequence[Task], units: np.ndarray, seed: int = 0, confidence: float = 0.95) -> dict[str, float]:
+    """A score with its interval: seeds, or preparations, are drawn anew for all scenarios at once.
+
+    Percentiles of resampled means lie too near for few units, by the factor that Student's t mends: they are
+    taken so much further out as to hold that share of normal numbers (expanded percentiles, Hesterberg 2015).
+    """
     score = clipped_mean(tasks)
     seeds = np.arange(len(units), dtype=np.float64)
-    drawn_as = stats.Units(of=(units,), pools=("units",), sizes=(int(units.max()) + 1,))
-    low, high = stats.bootstrap_interval(score, [seeds], units=[drawn_as], seed=seed)
+    count = int(units.max()) + 1
+    drawn_as = stats.Units(of=(units,), pools=("units",), sizes=(count,))
+    inner = expanded(confidence, count)
+    low, high = stats.bootstrap_interval(score, [seeds], units=[drawn_as], confidence=inner, seed=seed)
     return {"value": float(score([seeds])), "low": low, "high": high}
+
+
+def expanded(confidence: float, count: int) -> float:
+    """Mass between percentiles of resampled means of ``count`` units that holds a normal mean with the given chance.
+
+    >>> round(expanded(0.95, 16), 4), round(expanded(0.95, 10**6), 4)
+    (0.9723, 0.95)
+    """
+    import scipy.stats  # slow to import, and single encounters have no scores
+
+    if count < 2:
+        return confidence
+    widened = math.sqrt(count / (count - 1)) * scipy.stats.t.ppf(0.5 + confidence / 2, count - 1)
+    return float(1.0 - 2.0 * scipy.stats.norm.sf(widened))
 
 
 class Scored:

@@ -24,6 +24,8 @@ from sphinx.errors import ExtensionError
 
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import FixedStrategy
+from shaping_bench.analysis import reference
+from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.claims import files as claims
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
@@ -31,10 +33,13 @@ from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.metrics import METRICS, Metric
 from shaping_bench.metrics.anchors import anchors_of
-from shaping_bench.publish import references
+from shaping_bench.publish import digits as digits_
+from shaping_bench.publish import findings, references
 from shaping_bench.publish.catalogue import catalogue
+from shaping_bench.publish.standings import score_entry
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import split_call
+from shaping_bench.spec.scenarios import load_track
 from shaping_bench.speed import peers as other_codes
 from shaping_bench.speed import profile
 from shaping_bench.speed.deep import SEEDED
@@ -548,6 +553,41 @@ def _machine(found: Mapping[str, Any]) -> str:
     )
 
 
+def reference_card(track: str) -> str:
+    """The card of a track's shipped results, and where they come from."""
+    card, known = findings.reference_card(load_track(track)), reference.load(load_track(track))
+    if card is None or known is None:
+        return f"No results of the {track} track are shipped yet."
+    rows = [
+        (
+            str(row["rank"] or ""),
+            code(row["learner"]),
+            *(f"**{x.text}**" if x.best else x.text for x in (score_entry(row[c]) for c in COLUMNS)),
+            score_entry(row["ordinal"]["generality"]).text,
+            str(row["lost"]),
+        )
+        for row in card.rows
+    ]
+    said = known.manifest
+    origin = (
+        f"{card.title[0].upper()}{card.title[1:]}, {said['tier']['seeds']} seeds; `{said['command']}` at commit "
+        f"`{said['commit'][:10]}`."
+    )
+    return paragraphs(origin, table(("", "rule", *COLUMNS, "ordinal generality", "lost"), rows))
+
+
+def reference_findings(track: str) -> str:
+    """What a track's shipped results say, in sentences."""
+    found = findings.findings(load_track(track))
+    said = [
+        f"{k}. {cell(x.text)}: {digits_.with_interval(x.value, (x.low, x.high), digits_.decimals([x.value]))}. "
+        + (f"({cell(x.known)}.) " if x.known else "")
+        + code(x.command)
+        for k, x in enumerate(found, 1)
+    ]
+    return "\n".join(said)
+
+
 def commands() -> str:
     """Every command with its options, as the command line's own help has them."""
     text = command_line.generate_docs(output_format="markdown")
@@ -594,6 +634,8 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         peers,
         presets,
         readme,
+        reference_card,
+        reference_findings,
         reproduction,
         strategies,
         strategy_table,

@@ -1,6 +1,7 @@
 """Scores of cards: formulas on runs made by hand, intervals by simulation, and a rule of one's own from end to end."""
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from shaping_bench.analysis import reference, scores
 from shaping_bench.analysis.scores import COLUMNS, NUMBERS, Anchor, Scored, Subject, Task, interval, marked
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.publish import cards
+from shaping_bench.publish import cards, findings
 from shaping_bench.spec import registry
 from shaping_bench.spec.scenarios import load_track, read_track
 from shaping_bench.store.store import read_parquet, write_parquet
@@ -345,3 +346,30 @@ def test_what_is_shipped_is_about_the_scenarios_there_are():
         assert set(zip(runs["scenario"], runs["member"], strict=True)) == members
         assert (runs.groupby(["scenario", "member"])["seed"].nunique() == track.tiers["quick"].seeds).all()
     assert sum(path.stat().st_size for path in reference.folder().iterdir()) < 15e6
+
+
+def test_what_is_found_is_supported_by_its_interval_and_can_be_computed_again():
+    track = load_track("exact")
+    found = findings.findings(track)
+    assert len(found) >= 10
+    assert sum(not x.known for x in found) >= 3
+    for x in found:
+        assert x.low <= x.value <= x.high
+        assert x.low > 0.0 or x.high < 0.0
+        program, command, *rest = shlex.split(x.command)
+        assert (program, command, rest[-1]) == ("shaping-bench", "score", "--json")
+        assert [track.subject(name) for name in rest[: rest.index("--alone")]]
+
+
+def test_a_question_that_the_numbers_leave_open_is_not_answered(monkeypatch):
+    rules = {"sga": subject("sga", self=[-0.5, -1.5, -0.4, -1.6]), "cgd": subject("cgd", self=[-1.5, -0.5, -1.6, -0.4])}
+    rules["lss"] = subject("lss", self=[-0.1, -0.2, -0.1, -0.2])
+    asked = [
+        findings.Question(of=[a], less=[b], column="cooperation", more=f"{a} more", fewer=f"{a} less")
+        for a, b in (("sga", "cgd"), ("lss", "cgd"), ("cgd", "lss"), ("sga", "absent"))
+    ]
+    monkeypatch.setattr(findings, "questions", lambda track: asked)
+    monkeypatch.setattr(
+        findings, "shipped_rules", lambda track, names: {x: scored(rules[x]) for x in names & set(rules)}
+    )
+    assert [x.text for x in findings.findings(TRACK)] == ["lss more", "cgd less"]
