@@ -18,6 +18,7 @@ from shaping_bench.analysis.scores import (
     overlaps,
     subject_of,
 )
+from shaping_bench.publish import digits
 from shaping_bench.spec.scenarios import Scenario, Track, card_cells, load_track, subjects_of, track_names
 from shaping_bench.store.results import Results, kept
 
@@ -33,6 +34,9 @@ TRACKS = {"exact": "derivatives of exact values", "sampled": "play only", "deep"
 
 SHIPPED = "\N{DEGREE SIGN}"
 """Marks rows that were not computed here."""
+
+COSTS = {"exact": ("gradient_evaluations", "grads"), "sampled": ("environment_steps", "steps")}
+"""What rules of a view pay with, and its heading: per seed, preparations included."""
 
 Row = dict[str, Any]
 
@@ -242,7 +246,12 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     notes = _notes(rows)
     room = max_lines - len(explained) - len(head) - len(notes) - 2
     shown = rows[:room]
-    table = _aligned([["", "learner", *COLUMNS, "lost", "access", "grads"], *(_line(row) for row in shown)])
+    table = _aligned(
+        [
+            ["", "learner", *COLUMNS, "lost", "access", COSTS[card.track.view][1]],
+            *(_line(row, card.track.view) for row in shown),
+        ]
+    )
     more = [f"and {len(rows) - room} more rows: --json"] if len(rows) > room else []
     return "\n".join([*explained, *head, *table, *more, *notes])
 
@@ -286,15 +295,14 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: Row, view: str) -> list[str]:
     mark = (SHIPPED if row["origin"] == "reference" else "") + (" (changed)" if row["changed"] else "")
     room = NAME_WIDTH - len(mark)
     name = (row["learner"] if len(row["learner"]) <= room else row["learner"][: room - 1] + "…") + mark
     rank = str(row["rank"]) if row["ranked"] else "-"
-    gradients = row["cost"].get("gradient_evaluations", 0.0) + row["cost"].get("preparation", {}).get(
-        "gradient_evaluations", 0.0
-    )
-    return [rank, name, *(_entry(row[c]) for c in COLUMNS), str(row["lost"]), row["access"], f"{gradients:.2g}"]
+    cost, _ = COSTS[view]
+    spent = row["cost"].get(cost, 0.0) + row["cost"].get("preparation", {}).get(cost, 0.0)
+    return [rank, name, *(_entry(row[c]) for c in COLUMNS), str(row["lost"]), row["access"], f"{spent:.2g}"]
 
 
 def _entry(score: Mapping[str, Any]) -> str:
@@ -302,7 +310,7 @@ def _entry(score: Mapping[str, Any]) -> str:
         return ""
     ends = [abs(score["value"] - x) for x in (score["low"], score["high"]) if x is not None and math.isfinite(x)]
     mark = "*" if score.get("best") else ""
-    return f"{mark}{score['value']:.2f}±{max(ends, default=0.0):.2f}".replace("±0.", "±.")
+    return f"{mark}{digits.number(score['value'], 2)}±{max(ends, default=0.0):.2f}".replace("±0.", "±.")
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
