@@ -7,6 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import shaping_bench
@@ -180,11 +182,15 @@ def test_only_where_networks_learn_from_play_is_the_library_of_kernels_left_out(
     game = make_game("ipd(horizon=4)").value
     rule = make_learner(f"naive-pg(batch_size=1024,{learner})", game="ipd").value
     run_encounter(game, [rule] * 2, num_seeds=1, num_updates=1, episodes=2)
-    assert ("ynn_fusion" not in programs.kept()[-1].function.as_text()) == alone
+    # Another version of the compiler may have no such library, or no such option.
+    otherwise = jax.jit(lambda x: x.sum(axis=-1)).lower(np.zeros((4096, 2), np.float32)).compile().as_text()
+    left_out = alone and bool(devices.compiler_options(networks=True))
+    used = "ynn_fusion" in programs.kept()[-1].function.as_text()
+    assert used == ("ynn_fusion" in otherwise and not left_out)
 
 
 def test_options_that_the_compiler_does_not_know_or_the_user_has_set_are_left_out(monkeypatch):
-    assert devices.compiler_options(networks=True) == devices.FOR_NETWORKS["cpu"]
+    assert devices.compiler_options(networks=True) in (devices.FOR_NETWORKS["cpu"], {})
     assert devices.compiler_options(networks=False) == {}
     with monkeypatch.context() as patch:
         patch.setitem(devices.FOR_NETWORKS, "cpu", {"xla_cpu_of_another_version": "1"})
