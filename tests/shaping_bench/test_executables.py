@@ -242,7 +242,11 @@ class Own(Naive):
     extra: int = field(0, "nothing", static=True)
 
 
-@pytest.mark.parametrize("x", [Own(), jax.tree.structure(Own()), (1, lambda: 1), object(), [np.sum]], ids=str)
+@pytest.mark.parametrize(
+    "x",
+    [Own(), jax.tree.structure(Own()), (1, lambda: 1), object(), [np.sum]],
+    ids=["a rule", "its structure", "a function", "an object", "a function of numpy"],  # no addresses
+)
 def test_what_cannot_be_described_is_strange(x):
     with pytest.raises(Strange):
         described(x)
