@@ -1,8 +1,11 @@
 """Settings of every test run."""
 
+import contextlib
+import gc
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 # Most of a run is compilation: the same programs, with less effort to make their machine code fast.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
@@ -16,7 +19,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from shaping_bench.run import devices, executables
+from shaping_bench.run import devices, executables, programs
 
 # Before anything starts a backend. Compiled programs are kept, as in every process of ours: most of
 # a run's time is compilation, and its processes compile the same.
@@ -49,3 +52,20 @@ def float64() -> Iterator[None]:
     """Runs a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+MOST_MAPPINGS = 25_000
+"""Of memory, after which a process forgets what it has compiled: Linux allows 65 530, a program takes up to
+hundreds, and the compiler crashes where it gets no more."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs() -> Iterator[None]:
+    yield
+    mappings = 0
+    with contextlib.suppress(OSError):  # another system
+        mappings = Path("/proc/self/maps").read_bytes().count(b"\n")
+    if mappings > MOST_MAPPINGS:
+        programs.forget()
+        jax.clear_caches()
+        gc.collect()
