@@ -153,4 +153,4 @@ def test_a_failing_cell_is_listed_and_the_others_are_stored(suite, tmp_path):
     assert done.returncode == 1
     assert "failed: ipd: naive vs broken: RuntimeError: this rule is broken" in done.stderr
     assert len(finished(directory)) == 1
-    assert "naive" in done.stdout
+    assert f"tables: shaping-bench table {directory}" in done.stdout

@@ -67,8 +67,8 @@ def test_a_new_package_works_as_it_stands(kind, tmp_path, monkeypatch):
     fewer = {"sampled": [f"learners=['{name}(batch_size=8)']"], "prepares": [f"learners=['{name}(num_steps=2)']"]}
     done = shell(tmp_path, "run", f"{name}.yaml", "-o", "r", "--wandb", "disabled", *small, *fewer.get(kind, []))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert name in done.stdout
-    assert (tmp_path / "r" / "report.html").is_file()
+    assert "tables: shaping-bench table r" in done.stdout
+    assert name in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_in_the_repository_it_is_registered(tmp_path):
