@@ -13,10 +13,8 @@ the rest of the game waits for them.
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -28,6 +26,7 @@ from shaping_bench.algorithms.core import Access, Info, Learner, View, field, py
 from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.files import content
 from shaping_bench.algorithms.parts.policies import NETWORKS, actor, resolved
 from shaping_bench.games.base import Game
 from shaping_bench.games.spaces import Discrete
@@ -117,8 +116,7 @@ class FilePolicy(_Unlearned):
 
 def _name(path: tuple[Any, ...]) -> str:
     """``convolutions_0/kernel`` for a leaf of flax's parameters."""
-    parts = [str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path]
-    return "/".join(part for part in parts if part != "params")
+    return jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/")
 
 
 def _fits(found: np.ndarray | None, shape: tuple[int, ...]) -> bool:
@@ -128,15 +126,9 @@ def _fits(found: np.ndarray | None, shape: tuple[int, ...]) -> bool:
 @functools.lru_cache(maxsize=32)
 def _arrays(path: str, sha256: str) -> Mapping[str, np.ndarray]:
     """Raises ``ValueError`` if the file is not there, not the one that is meant, or holds more than arrays."""
+    found = content(path, sha256)
     try:
-        content = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ValueError(f"reads {path}: {error.strerror}") from None
-    digest = hashlib.sha256(content).hexdigest()
-    if len(sha256) < 8 or not digest.startswith(sha256):
-        raise ValueError(f"has sha256={sha256!r}; that of {path} begins with {digest[:16]}")
-    try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
+        with np.load(found, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
     except (OSError, ValueError, AttributeError):  # not a .npz, or objects in it
         raise ValueError(f"reads {path}, which is no .npz of plain arrays") from None

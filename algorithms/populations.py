@@ -8,9 +8,7 @@ well. What a seed draws is data of its lane: all draws share one compiled progra
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -22,6 +20,7 @@ from shaping_bench.algorithms.core import GradientLearner, Info, Learner, View, 
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.fixed import FixedStrategy, logits_of
 from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.parts.files import content
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.games.base import Game
 from shaping_bench.games.matrix.memory_one import TEMPLATES
@@ -255,14 +254,7 @@ def _saturated(probabilities: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=32)
 def _stored(path: str, sha256: str, name: str) -> np.ndarray:
     """Raises ``ValueError`` if the file is not there or not the one that is meant."""
-    try:
-        content = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ValueError(f"reads {path}: {error.strerror}") from None
-    digest = hashlib.sha256(content).hexdigest()
-    if len(sha256) < 8 or not digest.startswith(sha256):
-        raise ValueError(f"has sha256={sha256!r}; that of {path} begins with {digest[:16]}")
-    with np.load(Path(path).expanduser()) as file:
+    with np.load(content(path, sha256)) as file:
         if name not in file.files:
             raise ValueError(f"holds no policies of {name} in {path}; there are {', '.join(file.files)}")
         return np.asarray(file[name])
