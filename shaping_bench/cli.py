@@ -440,7 +440,7 @@ def encounter(
             learners *= named.value.n_players
         registry.check_encounter(named, learners)
         start = read_init(init, named.value) if init else None
-        devices.configure(cpu_devices=named.value.n_players if seats_apart else 1)
+        devices.configure(cpu_devices=max(devices.CPU_DEVICES, named.value.n_players if seats_apart else 0))
         result = encounter_result(
             named,
             learners,

@@ -29,8 +29,11 @@ RECORDED = ("shaping-bench", "jax", "jaxlib", "numpy", "scipy", "wandb")
 """Packages whose versions go into every record."""
 
 
+CPU_DEVICES = 2
+"""JAX devices of a process on CPUs, on every machine: as many as the smallest laptop has cores."""
+
 THREADS = 2
-"""Threads of one CPU program, on every machine: those of a laptop's smallest."""
+"""Threads of one CPU program, on every machine, for the same reason."""
 
 _CONFIGURED = threading.Event()
 
@@ -40,18 +43,18 @@ library of kernels that takes milliseconds for a softmax of two actions, where p
 nothing by products of 16 to 128 columns. (Kept to products, it crashes LOQA in the Coin Game, jaxlib 0.10.2.)"""
 
 
-def configure(precision: str = "float32", cpu_devices: int = 1) -> None:
+def configure(precision: str = "float32", cpu_devices: int = CPU_DEVICES) -> None:
     """Sets JAX up for a process of ours; to be called before any computation.
 
     A persistent compilation cache, so that the second process does not pay the first
-    one's compilation. On CPUs last bits must not depend on how many cores there are: there is one
-    device, since seeds are laid out by devices, and :data:`THREADS` threads for its programs, since
-    the compiler splits sums by their number. More cores are used by jobs side by side. A setting that
-    the user made through its environment variable stays as it is.
+    one's compilation. On CPUs last bits must not depend on how many cores there are: there are
+    :data:`CPU_DEVICES` devices, over which the tiles of seeds are spread, and :data:`THREADS` threads for
+    their programs, since the compiler splits sums by their number. More cores are used by jobs side by
+    side. A setting that the user made through its environment variable stays as it is.
 
     Args:
       precision: ``"float32"`` or ``"float64"``, the default for computations outside encounters.
-      cpu_devices: more than one where somebody asks for several on one seed.
+      cpu_devices: others where somebody asks for several on one seed.
     """
     jax.config.update("jax_enable_x64", precision == "float64")
     settings: dict[str, Any] = {

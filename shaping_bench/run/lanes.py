@@ -33,6 +33,9 @@ SEATS = "seats"
 VECTOR = 16
 """Lanes per vector register, at most: float32 in 512 bits."""
 
+SHARE = 256
+"""Fewest lanes worth a CPU device of their own, where a lane is one number wide."""
+
 
 class Lanes:
     """Lays N lanes out as ``(tiles, tile)``, tiles spread over the local devices.
@@ -54,18 +57,26 @@ class Lanes:
                 "allowed: without it, or with JAX_NUM_CPU_DEVICES unset"
             )
         devices = found[: len(found) // seats][:count]
-        per_device = -(-count // len(devices))
+        on_cpus = devices[0].platform == "cpu"
+        if width > 1 and on_cpus:
+            # A lane that plays in many environments at once is as wide as they are many. Its products' last bits
+            # depend on how many lanes share a tile, which so must not depend on the number of devices.
+            tiles = -(-count // max(1, ENVIRONMENTS // width))
+            self.tile = -(-count // tiles)
+            # Nor is a whole tile of padding worth another device, unless it is one among many.
+            devices = devices[: max(n for n in range(1, len(devices) + 1) if -tiles % n <= tiles // 8)]
+            tiles = -(-tiles // len(devices))
+        else:
+            if on_cpus:
+                devices = devices[: max(1, count // SHARE)]
+            per_device = -(-count // len(devices))
+            tiles = -(-per_device // (TILE if on_cpus else max(1, WIDE_TILE // width)))
+            # Equal tiles, for the last one's padding is work too; whole vector registers, so that
+            # no lane falls to the scalar code of a remainder, whatever the number of lanes.
+            self.tile = -(-per_device // tiles)
+            if width == 1:
+                self.tile = VECTOR * -(-self.tile // VECTOR)
         self.count = count
-        # A lane that plays in many environments at once is as wide as they are many.
-        most = TILE if devices[0].platform == "cpu" else WIDE_TILE
-        if width > 1:
-            most = max(1, (ENVIRONMENTS if devices[0].platform == "cpu" else WIDE_TILE) // width)
-        tiles = max(1, -(-per_device // most))
-        # Equal tiles, for the last one's padding is work too; whole vector registers, so that
-        # no lane falls to the scalar code of a remainder, whatever the number of lanes.
-        self.tile = -(-per_device // tiles)
-        if width == 1:
-            self.tile = VECTOR * -(-self.tile // VECTOR)
         self.tiles = len(devices) * tiles
         axes = ("lanes", SEATS) if seats > 1 else ("lanes",)
         every = np.array(found[: len(devices) * seats]).reshape(len(devices), *(seats,) * (len(axes) - 1))

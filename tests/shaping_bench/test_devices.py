@@ -50,7 +50,7 @@ def test_defaults(tmp_path):
     assert found == {
         "untouched": True,
         "cache": str(tmp_path / "shaping-bench" / "jax"),
-        "devices": 1,  # the same on every machine, as seeds are laid out by devices
+        "devices": 2,  # the same on every machine, as seeds are laid out by devices
         "dtype": "float32",
     }
 

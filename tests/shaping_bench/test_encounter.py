@@ -206,10 +206,32 @@ def test_pricing_a_rule_does_not_count_what_other_threads_trace():
 
 
 def test_seeds_are_spread_over_all_devices():
-    outcome = run_encounter(IPD, [Naive(), Naive()], num_seeds=64, num_updates=2)
-    spread = lanes.Lanes(64)
+    outcome = run_encounter(IPD, [Naive(), Naive()], num_seeds=600, num_updates=2)
+    spread = lanes.Lanes(600)
     assert spread.mesh.size == len(jax.local_devices())
-    assert final(outcome).shape == (64, 10)
+    assert final(outcome).shape == (600, 10)
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "tile", "sizes"),
+    [
+        (5, 64, 3, {1: 2, 2: 2}),  # two tiles
+        (4, 512, 1, {1: 4, 2: 4}),  # a lane fills a tile
+        (3, 512, 1, {1: 3, 2: 3}),  # a fourth for a second device's sake would be a third more work
+        (1, 64, 1, {1: 1, 2: 1}),
+    ],
+)
+def test_how_many_lanes_share_a_product_does_not_depend_on_devices(monkeypatch, count, width, tile, sizes):
+    found = jax.local_devices()
+    for number, tiles in sizes.items():
+        monkeypatch.setattr(lanes.jax, "local_devices", lambda number=number: found[:number])
+        laid = lanes.Lanes(count, width)
+        assert (laid.tile, laid.tiles) == (tile, tiles)
+        np.testing.assert_array_equal(laid.join(laid.split(np.arange(count))), np.arange(count))
+
+
+def test_few_seeds_stay_on_one_device():
+    assert lanes.Lanes(64).mesh.size == 1
 
 
 def test_old_programs_make_room_for_new_ones(monkeypatch):
