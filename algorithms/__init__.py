@@ -7,6 +7,8 @@ Other packages add theirs through the entry-point group ``shaping_bench.algorith
 """
 
 from shaping_bench.algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
+from shaping_bench.algorithms.aga import AgA
+from shaping_bench.algorithms.basin_entry import BasinEntry
 from shaping_bench.algorithms.cola import COLA
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
@@ -20,11 +22,13 @@ from shaping_bench.algorithms.meva import MeVa
 from shaping_bench.algorithms.mfos import MFOS
 from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent
 from shaping_bench.algorithms.naive import Naive
+from shaping_bench.algorithms.pbos import PBOS
 from shaping_bench.algorithms.pola import POLA, POLAOM
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
 from shaping_bench.algorithms.sos import SOS
+from shaping_bench.algorithms.stackelberg import Stackelberg
 
 __all__ = ["ALGORITHMS", "Learner"]
 
@@ -42,6 +46,10 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "cgd": CGD,
     "lss": LSS,
     "extragradient": Extragradient,
+    "stackelberg": Stackelberg,
+    "basin-entry": BasinEntry,
+    "pbos": PBOS,
+    "aga": AgA,
     "naive-pg": NaivePG,
     "lola-pg": LOLAPG,
     "lola-om": LOLAOM,

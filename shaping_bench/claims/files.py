@@ -11,10 +11,11 @@ import fnmatch
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pydantic
 
 from shaping_bench.errors import BadInput, unknown
@@ -35,11 +36,30 @@ from shaping_bench.spec.protocol import (
 
 
 class Grid(Strict):
-    """One start per point of a square grid over the joint parameters of two scalar players."""
+    """One start per point of a square grid over the joint parameters of two scalar players, or over the
+    ``probabilities`` of action 0 whose logits these are."""
 
     low: float
     high: float
     num: int = pydantic.Field(ge=2)
+    probabilities: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _within(self) -> "Grid":
+        if self.probabilities and not 0.0 < self.low < self.high < 1.0:
+            raise ValueError("0 < low < high < 1 for probabilities")
+        return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Without what was added, where it is not used: verdicts about older grids stay valid."""
+        return {k: v for k, v in serialize(self).items() if k != "probabilities" or v}
+
+    @property
+    def axis(self) -> np.ndarray:
+        """The parameters along one side, ``(num,)``."""
+        points = np.linspace(self.low, self.high, self.num)
+        return np.log(points) - np.log1p(-points) if self.probabilities else points
 
 
 class Uniform(Strict):

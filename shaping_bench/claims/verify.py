@@ -305,8 +305,7 @@ def _starts(protocol: ClaimProtocol, game: Game) -> tuple[np.ndarray, ...] | Non
         grid = protocol.init.grid
         if tuple(game.sizes) != (1, 1):
             raise BadInput(f"init.grid needs two players with one parameter each; the game has sizes {game.sizes}")
-        axis = np.linspace(grid.low, grid.high, grid.num)
-        return tuple(x.reshape(-1, 1) for x in np.meshgrid(axis, axis, indexing="ij"))
+        return tuple(x.reshape(-1, 1) for x in np.meshgrid(grid.axis, grid.axis, indexing="ij"))
     assert protocol.init.uniform is not None
     low, high = protocol.init.uniform.low, protocol.init.uniform.high
     draws = np.random.default_rng(protocol.seed)
