@@ -14,6 +14,7 @@ from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
 from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.games.matrix.tensor import Tensor
 
 __all__ = ["GAMES", "Entry", "Game", "make"]
 
@@ -89,6 +90,11 @@ GAMES: dict[str, Entry] = {
     ),
     "public-goods": Entry(
         PublicGoods, "linear public-goods game", "repeated n-player public goods, three players by default"
+    ),
+    "tensor": Entry(
+        Tensor,
+        "pax's N-player tensor games (Souly et al. 2023, arXiv 2312.12564), and textbook dilemmas",
+        "repeated n-player game of the own action and the number of defectors: volunteers, stag hunts, any rows",
     ),
     "tandem": Entry(Tandem, "SOS paper, Example 2", "two pedals, one pace: LOLA leaves its fixed points"),
     "matching-pennies": Entry(

@@ -167,9 +167,12 @@ class SampledGame:
     scripts: ClassVar[tuple[str, ...]] = ()
     """Fixed strategies that the sampled view defines by a rule of its state."""
 
-    def script(self, name: str, memory: Array, state: Any, player: int) -> tuple[Array, Array]:
-        """One of ``scripts``: its memory, 0 at the start, and logits ``(n_actions,)``; minus
-        infinity rules an action out."""
+    def script(self, name: str, memory: Array, state: Any, player: int) -> tuple[Array, Any]:
+        """One of ``scripts``: its memory, 0 at the start, and what it plays.
+
+        That is logits ``(n_actions,)``, of which minus infinity rules an action out; where actions are numbers,
+        the least and the largest of each, between which it draws; of a product a tuple of these.
+        """
         raise NotImplementedError
 
     legend: ClassVar[Mapping[str, "Glyph"]] = {}

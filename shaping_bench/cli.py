@@ -763,6 +763,77 @@ def figures(
 
 
 @app.command
+def schelling(
+    game: str,
+    /,
+    *,
+    cooperator: str = "all-c",
+    defector: str = "all-d",
+    episodes: Whole = 64,
+    seeds: Whole = 1,
+    steps: Whole = 200,
+    seed: Whole = 0,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    json: Annotated[bool, Flag] = False,
+) -> None:
+    """The Schelling diagram of a game: what a cooperator and a defector get, by how many others cooperate.
+
+    Says of the two policies whether the game is a social dilemma: whether all cooperating beats all defecting and
+    cooperating alone, and whether defecting pays out of fear or out of greed.
+
+    Parameters
+    ----------
+    game:
+        A game of several players, e.g. 'tensor(preset=stag_hunt,num_players=5)'.
+    cooperator:
+        Who counts as cooperating: a fixed strategy, or a rule that learns, which is first trained by itself where all
+        are paid the mean.
+    defector:
+        Who counts as defecting; a rule that learns is first trained by itself on the rewards as they are.
+    episodes:
+        For each number of cooperators, with seats drawn anew, where values are not exact.
+    seeds:
+        Of training.
+    steps:
+        Updates of training.
+    seed:
+        Base of the random numbers.
+    output:
+        Draw it into this file, too: .pdf, .svg or .png.
+    json:
+        Print one JSON object.
+    """
+    from shaping_bench.run import devices
+    from shaping_bench.spec import registry
+
+    for option, value, low in (
+        ("--episodes", episodes, 2),
+        ("--seeds", seeds, 1),
+        ("--steps", steps, 1),
+        ("--seed", seed, 0),
+    ):
+        _positive(option, value, low)
+    named = registry.make_game(game)
+    kinds = [
+        registry.make_learner(text, field, named.name)
+        for field, text in (("--cooperator", cooperator), ("--defector", defector))
+    ]
+    devices.configure()
+    from shaping_bench.analysis.schelling import diagram
+    from shaping_bench.publish import schelling as published
+
+    if output is not None:
+        published.format_of(output)
+    found = diagram(named, *kinds, episodes=episodes, seeds=seeds, steps=steps, seed=seed)
+    if output is not None:
+        published.write(found, output)
+    if json:
+        _print_json(found.plain())
+    else:
+        print(published.text(found))
+
+
+@app.command
 def cite(*what: str) -> None:
     """BibTeX of everything that results, methods or games rest on, and of shaping-bench itself.
 

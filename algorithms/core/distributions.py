@@ -171,6 +171,30 @@ class SquashedNormal(Distribution):
 
 
 @pytree_dataclass
+class Uniform(Distribution):
+    """Independent numbers, each uniform between ``low`` and ``high`` ``(..., *shape)``, or certain where these are
+    one: what scripts say in a box. A certain number counts as likely as one of a unit's width."""
+
+    low: Array = field(doc="least of each number")
+    high: Array = field(doc="largest of each number")
+    ndim: int = field(0, "axes of an action", static=True)
+
+    def sample(self, words: Array) -> Array:
+        return self.low + (self.high - self.low) * uniform(words).astype(self.low.dtype).reshape(self.low.shape)
+
+    def _log_widths(self) -> Array:
+        width = self.high - self.low
+        return jnp.sum(jnp.log(jnp.where(width > 0.0, width, 1.0)), axis=tuple(range(-self.ndim, 0)))
+
+    def log_prob(self, action: Array) -> Array:
+        inside = jnp.all((action >= self.low) & (action <= self.high), axis=tuple(range(-self.ndim, 0)))
+        return jnp.where(inside, -self._log_widths(), -jnp.inf)
+
+    def entropy(self) -> Array:
+        return self._log_widths()
+
+
+@pytree_dataclass
 class Joint(Distribution):
     """Independent parts; an action is a tuple of one action of each."""
 
@@ -247,3 +271,15 @@ def distribution(space: Space, outputs: Array) -> Any:
         parts.append(distribution(part, outputs[..., first : first + num_outputs(part)]))
         first += num_outputs(part)
     return Joint(parts=tuple(parts), words=tuple(num_words(part) for part in space.parts))
+
+
+def scripted(space: Space, said: Any) -> Any:
+    """What a game's script says, as a distribution on the space: of a choice logits ``(n,)``, of a box the least and
+    the largest of each number, of a product a tuple of what it says of each part."""
+    if isinstance(space, Discrete):
+        return Categorical(logits=said)
+    if isinstance(space, Box):
+        low, high = (jnp.broadcast_to(jnp.asarray(x, jnp.result_type(float)), space.shape) for x in said)
+        return Uniform(low=low, high=high, ndim=len(space.shape))
+    parts = tuple(scripted(part, x) for part, x in zip(space.parts, said, strict=True))
+    return Joint(parts=parts, words=tuple(num_words(part) for part in space.parts))

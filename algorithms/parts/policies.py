@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from shaping_bench.algorithms.core.distributions import Categorical, Explored, distribution, num_outputs
+from shaping_bench.algorithms.core.distributions import Categorical, Explored, distribution, num_outputs, scripted
 from shaping_bench.algorithms.core.policy import Policy, Tabular, select
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network, Weights
@@ -32,11 +32,11 @@ class Scripted(Policy):
     def start(self) -> Tree:
         return jnp.zeros(())
 
-    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Categorical]:
-        carry, logits = self.game.script(self.name, carry, state, self.player)
-        return carry, Categorical(logits=logits)
+    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
+        carry, said = self.game.script(self.name, carry, state, self.player)
+        return carry, scripted(self.game.action_space(self.player), said)
 
-    def along(self, params: Tree, observations: Tree, states: Tree) -> Categorical:
+    def along(self, params: Tree, observations: Tree, states: Tree) -> Any:
         width = jax.tree.leaves(states)[0].shape[1]
         start = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), self.start())
         step = jax.vmap(self.step, in_axes=(None, 0, 0, 0))

@@ -1,14 +1,13 @@
 """The repeated public-goods game of any number of players."""
 
-import itertools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.matrix.repeated import MemoryOneGame
+from shaping_bench.games.matrix.tensor import Rows, TensorGame, linear_rows
 
 
 @pytree_dataclass
-class PublicGoods(MemoryOneGame):
+class PublicGoods(TensorGame):
     """Repeated n-player public-goods game: a contribution costs 1, the pool is multiplied
     by ``multiplier`` and shared by all; a social dilemma for 1 < multiplier < n_players."""
 
@@ -22,12 +21,5 @@ class PublicGoods(MemoryOneGame):
     horizon: int = field(150, "length of an episode of the sampled view", low=1, static=True)
 
     @property
-    def payoffs(self) -> tuple[tuple[Any, ...], ...]:  # type: ignore[override]
-        n = self.num_players
-        return tuple(
-            tuple(
-                self.multiplier * actions.count(0) / n - (1.0 if actions[i] == 0 else 0.0)
-                for actions in itertools.product((0, 1), repeat=n)
-            )
-            for i in range(n)
-        )
+    def rows(self) -> Rows:
+        return linear_rows(self.num_players, self.multiplier)

@@ -211,15 +211,30 @@ def _memory_one_value(params: tuple[Params, ...], rewards: Scalars, gamma: Any) 
 # take the compiler minutes. The same formulas, on arrays:
 
 
-def _dense_chain(params: tuple[Params, ...]) -> Array:
-    """As :func:`_joint_chain`, ``(1 + 2**n, 2**n)``, the last joint action included."""
+def _dense_chain(params: tuple[Params, ...], decided_by: int | None = None) -> Array:
+    """As :func:`_joint_chain`, ``(1 + 2**n, 2**n)``, the last joint action included; where somebody decides, of the
+    others' actions, with a minus where that player takes action 1."""
     n = len(params)
     joint: Array = jnp.ones((1 + 2**n, 1))
     for player, theta in enumerate(params):
         start, *own = theta
+        if player == decided_by:
+            joint = jnp.stack([joint, -joint], axis=-1).reshape(1 + 2**n, -1)
+            continue
         p = jax.nn.sigmoid(jnp.stack([start, *(own[k] for k in seat_states(n, player))]))[:, None]
         joint = jnp.stack([joint * p, joint * (1.0 - p)], axis=-1).reshape(1 + 2**n, -1)
     return joint
+
+
+def _dense_advantages(params: tuple[Params, ...], player: int, rewards: Sequence[Any], gamma: Any) -> tuple[Array, ...]:
+    """As :meth:`MemoryOneGame.action_advantages`."""
+    chain = _dense_chain(params)
+    r = jnp.stack([jnp.asarray(x) for x in rewards]).astype(chain.dtype)
+    continuation = _dense_solve(jnp.eye(len(r), dtype=chain.dtype) - gamma * chain[1:], r)
+    returns = r + gamma * jnp.sum(chain[1:] * continuation, axis=-1)
+    gaps = jnp.sum(_dense_chain(params, decided_by=player) * returns, axis=-1)
+    order = {own: 1 + k for k, own in enumerate(seat_states(len(params), player))}
+    return (gaps[0], *(gaps[order[own]] for own in range(len(r))))
 
 
 @jax.custom_jvp
@@ -348,6 +363,8 @@ class MemoryOneGame(TableGame):
     def action_advantages(self, params: Sequence[Params], player: int, rewards: Sequence[Any]) -> tuple[Array, ...]:
         """``Q(s, action 0) - Q(s, action 1)`` of ``player`` in each of its own states."""
         n = self.n_players
+        if n > 4:  # a program of scalars takes the compiler minutes
+            return _dense_advantages(tuple(params), player, rewards, self.gamma)
         chain = self.chain(params)
         u = _relative_continuations(chain, tuple(rewards), self.gamma)
         returns = [r + self.gamma * w for r, w in zip(rewards, self._onward(chain, rewards, u), strict=True)]

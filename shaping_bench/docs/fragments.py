@@ -24,7 +24,7 @@ from sphinx.errors import ExtensionError
 
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import FixedStrategy
-from shaping_bench.analysis import reference
+from shaping_bench.analysis import reference, schelling
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.claims import files as claims
 from shaping_bench.claims.record import record_about, recorded
@@ -35,7 +35,9 @@ from shaping_bench.metrics import METRICS, Metric
 from shaping_bench.metrics.anchors import anchors_of
 from shaping_bench.publish import digits as digits_
 from shaping_bench.publish import findings, references
+from shaping_bench.publish import schelling as diagrams
 from shaping_bench.publish.catalogue import catalogue
+from shaping_bench.publish.report.drawing import Line, limits, line_panel
 from shaping_bench.publish.standings import score_entry
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import split_call
@@ -553,6 +555,38 @@ def _machine(found: Mapping[str, Any]) -> str:
     )
 
 
+@functools.cache
+def _diagrams() -> tuple[schelling.Diagram, ...]:
+    """What ``python -m shaping_bench.docs.diagrams`` has last written here."""
+    stored = json.loads((ROOT / "shaping_bench" / "docs" / "schelling.json").read_text())
+    return tuple(schelling.from_plain(x) for x in stored)
+
+
+def schelling_table() -> str:
+    """Which stored diagrams are of social dilemmas, and why."""
+    head = ("game", "players", "together", "not alone", "fear", "greed", "dilemma")
+    rows = (
+        (code(x.game), str(len(x.defect.mean)), *(diagrams.SAID[found] for found in x.conditions.values()))
+        for x in _diagrams()
+    )
+    return table(head, rows)
+
+
+def schelling_diagrams() -> str:
+    """The stored diagrams, drawn."""
+    panels = []
+    for x in _diagrams():
+        n = len(x.defect.mean)
+        lines = [
+            Line("a cooperator", np.arange(n, dtype=float), x.cooperate.mean, interval=x.cooperate.half),
+            Line("a defector", np.arange(n, dtype=float), x.defect.mean, interval=x.defect.half),
+            Line("mean of all", np.linspace(0.0, n - 1.0, n + 1), x.group.mean),
+        ]
+        ends = limits([y for line in lines for y in line.mean])
+        panels.append(line_panel(lines, f"Schelling diagram of {x.game}", ends, f"{x.game}: {diagrams.origin(x)}"))
+    return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
+
+
 def reference_card(track: str) -> str:
     """The card of a track's shipped results, and where they come from."""
     card, known = findings.reference_card(load_track(track)), reference.load(load_track(track))
@@ -637,6 +671,8 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         reference_card,
         reference_findings,
         reproduction,
+        schelling_diagrams,
+        schelling_table,
         strategies,
         strategy_table,
         suites,

@@ -101,18 +101,28 @@ def write_figures(
     if game is not None and game not in results.games:
         raise unknown("game", game, results.games)
     for name, draw in figures(results, game).items():
-        # One identifier per file name makes SVGs reproducible.
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-            figure = draw()
-            if figure is None:
-                continue
-            path = folder / f"{name}.{fmt}"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, format=fmt, dpi=DPI, metadata=_METADATA[fmt])
-            except OSError as error:
-                raise BadInput(f"output is {str(folder)!r}, which cannot be written ({error.strerror})") from None
-        yield path
+        path = folder / f"{name}.{fmt}"
+        if write_figure(draw, path, fmt):
+            yield path
+
+
+def write_figure(draw: Callable[[], Figure | None], path: Path, fmt: str) -> bool:
+    """Draws a figure into a file; False if there is nothing to draw.
+
+    Raises:
+      BadInput: the folder cannot be written.
+    """
+    # One identifier per file name makes SVGs reproducible.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": path.stem}):
+        figure = draw()
+        if figure is None:
+            return False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, format=fmt, dpi=DPI, metadata=_METADATA[fmt])
+        except OSError as error:
+            raise BadInput(f"output is {str(path.parent)!r}, which cannot be written ({error.strerror})") from None
+    return True
 
 
 def figures(results: Results, game: str | None = None) -> dict[str, Callable[[], Figure | None]]:

@@ -23,6 +23,7 @@ NUMBERS = {
     "matrix": GAMES["ipd"].defaults,
     "matrix-one-shot": GAMES["matching-pennies"].defaults,
     "ordinal": {"index": 70},
+    "tensor": {"num_players": 2},
     "public-goods": {"num_players": 2},  # three compile for long, and are other numbers of the same code
 }
 """Of games that need some, or are checked with others than their own."""
