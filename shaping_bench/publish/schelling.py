@@ -63,13 +63,7 @@ def figure(diagram: Diagram) -> Figure:
         (diagram.defect, "a defector", "#D55E00", "s", (0, (5, 1.5)), np.arange(n)),
         (diagram.group, "mean of all", "#000000", "", (0, (1, 1)), np.linspace(0, n - 1, n + 1)),
     ):
-        look: dict[str, Any] = {
-            "color": colour,
-            "marker": marker,
-            "linestyle": dashes,
-            "label": name,
-            "elinewidth": 0.8,
-        }
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "elinewidth": 0.8}
         panel.errorbar(x, curve.mean, yerr=curve.half if curve.half.any() else None, label=name, **look)
     panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     panel.set(xlabel="others who cooperate", ylabel="return per step", title=diagram.game)
