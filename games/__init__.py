@@ -15,6 +15,7 @@ from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
 from shaping_bench.games.matrix.repeated import RepeatedGame
 from shaping_bench.games.matrix.tensor import Tensor
+from shaping_bench.games.negotiation import Negotiation
 
 __all__ = ["GAMES", "Entry", "Game", "make"]
 
@@ -120,6 +121,11 @@ GAMES: dict[str, Entry] = {
         CoinGame,
         "Lerer & Peysakhovich 2017; conventions of LOQA's, POLA's, LOLA's, M-FOS's or JaxMARL's code, by preset",
         "two collectors on a torus; taking the other's coins pays oneself and costs the other more",
+    ),
+    "negotiation": Entry(
+        Negotiation,
+        "Duque et al., ICLR 2025, official code's history",
+        "two players divide items by what they claim of each; claims are numbers, or whole ones",
     ),
 }
 
