@@ -1,4 +1,5 @@
-"""Policies that come from elsewhere and do not learn: parameters in a file, and agents whose code is not JAX.
+"""Policies that come from elsewhere and do not learn: parameters in a file, one's own or shipped, and agents that are
+no JAX.
 
 Both sit in encounters and leagues like any fixed strategy; others see what they do and no more.
 
@@ -14,7 +15,7 @@ the rest of the game waits for them.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -26,8 +27,9 @@ from shaping_bench.algorithms.core import Access, Info, Learner, View, field, py
 from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.parts.files import content
-from shaping_bench.algorithms.parts.policies import NETWORKS, actor, resolved
+from shaping_bench.algorithms.parts.files import POLICIES, content, shipped
+from shaping_bench.algorithms.parts.networks import Network
+from shaping_bench.algorithms.parts.policies import NETWORKS, Net, NetworkPolicy, acting_head, actor, encoding, resolved
 from shaping_bench.games.base import Game
 from shaping_bench.games.spaces import Discrete
 
@@ -91,27 +93,85 @@ class FilePolicy(_Unlearned):
         rule = self.rule if isinstance(self.rule, Learner) else None
         start = (lambda: rule.init(key, game, player)[0]) if rule else (lambda: self.policy(game, player).init(key))
         shapes = jax.eval_shape(start)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
+        paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
         if rule is None:
-            names = [_name(path) or "table" for path, _ in leaves]
-        elif len(leaves) == 1 and not leaves[0][0]:
+            names = named_leaves(shapes)
+        elif len(paths) == 1 and not paths[0][0]:
             names = [f"player_{self.seat}"]
         else:
-            names = [f"player_{self.seat}.{k}" for k in range(len(leaves))]
-        found = _arrays(self.path, self.sha256)
-        wanted = {name: shape.shape for name, (_, shape) in zip(names, leaves, strict=True)}
-        wrong = [name for name, shape in wanted.items() if not _fits(found.get(name), shape)]
-        extra = [] if rule else sorted(set(found) - set(wanted))
-        counts = {len(found[name]) for name, shape in wanted.items() if not wrong and found[name].ndim > len(shape)}
-        several = {found[name].ndim > len(shape) for name, shape in wanted.items() if not wrong}
-        if wrong or extra or len(several) > 1 or len(counts) > 1 or 0 in counts:
-            there = ", ".join(f"{name} {x.shape}" for name, x in found.items())
-            needed = ", ".join(f"{name} {shape}" for name, shape in wanted.items())
-            raise ValueError(f"reads {self.path}, which holds {there}; allowed here: {needed}, or all with N in front")
-        arrays = [np.asarray(found[name], np.float32) for name in names]
-        if not all(np.isfinite(x).all() for x in arrays):
-            raise ValueError(f"reads {self.path}, which holds numbers that are not finite")
-        return jax.tree.unflatten(structure, arrays if several == {True} else [x[None] for x in arrays])
+            names = [f"player_{self.seat}.{k}" for k in range(len(paths))]
+        return _read(self.path, self.sha256, shapes, names, whole=rule is None)
+
+
+@pytree_dataclass
+class ReferencePolicy(_Unlearned):
+    """A policy that is shipped with the benchmark, by name: ``shaping_bench.algorithms.parts.files.shipped()`` lists
+    them, with the command that trained each. A name never stands for other numbers than it did."""
+
+    source = "training by this benchmark, as the list of shipped policies says"
+
+    which: str = field(doc="its name", static=True, written="policy")
+
+    def _known(self) -> Mapping[str, Any]:
+        """What is known of it.
+
+        Raises:
+          ValueError: none of that name is shipped.
+        """
+        known = shipped()
+        if self.which not in known:
+            there = ", ".join(sorted(known)) or "none, as none is shipped"
+            raise ValueError(f"is the shipped policy {self.which!r}; allowed: {there}")
+        return known[self.which]
+
+    def policy(self, game: Game, player: int) -> Policy:
+        of = self._known()
+        layers: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in of["network"].items()}
+        network = Network(heads=(acting_head(game, player),), **layers)
+        return NetworkPolicy(Net(network, encoding(game, of["encoding"])), game.action_space(player))
+
+    def check_game(self, game: Game, player: int) -> None:
+        self.init(jax.random.key(0), game, player)
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        path, of = POLICIES / f"{self.which}.npz", self._known()
+        shapes = jax.eval_shape(self.policy(game, player).init, key)
+        policies = _read(str(path), of["sha256"], shapes, named_leaves(shapes), whole=True)
+        return jax.tree.map(lambda x: jnp.asarray(x)[0], policies), ()
+
+
+def named_leaves(shapes: Tree) -> list[str]:
+    """Names of a policy's parameters in a file, in the order of its leaves."""
+    return [_name(path) or "table" for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
+
+
+def _read(path: str, sha256: str, shapes: Tree, names: Sequence[str], whole: bool) -> Tree:
+    """The policies of a file: leaves ``(N, ...)``.
+
+    Args:
+      path, sha256: of the file.
+      shapes: of one policy.
+      names: of its leaves in the file.
+      whole: whether the file holds nothing else.
+
+    Raises:
+      ValueError: the file is not there, or another, or holds other arrays than are needed.
+    """
+    leaves, structure = jax.tree.flatten(shapes)
+    found = _arrays(path, sha256)
+    wanted = {name: leaf.shape for name, leaf in zip(names, leaves, strict=True)}
+    wrong = [name for name, shape in wanted.items() if not _fits(found.get(name), shape)]
+    extra = sorted(set(found) - set(wanted)) if whole else []
+    counts = {len(found[name]) for name, shape in wanted.items() if not wrong and found[name].ndim > len(shape)}
+    several = {found[name].ndim > len(shape) for name, shape in wanted.items() if not wrong}
+    if wrong or extra or len(several) > 1 or len(counts) > 1 or 0 in counts:
+        there = ", ".join(f"{name} {x.shape}" for name, x in found.items())
+        needed = ", ".join(f"{name} {shape}" for name, shape in wanted.items())
+        raise ValueError(f"reads {path}, which holds {there}; allowed here: {needed}, or all with N in front")
+    arrays = [np.asarray(found[name], np.float32) for name in names]
+    if not all(np.isfinite(x).all() for x in arrays):
+        raise ValueError(f"reads {path}, which holds numbers that are not finite")
+    return jax.tree.unflatten(structure, arrays if several == {True} else [x[None] for x in arrays])
 
 
 def _name(path: tuple[Any, ...]) -> str:

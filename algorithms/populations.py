@@ -22,6 +22,7 @@ from shaping_bench.algorithms.fixed import FixedStrategy, logits_of
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.parts.files import content
 from shaping_bench.algorithms.policy_gradient import NaivePG
+from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.games.base import Game
 from shaping_bench.games.matrix.memory_one import TEMPLATES
 
@@ -188,7 +189,11 @@ class Drawn:
         params, inner = self.naive(1.0).init(key, game, player)
         listed = jnp.asarray(self.settings(), jnp.result_type(float))
         step, spread = listed[jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(listed))]
-        return game.init_mean + spread * (params - game.init_mean), (step, inner)
+        return self.spread(params, spread, game), (step, inner)
+
+    def spread(self, params: Tree, factor: Array, game: Game) -> Tree:
+        """An initial policy so many times as far from the mean."""
+        return game.init_mean + factor * (params - game.init_mean)
 
     def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
         step, inner = state
@@ -230,6 +235,25 @@ class DrawnNaivePG(Drawn, NaivePG):
     def naive(self, step: Any) -> NaivePG:
         own = {x.name: getattr(self, x.name) for x in dataclasses.fields(NaivePG)}
         return NaivePG(**{**own, "lr": self.lr * step})
+
+
+@pytree_dataclass
+class DrawnPPO(Drawn, PPO):
+    """PPO whose step is 1/10 to 10 times ``lr``, log-uniform, drawn from a seeded list; how the initial policy of a
+    network spreads is its own affair."""
+
+    source = "PPO as other learners meet it"
+
+    split: str = field("all", "part of the list that is drawn from", choices=tuple(SPLITS), static=True)
+    size: int = field(1000, "settings in the list", low=10, static=True)
+    seed: int = field(0, "of the list", low=0, static=True)
+
+    def spread(self, params: Tree, factor: Array, game: Game) -> Tree:
+        return params
+
+    def naive(self, step: Any) -> PPO:
+        own = {x.name: getattr(self, x.name) for x in dataclasses.fields(PPO)}
+        return PPO(**{**own, "lr": self.lr * step})
 
 
 def _part(everybody: np.ndarray, split: str) -> np.ndarray:

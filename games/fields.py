@@ -27,6 +27,7 @@ def field(
     added: bool = False,
     step: bool = False,
     small: Any = None,
+    written: str | None = None,
 ) -> Any:
     """A dataclass field that knows its meaning and its range.
 
@@ -43,9 +44,10 @@ def field(
       step: True if it is a step size of the updates: with zero in all of them, policies stay where they are.
       small: what trials of the rule set it to, which are about the rule and not about its size; or a
         function from the game of the trial to that.
+      written: what users call it, where the attribute of that name is something else.
     """
     metadata: dict[str, Any] = dict(doc=doc, low=low, high=high, exclusive=exclusive, choices=choices)
-    metadata |= dict(static=static, learner=learner, added=added, step=step, small=small)
+    metadata |= dict(static=static, learner=learner, added=added, step=step, small=small, written=written)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -90,10 +92,15 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
     return cls
 
 
+def written_name(f: dataclasses.Field) -> str:
+    """What users call a field."""
+    return f.metadata.get("written") or f.name
+
+
 def check_field(owner: str, f: dataclasses.Field, value: Any) -> None:
     """Raises ``ValueError`` naming the field, the value and what is allowed."""
     meta: dict[str, Any] = dict(f.metadata)
-    where = f"{owner}.{f.name}"
+    where = f"{owner}.{written_name(f)}"
     if value is None and f.default is None:
         return
     choices = meta.get("choices")

@@ -560,7 +560,7 @@ def score(
     more:
         Others to put beside it.
     track:
-        Who can be compared: exact (derivatives of exact values).
+        Who can be compared: exact (derivatives of exact values), sampled (play) or deep (networks).
     tier:
         A budget: quick or standard.
     split:

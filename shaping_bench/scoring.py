@@ -28,7 +28,15 @@ from shaping_bench.run.jobs import contents, execute
 from shaping_bench.run.runner import Failure, run_suite
 from shaping_bench.spec import registry
 from shaping_bench.spec.identity import content_hash
-from shaping_bench.spec.scenarios import Track, card_cells, card_suite, load_track, subjects_of, track_names
+from shaping_bench.spec.scenarios import (
+    Track,
+    card_cells,
+    card_responses,
+    card_suite,
+    load_track,
+    subjects_of,
+    track_names,
+)
 from shaping_bench.spec.suite import Suite, expand, validate
 from shaping_bench.store.results import load
 from shaping_bench.store.store import Store
@@ -63,10 +71,10 @@ def score(
       BadInput: an unknown track, tier or learner, or one that does not play the track's view.
       OutOfTime: the deadline has passed; the same call goes on.
     """
-    of = load_track(track)
-    of.tier(tier)
+    whole = load_track(track)
+    of = whole.at(tier)
     names = list(dict.fromkeys(of.subject(x) for x in learners))
-    known = shipped.serving(of, tier, split)
+    known = shipped.serving(whole, tier, split)
     there = known.learners if known else ()
     fresh = [x for x in names if x not in there or known.changed(x)]  # type: ignore[union-attr]
     # Shaping is measured from the naive learner, shares from random play.
@@ -100,16 +108,18 @@ def _computed(
     store = Store(folder)
     stops: list[OutOfTime] = []
     console = Console(file=sys.stderr, soft_wrap=True)
-    with Display(console, subject, len(suite.encounters)) as display:
+    with Display(console, subject, len(suite.encounters) + len(suite.matches)) as display:
         failures = run_suite(suite, store, deadline=deadline, on_stop=stops.append, on_event=display.show)
     for failure in failures[:3]:
         console.print(f"failed: {failure.cell.title}: {failure.error}", style="red", highlight=False, markup=False)
-    stored = sum(cell.hash in store for cell in suite.encounters)
-    if stored + len(failures) < len(suite.encounters):
-        raise OutOfTime("; ".join([f"{stored} of {len(suite.encounters)} cells stored", *told(stops)]), bool(stored))
+    asked = (*suite.encounters, *suite.matches)
+    stored = sum(cell.hash in store for cell in asked)
+    if stored + len(failures) < len(asked):
+        raise OutOfTime("; ".join([f"{stored} of {len(asked)} cells stored", *told(stops)]), bool(stored))
     if not stored:
         return without_runs(track, subject, failures[0].error, split), failures
-    return subject_of(load(folder), track, subject, card_cells(track, tier, subject, split), split), failures
+    cells = card_cells(track, tier, subject, split), card_responses(track, tier, subject, split)
+    return subject_of(load(folder), track, subject, cells[0], split, cells[1]), failures
 
 
 # --- reference results --------------------------------------------------------------------
@@ -136,7 +146,8 @@ def update_reference(
     options = [x for name, value in (("--track", track), ("--tier", tier)) if value for x in (name, value)]
     for name in track_names() if track is None else (track,):
         of = load_track(name)
-        _update(of, tier or max(of.tiers, key=lambda x: of.tiers[x].seeds), directory, learners, options, where)
+        chosen = tier or max(of.tiers, key=lambda x: of.tiers[x].seeds)
+        _update(of.at(chosen), chosen, directory, learners, options, where)
 
 
 def _update(
@@ -180,6 +191,7 @@ def check_reference(
 
 def _checked(track: Track, known: shipped.Reference, count: int, seed: int, directory: Path) -> dict[str, Any]:
     tier = known.manifest["tier_name"]
+    track = track.at(tier)
     everything = [
         (learner, key, cell)
         for learner in known.learners

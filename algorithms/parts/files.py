@@ -1,8 +1,22 @@
 """Files that learners read: who names one says by its hash which content is meant."""
 
+import functools
 import hashlib
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+POLICIES = Path(__file__).absolute().parents[2] / "configs" / "reference" / "policies"
+"""Where policies are that are shipped: ``NAME.npz``, and what is known of them in ``policies.json``."""
+
+
+@functools.cache
+def shipped(folder: Path = POLICIES) -> Mapping[str, Mapping[str, Any]]:
+    """What is known of policies that are shipped, by name."""
+    path = folder / "policies.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def content(path: str, sha256: str) -> io.BytesIO:

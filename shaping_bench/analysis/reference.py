@@ -47,10 +47,14 @@ class Reference:
     def learners(self) -> tuple[str, ...]:
         return tuple(self.manifest["learners"])
 
-    def serves(self, tier: Tier) -> bool:
+    def serves(self, track: Track, tier: str) -> bool:
         """Whether a tier is part of it: seeds do not depend on how many there are."""
-        own = self.manifest["tier"]
-        return tier.seeds <= own["seeds"] and tier.preparations == own["preparations"]
+        own, budget = self.manifest["tier"], track.tier(tier)
+        return (
+            budget.seeds <= own["seeds"]
+            and budget.preparations == own["preparations"]
+            and protocol_of(track.at(tier)) == self.manifest["protocol"]
+        )
 
     def subject(self, learner: str, tier: Tier) -> Subject:
         """A rule of it, with the seeds of a tier."""
@@ -62,6 +66,7 @@ class Reference:
             cost=said["cost"],
             absent=said["absent"],
             origin="reference",
+            trained=said.get("trained", {}),
         )
 
     def changed(self, learner: str) -> bool:
@@ -86,18 +91,22 @@ def load(track: Track, where: Path | None = None) -> Reference | None:
     if not path.is_file() or not table.is_file():
         return None
     manifest = json.loads(path.read_text())
-    return Reference(manifest, read_parquet(table)) if manifest["protocol"] == protocol_of(track) else None
+    tier = manifest["tier_name"]
+    there = tier in track.tiers and manifest["protocol"] == protocol_of(track.at(tier))
+    return Reference(manifest, read_parquet(table)) if there else None
 
 
 def serving(track: Track, tier: str, split: str = "test") -> Reference | None:
     """The same where cards of a tier and split can stand beside them."""
     known = load(track) if split == "test" else None
-    return known if known is not None and known.serves(track.tier(tier)) else None
+    return known if known is not None and known.serves(track, tier) else None
 
 
 def protocol_of(track: Track) -> dict[str, Any]:
-    """What runs of a track depend on besides rule and seed."""
+    """What runs of a track, as a tier has it, depend on besides rule and seed."""
+    trained = {"responders": [*track.responders, track.response_steps]} if track.responders else {}
     return {
+        **trained,
         "record_every": track.record_every,
         "scenarios": {
             x.name: [x.background, x.steps, list(x.members.values())] for x in track.of("test") if not x.projected
@@ -148,7 +157,10 @@ def write(
         **about,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "learners": {
-            x.learner: {"access": x.access, "cost": x.cost, "absent": dict(x.absent), "code": code_of(x.learner)}
+            x.learner: {
+                **{"access": x.access, "cost": x.cost, "absent": dict(x.absent), "code": code_of(x.learner)},
+                **({"trained": dict(x.trained)} if x.trained else {}),
+            }
             for x in subjects
         },
         "protocol": protocol_of(track),

@@ -23,12 +23,17 @@ What a best response gets differs from seed to seed of a frozen background, and 
 against one of them; so a run's share is what it loses to the best response of its seed, over what best
 responses are worth on average: ``1 - (high_s - x) / mean(high - low)``.
 
+Where policies are networks no best response is exact. There ``high`` of ``frozen`` is the best known return of
+any rule as well, and so is that of ``adversary``, of what policies keep against the stronger of those who were
+trained against them.
+
 A share of a scenario is the mean over seeds, clipped to [-1, 1]; a lost run, whose policy or partner's is
 not finite, counts as -1. Scenarios weigh the same, and so do the members of one. Those in which random
 play loses less than :data:`FLAT` of the range of rewards to the best tell nothing apart, and are left out.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,7 +44,7 @@ import pandas as pd
 from shaping_bench.analysis import stats
 from shaping_bench.errors import BadInput
 from shaping_bench.games.anchors import SATURATED_LOGIT
-from shaping_bench.metrics.curves import TAIL
+from shaping_bench.metrics.curves import TAIL, long_enough
 from shaping_bench.spec import coplayers, registry
 from shaping_bench.spec.scenarios import HELD_OUT, Scenario, Track
 from shaping_bench.spec.suite import Cell
@@ -106,6 +111,9 @@ class Subject:
       cost: of all that was computed for its card, per seed.
       absent: scenario to why it is missing.
       origin: where its runs were read.
+      trained: by scenario, of an adversary that was trained: the share of seeds in which each responder was the
+        stronger, updates and environment steps of all of them, and whether that was ``enough``
+        (:func:`shaping_bench.metrics.curves.long_enough`).
     """
 
     learner: str
@@ -114,13 +122,19 @@ class Subject:
     cost: Mapping[str, Any]
     absent: Mapping[str, str]
     origin: str
+    trained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 # --- from cells to runs -------------------------------------------------------------------
 
 
 def subject_of(
-    results: Results, track: Track, learner: str, cells: Mapping[tuple[str, str], Cell | str], split: str = "test"
+    results: Results,
+    track: Track,
+    learner: str,
+    cells: Mapping[tuple[str, str], Cell | str],
+    split: str = "test",
+    responses: Mapping[tuple[str, str], Sequence[Cell]] | None = None,
 ) -> Subject:
     """What a results directory says of a subject.
 
@@ -130,23 +144,36 @@ def subject_of(
       learner: the subject.
       cells: see :func:`shaping_bench.spec.scenarios.card_cells`.
       split: of the card.
+      responses: see :func:`shaping_bench.spec.scenarios.card_responses`.
     """
     records = {record["hash"]: record for record in results.records}
     wanted = {key: cell.hash for key, cell in cells.items() if not isinstance(cell, str)}
-    stored = _Stored(results, tuple(dict.fromkeys(x for x in wanted.values() if x in records)))
+    answers = {key: [cell.hash for cell in several] for key, several in (responses or {}).items()}
+    read = dict.fromkeys(itertools.chain(wanted.values(), *answers.values()))
+    stored = _Stored(results, tuple(x for x in read if x in records))
     scenarios = {x.name: x for x in track.of(split)}
     rows: list[Rows] = []
     absent: dict[str, str] = {}
     for key, cell in cells.items():
         if key in wanted and wanted[key] in records:
-            if scenarios[key[0]].family == "frozen" and not stored.exact(wanted[key]):
+            if scenarios[key[0]].family == "frozen" and not (track.responders or stored.exact(wanted[key])):
                 absent.setdefault(key[0], INEXACT)
                 continue
             rows.append(stored.runs(scenarios[key[0]], key[1], wanted[key], records[wanted[key]]))
         else:
             absent.setdefault(key[0], cell if isinstance(cell, str) else "not computed")
+    trained: dict[str, dict[str, Any]] = {}
     for scenario in scenarios.values():
         if not scenario.projected:
+            continue
+        if track.responders:
+            for member in scenario.members:
+                several = answers.get((scenario.name, member), [])
+                if several and all(x in records for x in several):
+                    answered, trained[scenario.name] = stored.answered(scenario, member, several, records)
+                    rows.append(answered)
+                else:
+                    absent[scenario.name] = absent.get(f"{scenario.game}/self", "not computed")
             continue
         own = f"{scenario.game}/self"
         absent |= {scenario.name: absent[own]} if own in absent else {}
@@ -163,6 +190,7 @@ def subject_of(
         cost=_cost([records[x] for x in hashes]),
         absent=absent,
         origin=str(results.directory),
+        trained=trained,
     )
 
 
@@ -199,7 +227,7 @@ class _Stored:
                 # Ordered by seed, update, player.
                 self._curves[str(key)] = updates, part["value"].to_numpy().reshape(-1, len(updates), players)
         self._finals: dict[str, dict[str, np.ndarray]] = {}
-        for metric in ("br_value", "held_value", "diverged"):
+        for metric in ("br_value", "held_value", "diverged", "return"):
             rows = results.final(metric)  # ordered as curves are
             own = rows[rows["hash"].isin(hashes)]
             keys = own["hash"].to_numpy(object)
@@ -220,7 +248,8 @@ class _Stored:
         seats = final.shape[1]
         if scenario.background is None:  # everybody is the subject
             final, lifetime = (np.repeat(x.mean(axis=1, keepdims=True), seats, axis=1) for x in (final, lifetime))
-        best = self._finals["br_value"][key][:, 1] if scenario.family == "frozen" else np.full(len(final), np.nan)
+        known = scenario.family == "frozen" and self.exact(key)
+        best = self._finals["br_value"][key][:, 1] if known else np.full(len(final), np.nan)
         numbers = (final[:, 0], lifetime[:, 0], final[:, 1], lifetime[:, 1], best)
         return _rows(scenario, member, key, record, numbers, self._lost(key, final))
 
@@ -236,8 +265,40 @@ class _Stored:
             out.append(_rows(scenario, name, key, record, numbers, lost))
         return out
 
+    def answered(
+        self, scenario: Scenario, member: str, hashes: Sequence[str], records: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[Rows, dict[str, Any]]:
+        """What is kept, of the policies of seat 1 of a self-play, against the stronger of those who were trained
+        to answer each; and how they were trained."""
+        returns = np.stack([self._finals["return"][x] for x in hashes])  # (R, S, 2)
+        halfway = np.array([records[x]["responder"]["halfway"] for x in hashes], np.float64)
+        seeds = np.arange(returns.shape[1])
+        first = np.argmax(_or_least(returns[..., 1]), axis=0)
+        own, other = returns[first, seeds, 0], returns[first, seeds, 1]
+        lost = (self._finals["diverged"][hashes[0]][:, 0] > 0) | ~np.isfinite(own)
+        rows = _rows(
+            scenario,
+            member,
+            np.array(hashes, object)[first],
+            records[hashes[0]],
+            (own, own, other, other, np.full(len(own), np.nan)),
+            lost,
+        )
+        said = [records[x]["responder"] for x in hashes]
+        return rows, {
+            "responders": {x["learner"]: float((first == k).mean()) for k, x in enumerate(said)},
+            "updates": [x["steps"] for x in said],
+            "environment_steps": [records[x]["costs"]["environment_steps"] for x in hashes],
+            **long_enough(_or_least(halfway).max(axis=0), other),
+        }
+
     def _lost(self, key: str, values: np.ndarray) -> np.ndarray:
         return (self._finals["diverged"][key] > 0).any(axis=1) | ~np.isfinite(values).all(axis=1)
+
+
+def _or_least(x: np.ndarray) -> np.ndarray:
+    """What is not finite is less than all else."""
+    return np.where(np.isfinite(x), x, -np.inf)
 
 
 def _returns(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -252,11 +313,12 @@ def _returns(updates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 def _rows(
     scenario: Scenario,
     member: str,
-    key: str,
+    key: str | np.ndarray,
     record: Mapping[str, Any],
     numbers: Sequence[np.ndarray],
     lost: np.ndarray,
 ) -> Rows:
+    """Rows of one cell, or of the cell of each seed."""
     count = len(lost)
     named = {"scenario": scenario.name, "member": member, "cell": key}
     return {
@@ -329,13 +391,13 @@ def anchors_of(track: Track, subjects: Sequence[Subject], split: str = "test") -
             if key not in at_random.index:
                 continue
             game = registry.make_game(call).value
-            smallest, largest = game.reward_bounds
+            smallest, largest = _rewards(game, call)
             low, by = float(at_random.loc[key, "own"]), None
             if scenario.family == "self":
                 high = game.anchors().social_optimum
-            elif scenario.family == "frozen":
+            elif scenario.family == "frozen" and not track.responders:
                 high = float(at_random.loc[key, "best"])
-            elif scenario.family == "adversary":
+            elif scenario.family == "adversary" and not track.responders:
                 high = max(most_kept(game), low)
                 low = smallest if _constant_sum(game) else low
             else:
@@ -346,6 +408,19 @@ def anchors_of(track: Track, subjects: Sequence[Subject], split: str = "test") -
                 high = known[by]
             found[key] = Anchor(low=low, high=high, spread=largest - smallest, by=by)
     return found
+
+
+def _rewards(game: Any, call: str) -> tuple[float, float]:
+    """Smallest and largest reward of a step.
+
+    Raises:
+      BadInput: they are not known.
+    """
+    anchors = game.anchors()
+    bounds = game.reward_bounds or (anchors and (anchors.smallest, anchors.largest))
+    if bounds is None or None in bounds:
+        raise BadInput(f"game is {call!r}, whose smallest and largest rewards are not known; shares need both")
+    return bounds
 
 
 def _constant_sum(game: Any) -> bool:
@@ -382,7 +457,9 @@ class Task:
 def shares(runs: pd.DataFrame, anchor: Anchor, family: str, number: str = "own") -> np.ndarray:
     """Shares of the runs of one member, in the order of its rows; unclipped, -1 where a run is lost."""
     x, span = runs[number].to_numpy(np.float64), anchor.high - anchor.low
-    share = 1.0 - (runs["best"].to_numpy(np.float64) - x) / span if family == "frozen" else (x - anchor.low) / span
+    best = runs["best"].to_numpy(np.float64)
+    exact = family == "frozen" and np.isfinite(best).any()
+    share = 1.0 - (best - x) / span if exact else (x - anchor.low) / span
     return np.where(runs["lost"].to_numpy(bool), -1.0, share)
 
 

@@ -31,6 +31,7 @@ from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
+from shaping_bench.games.fields import written_name
 from shaping_bench.metrics import METRICS, Metric
 from shaping_bench.metrics.anchors import anchors_of
 from shaping_bench.publish import digits as digits_
@@ -119,7 +120,7 @@ def hyperparameters(cls: type, defaults: dict[str, Any] | None = None) -> str:
     fields = dataclasses.fields(cls)
     return table(
         ("hyperparameter", "default", "allowed", "meaning"),
-        ((code(f.name), default(f), allowed(f), cell(f.metadata.get("doc", ""))) for f in fields),
+        ((code(written_name(f)), default(f), allowed(f), cell(f.metadata.get("doc", ""))) for f in fields),
     )
 
 

@@ -1,4 +1,7 @@
-"""Metrics of curves: whether and when recorded returns settled."""
+"""Metrics of curves: whether and when recorded returns settled, and whether training was long enough."""
+
+import math
+from typing import Any
 
 import numpy as np
 
@@ -49,3 +52,31 @@ def convergence(updates: np.ndarray, values: np.ndarray, scale: float = 1.0) -> 
         "settled": np.where(finite, settled.astype(np.float64), nothing),
         "updates_to_settle": np.where(finite & settled, first_update, nothing),
     }
+
+
+def long_enough(halfway: np.ndarray, final: np.ndarray, confidence: float = 0.95) -> dict[str, Any]:
+    """Whether a training was long enough: its second half has changed what is gained by less than its interval.
+
+    Args:
+      halfway: what was gained after half of the updates, of each seed, ``(S,)``.
+      final: after all of them.
+
+    Returns:
+      ``gain`` and ``change`` since halfway, means of the seeds that are finite, ``interval``, half the width of
+      Student's for the gain, and ``enough``. With fewer than two such seeds there is no interval, and the last two
+      are None; with none, all are.
+
+    >>> long_enough(np.array([1.0, 2.0]), np.array([1.5, 2.5]))
+    {'gain': 2.0, 'change': 0.5, 'interval': 6.35..., 'enough': True}
+    """
+    import scipy.stats  # slow to import, and few need it
+
+    sound = np.isfinite(halfway) & np.isfinite(final)
+    count, gained = int(sound.sum()), np.asarray(final, np.float64)[sound]
+    if not count:
+        return {"gain": None, "change": None, "interval": None, "enough": None}
+    means = {"gain": float(gained.mean()), "change": float((gained - np.asarray(halfway)[sound]).mean())}
+    if count < 2:
+        return {**means, "interval": None, "enough": None}
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, count - 1) * gained.std(ddof=1) / math.sqrt(count))
+    return {**means, "interval": half, "enough": abs(means["change"]) < half}

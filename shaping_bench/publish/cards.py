@@ -19,7 +19,15 @@ from shaping_bench.analysis.scores import (
     subject_of,
 )
 from shaping_bench.publish import digits
-from shaping_bench.spec.scenarios import Scenario, Track, card_cells, load_track, subjects_of, track_names
+from shaping_bench.spec.scenarios import (
+    Scenario,
+    Track,
+    card_cells,
+    card_responses,
+    load_track,
+    subjects_of,
+    track_names,
+)
 from shaping_bench.store.results import Results, kept
 
 MAX_LINES = 40
@@ -28,9 +36,6 @@ MAX_WIDTH = 120
 
 NAME_WIDTH = 18
 """Of a learner, at most."""
-
-TRACKS = {"exact": "derivatives of exact values", "sampled": "play only", "deep": "networks"}
-"""Tracks that there are or are to be: who can be compared."""
 
 SHIPPED = "\N{DEGREE SIGN}"
 """Marks rows that were not computed here."""
@@ -157,13 +162,17 @@ def cards_in(results: Results) -> tuple[Card, ...]:
     whole = results.whole
     stored = {record["hash"] for record in whole.records}
     for entry in results.suite.get("cards", ()):
-        track = load_track(entry["track"], "suite.cards")
+        whole_track = load_track(entry["track"], "suite.cards")
+        track = whole_track.at(entry["tier"])
         names = subjects_of(track, entry["learners"])
         cells = {name: card_cells(track, entry["tier"], name) for name in names}
         if not any(not isinstance(x, str) and x.hash in stored for own in cells.values() for x in own.values()):
             continue
-        known = shipped.serving(track, entry["tier"])
-        subjects = {name: subject_of(whole, track, name, cells[name]) for name in names}
+        known = shipped.serving(whole_track, entry["tier"])
+        subjects = {
+            name: subject_of(whole, track, name, cells[name], responses=card_responses(track, entry["tier"], name))
+            for name in names
+        }
         made.append(beside_reference(subjects, track=track, tier=entry["tier"], known=known))
     return tuple(made)
 
@@ -188,6 +197,7 @@ def _row(scored: Scored, tier: str) -> Row:
         },
         "ordinal": {column: scored.score(column, "ordinal") for column in COLUMNS}
         | {"missing": list(scored.missing("ordinal"))},
+        "trained": {name: dict(x) for name, x in subject.trained.items()},
         "tier": tier,
         "origin": subject.origin,
         "scenarios": {x.name: _scenario(scored, x) for x in track.of(scored.split)},
@@ -243,7 +253,7 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
         + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
     ]
     explained = [*LEGEND, ""] if legend else []
-    notes = _notes(rows)
+    notes = [*_trained(card.track, rows), *_notes(rows)]
     room = max_lines - len(explained) - len(head) - len(notes) - 2
     shown = rows[:room]
     table = _aligned(
@@ -266,14 +276,8 @@ def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: i
       max_lines: of all of it together.
     """
     filled = {x.track.name for x in cards}
-    absent = [name for name in TRACKS if name not in filled]
-    there = [name for name in absent if name in track_names()]
-    missing = [f"{name} track: not in this suite; shaping-bench score RULE --track {name}" for name in there]
-    missing += [
-        f"{name} track ({TRACKS[name]}): needs scenarios and reference results, which are not there yet"
-        for name in absent
-        if name not in there
-    ]
+    absent = [name for name in track_names() if name not in filled]
+    missing = [f"{name} track: not in this suite; shaping-bench score RULE --track {name}" for name in absent]
     more = [
         f"page:   {page}  (any browser opens it)",
         f"tables: shaping-bench table {directory}"
@@ -313,6 +317,18 @@ def _entry(score: Mapping[str, Any]) -> str:
     return f"{mark}{digits.number(score['value'], 2)}±{max(ends, default=0.0):.2f}".replace("±0.", "±.")
 
 
+def _trained(track: Track, rows: Sequence[Row]) -> list[str]:
+    """Who the adversary was, where it was trained, and whose may not have been trained for long enough."""
+    if not track.responders:
+        return []
+    several = " and ".join(track.responders)
+    notes = [f"adversary: the stronger of {several}, trained for {track.response_steps} updates each"]
+    short = [row["learner"] for row in rows if any(not x["enough"] for x in row["trained"].values())]
+    if short:
+        notes.append(f"adversary not trained for long enough, by its own interval, against {', '.join(short)}")
+    return [shortened(x) for x in notes]
+
+
 def _notes(rows: Sequence[Row]) -> list[str]:
     notes = []
     unranked = [row for row in rows if not row["ranked"]]
@@ -334,4 +350,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             for row in best
         )
         notes.append(f"beats the best known return: {', '.join(told)}")
-    return [x if len(x) <= MAX_WIDTH else x[: MAX_WIDTH - 1] + "…" for x in notes]
+    return [shortened(x) for x in notes]
+
+
+def shortened(line: str) -> str:
+    """A line of a terminal, cut where it would be too long."""
+    return line if len(line) <= MAX_WIDTH else line[: MAX_WIDTH - 1] + "…"

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from shaping_bench.games.fields import written_name
 from shaping_bench.games.mixing import OPTIONS
 from shaping_bench.spec import registry, suite
 
@@ -38,12 +39,12 @@ def _hyperparameters(cls: type, defaults: dict[str, Any]) -> dict[str, Any]:
 def _described(fields: Iterable[dataclasses.Field], defaults: dict[str, Any]) -> dict[str, Any]:
     out = {}
     for f in fields:
-        default = defaults.get(f.name, None if f.default is dataclasses.MISSING else f.default)
-        meta = f.metadata
-        out[f.name] = {"default": default, "doc": meta.get("doc", ""), "low": meta.get("low"), "high": meta.get("high")}
+        name, meta = written_name(f), f.metadata
+        default = defaults.get(name, None if f.default is dataclasses.MISSING else f.default)
+        out[name] = {"default": default, "doc": meta.get("doc", ""), "low": meta.get("low"), "high": meta.get("high")}
         if meta.get("choices"):
-            out[f.name]["choices"] = list(meta["choices"])
-        out[f.name]["swept"] = not meta.get("static", False)
+            out[name]["choices"] = list(meta["choices"])
+        out[name]["swept"] = not meta.get("static", False)
     return out
 
 
@@ -139,6 +140,7 @@ def _scenarios() -> list[dict[str, Any]]:
             "learns": x.learns,
             "updates": x.steps,
             "average": x.block,
+            "tiers": list(x.tiers),
             "tags": list(x.tags),
         }
         for track in track_names()

@@ -68,7 +68,10 @@ def questions(track: str) -> list[Question]:
 def reference_card(track: Track) -> Card | None:
     """The card of the shipped rules, at the tier of which they are; None without any."""
     known = reference.load(track)
-    return None if known is None else beside_reference({}, track=track, tier=known.manifest["tier_name"], known=known)
+    if known is None:
+        return None
+    tier = known.manifest["tier_name"]
+    return beside_reference({}, track=track.at(tier), tier=tier, known=known)
 
 
 def findings(track: Track) -> list[Finding]:
@@ -89,7 +92,7 @@ def shipped_rules(track: Track, names: Collection[str]) -> dict[str, Scored]:
     known = reference.load(track)
     if known is None:
         return {}
-    budget = Tier(**known.manifest["tier"])
+    budget, track = Tier(**known.manifest["tier"]), track.at(known.manifest["tier_name"])
     naive = known.subject(track.naive, budget)
     scored = (
         Scored(known.subject(x, budget), naive=naive, anchors=known.anchors, track=track)

@@ -148,7 +148,7 @@ class Contents:
 
     Attributes:
       preparations, groups, matches: by key, in the suite's order.
-      self_plays: by labels of game and learner.
+      self_plays: by labels of game and learner, updates and seeds.
       group_of: key of the group that a cell is in, by the cell's hash.
       steps: updates of a game's encounters, by its label.
     """
@@ -156,7 +156,7 @@ class Contents:
     preparations: dict[str, Preparation]
     groups: dict[str, tuple[Cell, ...]]
     matches: dict[str, Cell]
-    self_plays: dict[tuple[str, str], Cell]
+    self_plays: dict[tuple[str, str, int, int], Cell]
     group_of: dict[str, str]
     steps: dict[str, int]
 
@@ -171,7 +171,7 @@ def contents(suite: Suite) -> Contents:
         groups=groups,
         matches={cell.hash: cell for cell in suite.matches},
         self_plays={
-            (cell.game.label, cell.learners[0].label): cell
+            (cell.game.label, cell.learners[0].label, cell.steps, cell.seeds): cell
             for cell in suite.encounters
             if len({x.label for x in cell.learners}) == 1
         },
@@ -206,8 +206,14 @@ def _width(cell: Cell) -> int:
 def _sources(cell: Cell, of: Contents) -> tuple[Cell, ...]:
     """The self-plays whose final policies meet in a league cell."""
     seated = cell.learners[:-1] if cell.best_response else cell.learners
-    labels = dict.fromkeys((cell.game.label, x.label) for x in seated if x.named.value.learns)
-    return tuple(of.self_plays[label] for label in labels if label in of.self_plays)
+    steps = _source_steps(cell, of)
+    keys = dict.fromkeys((cell.game.label, x.label, steps, cell.seeds) for x in seated if x.named.value.learns)
+    return tuple(of.self_plays[key] for key in keys if key in of.self_plays)
+
+
+def _source_steps(cell: Cell, of: Contents) -> int:
+    """Updates of the self-plays whose final policies meet in a league cell."""
+    return of.steps[cell.game.label] if cell.after is None else cell.after
 
 
 # --- the plan -----------------------------------------------------------------------------
@@ -310,7 +316,8 @@ def _load(of: Preparation | Cell | Sequence[Cell]) -> Load:
         return Load(program=program, lanes=of.seeds, steps=of.steps, cells=1)
     if isinstance(of, Cell):
         game, learners = of.game.named.value, _rules(of.learners)
-        program = _program("match", game, learners, of.best_response, of.seeds, of.steps)
+        trained = [of.responder.named.identity()] if of.responder else []
+        program = _program("match", game, learners, of.best_response, of.seeds, of.steps, *trained)
         return Load(program=program, lanes=of.seeds, steps=1, cells=1)
     first = of[0]
     game, learners = shareable(first.game.named.value, _rules(first.learners))
@@ -639,7 +646,7 @@ def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts, o
         if source.hash not in store:
             raise RuntimeError(f"it needs the final policies of {source.title}, which failed")
     on_done = None if on_progress is None else lambda done: on_progress(done, cell.steps, {})
-    match = play_match(cell, of.steps[cell.game.label], store, artifacts.deadline, on_done)
+    match = play_match(cell, _source_steps(cell, of), store, artifacts.deadline, on_done)
     record = record_of(
         cell,
         suite.file.name,
@@ -655,5 +662,5 @@ def _store_match(cell: Cell, suite: Suite, store: Store, artifacts: Artifacts, o
     # How many policies each was to meet, and per seat the meetings left out as somebody else had diverged.
     record["met"] = {"each": match.met, "lost": list(match.lost)}
     if cell.responder is not None:
-        record["responder"] = {"learner": cell.responder.named.text, "steps": cell.steps}
+        record["responder"] = {"learner": cell.responder.label, "steps": cell.steps, **match.trained}
     store.write(cell.hash, record, tidy_finals(match.values), tidy_curves(np.zeros(0, int), {}))

@@ -6,7 +6,7 @@ does is nobody's: whom it would have met is judged by the others it met.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from shaping_bench import metrics
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.fixed import Frozen
+from shaping_bench.metrics.curves import long_enough
 from shaping_bench.run.checkpoints import Checkpoint, encounter_identity
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.encounter import run_encounter, steps_per_update, valued_exactly
@@ -46,12 +47,15 @@ class Match:
       lost: per seat the meetings, of all seeds, that were left out because somebody else's policy
         is not finite.
       environment_steps: spent on training a best response.
+      trained: of such training that is checked, what the responder got ``halfway``, a number per seed, and
+        whether that was :func:`long_enough`; else empty.
     """
 
     values: dict[str, np.ndarray]
     met: int
     lost: tuple[int, ...]
     environment_steps: int = 0
+    trained: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +117,7 @@ def _population(learner: Labelled, seat: int, cell: Cell, steps: int, store: Sto
         learners=(learner,) * game.n_players,
         best_response=False,
         responder=None,
+        after=None,
         steps=steps,
     )
     stored = store.policies(source.hash)
@@ -152,6 +157,7 @@ def _against_response(
     seat = game.n_players - 1
     sound = np.logical_and.reduce([x.finite for x in own])
     policies = [x.policies for x in own]
+    reached: dict[str, Any] = {}
     if cell.responder is None:
         with jax.enable_x64(True):
             # The responder's own entry only fixes the shape.
@@ -164,12 +170,14 @@ def _against_response(
         who = [*(x.named for x in seated), cell.responder.named]
         identity = encounter_identity(cell.game.named, who, cell, seeds=cell.seeds, init=policies)
         checkpoint = Checkpoint(store.directory / "checkpoints" / f"{cell.hash}.npz", {"response": identity})
+        halfway = None if cell.after is None else -(-cell.steps // 2)
         trained = run_encounter(
             game,
             learners,
             num_seeds=cell.seeds,
             num_updates=cell.steps,
             seed=cell.seed,
+            record_every=halfway,
             init=[*policies, None],
             precision=cell.precision,
             episodes=cell.episodes,
@@ -185,11 +193,16 @@ def _against_response(
         else:
             values = metrics.from_play(game, {name: x[-1] for name, x in trained.played.items()})
             steps = steps_per_update(game, learners) * cell.seeds * cell.steps
+            if halfway is not None:
+                (at,) = np.flatnonzero(trained.updates == halfway)
+                gained = trained.played["return"][at][:, seat]
+                reached = {"halfway": gained.tolist(), **long_enough(gained, values["return"][:, seat])}
     valid = (sound & answers)[:, None]
     values = {name: np.where(valid, x, np.nan) for name, x in values.items()}
     values["diverged"] = _flags([*(x.finite for x in own), answers])
     lost = tuple(int((~valid[:, 0] & x.finite).sum()) for x in own)
-    return Match(values=values, met=1, lost=(*lost, int((~valid[:, 0] & answers).sum())), environment_steps=steps)
+    lost = (*lost, int((~valid[:, 0] & answers).sum()))
+    return Match(values=values, met=1, lost=lost, environment_steps=steps, trained=reached)
 
 
 def _all_against_all(cell: Cell, seats: Sequence[Population]) -> Match:

@@ -17,13 +17,14 @@ from typing import Any
 from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
-from shaping_bench.algorithms.foreign import FilePolicy
-from shaping_bench.algorithms.populations import Bots, DrawnNaive, DrawnNaivePG, MemoryOne, Persona, Stored
+from shaping_bench.algorithms.evolved import OpenES
+from shaping_bench.algorithms.foreign import FilePolicy, ReferencePolicy
+from shaping_bench.algorithms.populations import Bots, DrawnNaive, DrawnNaivePG, DrawnPPO, MemoryOne, Persona, Stored
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
-from shaping_bench.games.fields import check_field
+from shaping_bench.games.fields import check_field, written_name
 from shaping_bench.games.mixing import OPTIONS, mixed
 from shaping_bench.spec import coplayers
 from shaping_bench.spec.calls import parse_call, split_call, written
@@ -35,11 +36,14 @@ ADAPTED: dict[str, type[Learner]] = {
     "bots": Bots,
     "drawn-naive": DrawnNaive,
     "drawn-naive-pg": DrawnNaivePG,
+    "drawn-ppo": DrawnPPO,
     "stored": Stored,
     "policy": FilePolicy,
+    "reference": ReferencePolicy,
+    "open-es": OpenES,
 }
 """Learners by name that are no methods but populations of strategies, some of another package or in a
-file; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
+file, and adversaries; as ``shaping_bench.games.adapters.ADAPTERS`` for games."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +97,7 @@ class Named:
 
 
 def _field(value: Any, key: str) -> dataclasses.Field:
-    return next((f for f in dataclasses.fields(value) if f.name == key), None) or OPTIONS[key]
+    return next((f for f in dataclasses.fields(value) if written_name(f) == key), None) or OPTIONS[key]
 
 
 def published(cls: type[Learner], game: str | None) -> dict[str, Any]:
@@ -202,7 +206,7 @@ def learner_fields(name: str) -> frozenset[str]:
     """Hyperparameters of a registered learner whose values are learners; none of an unknown one."""
     cls = {**ADAPTED, **algorithms()}.get(name)
     fields = dataclasses.fields(cls) if cls is not None else ()  # type: ignore[arg-type]
-    return frozenset(f.name for f in fields if f.metadata.get("learner"))
+    return frozenset(written_name(f) for f in fields if f.metadata.get("learner"))
 
 
 def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
@@ -221,7 +225,7 @@ def make_game(spec: str | Mapping[str, Any], field: str = "game") -> Named:
 def _build(
     name: str, cls: type, defaults: Mapping[str, Any], settings: Mapping[str, Any], field: str, game: str | None = None
 ) -> Named:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = {written_name(f): f for f in dataclasses.fields(cls)}
     options = {k: f for k, f in OPTIONS.items() if issubclass(cls, Game) and k not in fields}
     for key in settings:
         if key not in {**fields, **options}:
@@ -249,7 +253,7 @@ def _build(
         except ValueError as error:
             raise BadInput(f"{field}: {name}.{error}") from None
     try:
-        value = cls(**values)
+        value = cls(**{fields[key].name: x for key, x in values.items()})
         value = mixed(value, **chosen) if chosen else value
         return Named(name=name, hyperparameters={**plain, **chosen}, value=value, game=game)
     except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package

@@ -19,7 +19,7 @@ from shaping_bench.spec import registry
 from shaping_bench.spec.configs import Strict, allowed, configs_folder, read_yaml
 from shaping_bench.spec.lineups import Labelled
 from shaping_bench.spec.protocol import Preparations, RecordEvery, Seeds, Steps
-from shaping_bench.spec.suite import Cell
+from shaping_bench.spec.suite import Cell, responses
 
 Family = Literal["self", "learners", "unseen-learners", "frozen", "shapers", "adversary"]
 Split = Literal["train", "validation", "test"]
@@ -34,11 +34,21 @@ BACKGROUND = "background"
 """Label of whoever sits in the other seat."""
 
 
+ResponseSteps = Annotated[int, pydantic.Field(ge=2)]
+
+
 class Tier(Strict):
-    """A budget."""
+    """A budget.
+
+    Attributes:
+      steps, record_every, response_steps: where it has others than its track.
+    """
 
     seeds: Seeds
     preparations: Preparations = 1
+    steps: Annotated[Steps, pydantic.Field(ge=10)] | None = None
+    record_every: RecordEvery | None = None
+    response_steps: ResponseSteps | None = None
 
 
 class GameGroup(Strict):
@@ -54,7 +64,7 @@ class GameGroup(Strict):
 
 
 class Asked(Strict):
-    """An entry of the list: what is asked, in which games."""
+    """An entry of the list: what is asked, in which games; of the tiers that are named, or of all."""
 
     name: str = pydantic.Field(pattern=r"^[a-z][a-z0-9-]*$")
     family: Family
@@ -62,11 +72,18 @@ class Asked(Strict):
     background: str | None = None
     games: list[str] = pydantic.Field(min_length=1)
     splits: list[Split] = pydantic.Field(["test"], min_length=1)
+    tiers: list[str] = pydantic.Field(default=[])
     tags: list[str] = pydantic.Field(default=[])
 
 
 class TrackFile(Strict):
-    """What a file of scenarios may say."""
+    """What a file of scenarios may say.
+
+    Attributes:
+      responders: who is trained to be the adversary, the stronger of whom counts; none where best responses
+        are exact.
+      response_steps: updates of each.
+    """
 
     track: str
     view: Literal["exact", "sampled"]
@@ -75,6 +92,8 @@ class TrackFile(Strict):
     reference: list[str] = pydantic.Field(default=[])
     steps: Annotated[Steps, pydantic.Field(ge=10)]
     record_every: RecordEvery
+    responders: list[str] = pydantic.Field(default=[])
+    response_steps: ResponseSteps = 300
     tiers: dict[str, Tier] = pydantic.Field(min_length=1)
     games: dict[str, GameGroup] = pydantic.Field(min_length=1)
     scenarios: list[Asked] = pydantic.Field(min_length=1)
@@ -92,6 +111,7 @@ class Scenario:
       learns: whether the background does.
       block: whose averages it enters.
       about: the background in words.
+      tiers: that ask it.
     """
 
     name: str
@@ -106,10 +126,11 @@ class Scenario:
     about: str
     tags: tuple[str, ...]
     steps: int
+    tiers: tuple[str, ...]
 
     @property
     def projected(self) -> bool:
-        """Whether it has no cells of its own: what a best response gets is measured of self-play."""
+        """Whether it has no encounters of its own: best responses are to the policies of self-play."""
         return self.family == "adversary"
 
     def label(self, member: str) -> str:
@@ -127,6 +148,8 @@ class Track:
       naive: its naive learner, from which shaping is measured.
       random: who plays at random, from which shares are measured.
       reference: rules whose results are shipped.
+      responders: who is trained to be the adversary, for ``response_steps`` updates each; none where best
+        responses are exact.
       scenarios: of all splits.
     """
 
@@ -136,6 +159,8 @@ class Track:
     random: str
     reference: tuple[str, ...]
     record_every: int
+    responders: tuple[str, ...]
+    response_steps: int
     tiers: Mapping[str, Tier]
     scenarios: tuple[Scenario, ...]
 
@@ -147,6 +172,18 @@ class Track:
         if name not in self.tiers:
             raise unknown(f"{field} of the track {self.name!r}", name, self.tiers)
         return self.tiers[name]
+
+    def at(self, tier: str, field: str = "--tier") -> "Track":
+        """The track as a tier has it: what that asks, for as many updates as it says."""
+        budget = self.tier(tier, field)
+        return dataclasses.replace(
+            self,
+            record_every=budget.record_every or self.record_every,
+            response_steps=budget.response_steps or self.response_steps,
+            scenarios=tuple(
+                dataclasses.replace(x, steps=budget.steps or x.steps) for x in self.scenarios if tier in x.tiers
+            ),
+        )
 
     def subject(self, learner: str, field: str = "learner") -> str:
         """A learner as the track calls it.
@@ -205,10 +242,22 @@ def read_track(content: Any) -> Track:
                 f"scenarios.{k}.background is {asked.background!r} in the family {asked.family!r}; allowed: none for "
                 "self and adversary, a learner elsewhere"
             )
+        for tier in asked.tiers:
+            if tier not in file.tiers:
+                raise unknown(f"scenarios.{k}.tiers", tier, file.tiers)
         for game in asked.games:
             if game not in file.games:
                 raise unknown(f"scenarios.{k}.games", game, file.games)
             scenarios += [_scenario(file, asked, game, split, f"scenarios.{k}") for split in asked.splits]
+    for k, responder in enumerate(file.responders):
+        if not registry.make_learner(responder, f"scenarios.responders.{k}").value.learns:
+            raise BadInput(f"scenarios.responders.{k} is {responder!r}; allowed: who learns")
+    for call in dict.fromkeys(call for x in scenarios for call in x.members.values()) if file.responders else ():
+        if registry.make_game(call, "scenarios.games").value.has_best_response:
+            raise BadInput(
+                f"scenarios.responders are {', '.join(file.responders)}, but best responses are exact in {call!r}; "
+                "allowed: none"
+            )
     once = {x.name for x in scenarios}
     if len(once) < len(scenarios):
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
@@ -219,6 +268,8 @@ def read_track(content: Any) -> Track:
         random=file.random,
         reference=tuple(file.reference),
         record_every=file.record_every,
+        responders=tuple(file.responders),
+        response_steps=file.response_steps,
         tiers=file.tiers,
         scenarios=tuple(scenarios),
     )
@@ -248,6 +299,7 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         about=asked.about,
         tags=tuple(asked.tags),
         steps=file.steps,
+        tiers=tuple(asked.tiers or file.tiers),
     )
 
 
@@ -284,11 +336,12 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
       subjects: learners as one writes them.
       split: which scenarios.
     """
-    budget = track.tier(tier)
+    budget, track = track.tier(tier), track.at(tier)
     games = []
     for scenario in track.of(split):
         if scenario.projected:
             continue
+        answered = _answered(track, scenario, split)
         for member, game in scenario.members.items():
             # Who prepares does so for each game: for hundreds of them nobody waits.
             playing = subjects if scenario.block != "ordinal" else [x for x in subjects if not _prepares(x)]
@@ -303,7 +356,7 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
                 "opponents": [] if other is None else [{"learner": other, "label": BACKGROUND}],
                 "lineups": [[x, x if other is None else BACKGROUND] for x in playing],
             }
-            games.append(entry)
+            games.append(entry | {"league": _league(track)} if answered else entry)
     return {
         "name": f"card-{track.name}-{tier}",
         "description": f"Cells of cards of the {track.name} track, {tier} tier.",
@@ -321,7 +374,7 @@ def card_cells(track: Track, tier: str, subject: str, split: str = "test") -> di
 
     Scenarios may share a cell: a naive learner among its like meets the background of naive learners.
     """
-    budget = track.tier(tier)
+    budget, track = track.tier(tier), track.at(tier)
     cells: dict[tuple[str, str], Cell | str] = {}
     for scenario in track.of(split):
         for member, game in scenario.members.items() if not scenario.projected else ():
@@ -340,13 +393,46 @@ def card_cells(track: Track, tier: str, subject: str, split: str = "test") -> di
             cells[key] = Cell(
                 kind="encounter",
                 game=Labelled(named=named, label=scenario.label(member)),
-                learners=(Labelled(named=own, label=subject), Labelled(named=other, label=BACKGROUND)),
+                learners=(
+                    Labelled(named=own, label=subject),
+                    Labelled(named=other, label=subject if scenario.background is None else BACKGROUND),
+                ),
                 seeds=budget.seeds,
                 steps=scenario.steps,
                 record_every=track.record_every,
                 preparations=budget.preparations,
             )
     return cells
+
+
+def card_responses(track: Track, tier: str, subject: str, split: str = "test") -> dict[tuple[str, str], list[Cell]]:
+    """The league cells in which an adversary is trained: by scenario and member of the family ``adversary``, one
+    for each of the track's responders; none where best responses are exact, or the subject cannot play."""
+    track = track.at(tier)
+    encounters = card_cells(track, tier, subject, split)
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for scenario in track.of(split) if track.responders else ():
+        for member in scenario.members if scenario.projected else ():
+            source = encounters.get((f"{scenario.game}/self", member))
+            if isinstance(source, Cell):
+                cells[scenario.name, member] = responses(
+                    source,
+                    track.responders,
+                    steps=track.response_steps,
+                    field="scenarios.responders",
+                    after=source.steps,
+                )
+    return cells
+
+
+def _answered(track: Track, scenario: Scenario, split: str) -> bool:
+    """Whether an adversary is trained against the policies of a scenario's encounters."""
+    asked = {x.game for x in track.of(split) if x.projected}
+    return bool(track.responders) and scenario.family == "self" and scenario.game in asked
+
+
+def _league(track: Track) -> dict[str, Any]:
+    return {"responder": list(track.responders), "responder_steps": track.response_steps, "among": False}
 
 
 def _prepares(subject: str) -> bool:

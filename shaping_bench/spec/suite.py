@@ -52,6 +52,19 @@ class LearnerEntry(Strict):
 Lineups = Kind | Annotated[list[list[str]], pydantic.Field(min_length=1)]
 
 
+class League(Strict):
+    """Which frozen opponents the final policies meet."""
+
+    opponents: list[Call] = pydantic.Field(default=[])
+    among: bool = True
+    """Whether they meet one another."""
+    best_response: bool = True
+    responder: Call | Annotated[list[Call], pydantic.Field(min_length=1)] = "ppo"
+    """Who is trained from scratch as the best response where none is exact: in games without
+    exact values; in exact ones a naive learner is. Of several each is trained in a cell of its own."""
+    responder_steps: Annotated[int, pydantic.Field(ge=1)] = 300
+
+
 class GameEntry(Changes):
     """A game of the suite, with what differs from the suite's protocol there."""
 
@@ -63,17 +76,8 @@ class GameEntry(Changes):
     lineups: Lineups | None = None
     set: dict[str, float] = pydantic.Field(default={})
     """Hyperparameters given to every learner that has them, e.g. step sizes fit for the game."""
-
-
-class League(Strict):
-    """Which frozen opponents the final policies meet."""
-
-    opponents: list[Call] = pydantic.Field(default=[])
-    best_response: bool = True
-    responder: Call = "ppo"
-    """Who is trained from scratch as the best response where none is exact: in games without
-    exact values; in exact ones a naive learner is."""
-    responder_steps: Annotated[int, pydantic.Field(ge=1)] = 300
+    league: League | None = None
+    """Of this game, instead of the suite's."""
 
 
 class CardEntry(Strict):
@@ -137,6 +141,8 @@ class Cell(Protocol):
       learners: the line-up, one learner per seat.
       best_response: of a league cell, the last seat plays a best response to the others' policies.
       responder: who is trained to be it, for ``steps`` updates, where none is exact.
+      after: updates of the self-play whose policies it answers, where a card or a game's own league asks;
+        None: as the suite's encounters of the game have.
     """
 
     kind: Literal["encounter", "league"]
@@ -144,6 +150,7 @@ class Cell(Protocol):
     learners: Lineup
     best_response: bool = False
     responder: Labelled | None = None
+    after: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides its numbers; labels do not."""
@@ -163,6 +170,8 @@ class Cell(Protocol):
             identity["preparations"] = self.preparations
         if self.responder is not None:
             identity["responder"] = self.responder.named.identity()
+        if self.after is not None:
+            identity["after"] = self.after
         return identity
 
     @functools.cached_property
@@ -364,7 +373,7 @@ def expand(file: SuiteFile) -> Suite:
             if all(played.cell("encounter", (x,) * n).hash in encounters for x in sources):
                 matches[match.hash] = match
     for cell in _of_cards(file):
-        encounters.setdefault(cell.hash, cell)
+        (encounters if cell.kind == "encounter" else matches).setdefault(cell.hash, cell)
     return Suite(
         file=file, encounters=tuple(encounters.values()), matches=tuple(matches.values()), skipped=tuple(skipped)
     )
@@ -380,6 +389,7 @@ def _of_cards(file: SuiteFile) -> Iterator[Cell]:
         for subject in scenarios.subjects_of(track, entry.learners, f"suite.cards.{k}.learners"):
             cells = scenarios.card_cells(track, entry.tier, subject).values()
             yield from (cell for cell in cells if not isinstance(cell, str))
+            yield from itertools.chain(*scenarios.card_responses(track, entry.tier, subject).values())
 
 
 def _answers(x: Labelled, match: Cell) -> bool:
@@ -513,18 +523,25 @@ def _sweep(call: Call, field: str) -> tuple[list[dict[str, dict[str, Any]]], tup
 
 def _matches(file: SuiteFile, played: _Played) -> list[Cell]:
     """Match-ups of final policies: of all learners, with fixed strategies, and with a best response."""
-    if not file.league:
+    asked = file.league if played.entry.league is None else played.entry.league
+    if not asked:
         return []
-    league = file.league if isinstance(file.league, League) else League()
+    league = asked if isinstance(asked, League) else League()
     game = played.game.named.value
     fixed = [registry.make_learner(c, f"suite.league.opponents.{k}") for k, c in enumerate(league.opponents)]
     others = [Labelled(named=x, label=x.text) for x in fixed if _can_play(x, game)]
     cells = [played.cell("league", lineup) for lineup in played.league_lineups(others)]
+    if not league.among:
+        fixed_labels = {x.label for x in others}
+        cells = [cell for cell in cells if fixed_labels & {x.label for x in cell.learners}]
     if league.best_response and game.n_players > 1:
-        answer = Labelled(named=registry.make_learner("best-response"), label="best-response")
+        responders = league.responder if isinstance(league.responder, list) else [league.responder]
         for x in played.learners:
-            changes = _response(file, played.game, x)
-            cells.append(played.cell("league", (*[x] * (game.n_players - 1), answer), best_response=True, **changes))
+            alone = played.cell("encounter", (x,) * game.n_players)
+            after = None if asked is file.league else alone.steps
+            cells += responses(
+                alone, responders, steps=league.responder_steps, field="suite.league.responder", after=after
+            )
     return cells
 
 
@@ -537,12 +554,43 @@ def _can_play(x: Named, game: Game) -> bool:
     return bool(x.value.views & game.views)
 
 
-def _response(file: SuiteFile, game: Labelled, met: Labelled) -> dict[str, Any]:
-    """Who is trained against frozen policies, and for how long, where no best response is exact."""
-    value = game.named.value
-    exactly = valued_exactly(value, [met.named.value] * value.n_players)
-    if exactly and value.has_best_response:
-        return {}
-    league = file.league if isinstance(file.league, League) else League()
-    named = registry.make_learner("naive" if exactly else league.responder, "suite.league.responder", game.named.name)
-    return {"responder": Labelled(named=named, label=named.text), "steps": league.responder_steps}
+def responses(
+    alone: Cell, responders: Sequence[Call], *, steps: int, field: str, after: int | None = None
+) -> list[Cell]:
+    """The league cells in which a best response meets the policies of a self-play: one where it is exact, or a
+    naive learner's; else one for each of those who are trained to be it.
+
+    Args:
+      alone: the self-play.
+      responders: who is trained.
+      steps: updates of each.
+      field: what they are called in complaints.
+      after: as of the cells.
+    """
+    game, n = alone.game, len(alone.learners)
+    answer = registry.make_learner("best-response")
+    exactly = valued_exactly(game.named.value, [x.named.value for x in alone.learners])
+
+    def response(label: str, **changes: Any) -> Cell:
+        lineup = (*alone.learners[: n - 1], Labelled(named=answer, label=label))
+        return dataclasses.replace(alone, kind="league", learners=lineup, best_response=True, **changes)
+
+    if exactly and game.named.value.has_best_response:
+        return [response("best-response")]
+    calls = ["naive"] if exactly else responders
+    trained = [
+        Labelled(
+            named=registry.make_learner(call, field, game.named.name), label=registry.make_learner(call, field).text
+        )
+        for call in calls
+    ]
+    # Of several each has a label of its own: cells of the same labels would supersede one another.
+    return [
+        response(
+            "best-response" if len(trained) == 1 else f"best-response by {x.label}",
+            responder=x,
+            steps=steps,
+            after=after,
+        )
+        for x in trained
+    ]

@@ -102,7 +102,7 @@ def test_a_run_prints_its_cards_what_is_missing_and_where_the_rest_is(ran, track
     assert max(len(line.replace(str(ran), "results")) for line in lines) <= MAX_WIDTH
     assert "more rows" not in said.out
     assert sum("tier, " in line for line in lines) == len(SUITE["cards"])
-    assert any(line.startswith("deep track (networks): needs") for line in lines)
+    assert any(line.startswith("deep track: not in this suite; shaping-bench score") for line in lines)
     assert str(ran / "report.html") in said.out
     assert f"shaping-bench table {ran} --cards" in said.out
 

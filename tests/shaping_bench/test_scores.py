@@ -341,7 +341,7 @@ def test_what_is_shipped_is_about_the_scenarios_there_are(name):
     assert set(track.reference) == set(known.learners)
     tier = track.tiers[known.manifest["tier_name"]]
     assert reference.serving(track, "quick") is not None
-    assert known.serves(tier)
+    assert known.serves(track, known.manifest["tier_name"])
     members = {(x.name, member) for x in track.of("test") for member in x.members}
     assert set(known.anchors) == members
     for learner in known.learners:
