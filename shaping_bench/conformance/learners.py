@@ -4,12 +4,13 @@ Most compare the *lanes* of one compiled program: the same update with one thing
 dice, its step size, what it may not see). A few read the program itself.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,11 @@ def _check_program(trial: Trial) -> list[Finding]:
     """Checks that need no run: of the program that an update is."""
     rule, game = trial.rule, trial.game
     traced: list[Any] = []
-
-    def trace() -> Any:
-        # A new function each time: what was traced before is not traced again.
-        return jax.jit(lambda own, lane: trial.update(own, lane)).trace(*trial.arguments())
+    warned: list[str] = []
 
     def allowed() -> str | None:
-        traced.append(trace())
+        with _precision_warnings(warned):
+            traced.append(trial.program.trace(*trial.arguments()))
         return _overdeclared(trial)
 
     def kept() -> str | None:
@@ -144,14 +143,14 @@ def _check_program(trial: Trial) -> list[Finding]:
     def precise() -> str | None:
         if weakly_typed((traced[0].out_info.after, traced[0].out_info.new_state)):
             return "a weakly typed number (a Python one) is returned, whose dtype is whatever it meets; use jnp.asarray"
-        with jax.enable_x64(False), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            single = single_precision(trial.artifacts)
-            out = jax.eval_shape(
-                lambda *x: Trial(rule, game, trial.name, artifacts=single).update(*x),
-                *single_precision(trial.arguments()),
-            )
-        told = [str(w.message) for w in caught if "float64" in str(w.message) and "requested" in str(w.message)]
+        out, told = traced[0].out_info, warned
+        if trial.exact:  # others are traced in single precision anyhow
+            told = []
+            with jax.enable_x64(False), _precision_warnings(told):
+                single = single_precision(trial.artifacts)
+                out = jax.eval_shape(
+                    Trial(rule, game, trial.name, artifacts=single).update, *single_precision(trial.arguments())
+                )
         if told:
             return "asks for float64 in single precision; use the dtype of view.own, or leave it out"
         wrong = [x.dtype for x in jax.tree.leaves(out.after) if x.dtype != jnp.float32]
@@ -159,7 +158,8 @@ def _check_program(trial: Trial) -> list[Finding]:
 
     def pure() -> str | None:
         before = python_state(type(rule))
-        again = trace()
+        # A new function: what was traced before is not traced again.
+        again = jax.jit(lambda *x: trial.update(*x)).trace(*trial.arguments())
         changed = changed_name(before, python_state(type(rule)))
         if changed:
             return f"an update changes {changed}: what is remembered belongs into the state that update returns"
@@ -171,9 +171,7 @@ def _check_program(trial: Trial) -> list[Finding]:
         return _inputs_changed(trial)
 
     def keys() -> str | None:
-        return outside_randomness(_keyed_trace(trial)) or key_reuse(
-            lambda own, lane: trial.update(own, lane), trial.arguments()
-        )
+        return outside_randomness(_keyed_trace(trial)) or key_reuse(trial.update, trial.arguments())
 
     def carried() -> str | None:
         out: Updated = traced[0].out_info
@@ -218,13 +216,22 @@ def _check_program(trial: Trial) -> list[Finding]:
     )
 
 
+@contextlib.contextmanager
+def _precision_warnings(messages: list[str]) -> Iterator[None]:
+    """Collects JAX's warnings of double precision that was asked for and not to be had."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    messages += [str(w.message) for w in caught if "float64" in str(w.message) and "requested" in str(w.message)]
+
+
 def _overdeclared(trial: Trial) -> Note | None:
     """No fault: what a rule may see can be more than it asked for this time."""
     access = trial.rule.access
     if access == Access.ACTIONS:
         return None
     try:
-        jax.eval_shape(lambda own, lane: trial.update(own, lane, access=Access(access - 1)), *trial.arguments())
+        jax.eval_shape(lambda *x: trial.update(*x, access=Access(access - 1)), *trial.arguments())
     except AccessError:
         return None
     return Note(f"declares access {str(access)!r}; what it asked the view for needs less")
@@ -263,7 +270,7 @@ def _inputs_changed(trial: Trial) -> str | None:
     watched = object.__new__(Watched)
     for f in dataclasses.fields(trial.rule):  # type: ignore[arg-type]
         object.__setattr__(watched, f.name, getattr(trial.rule, f.name))
-    jax.eval_shape(lambda lane: trial.update(watched, lane), trial.arguments()[1])
+    jax.eval_shape(lambda *x: trial.update(watched, *x), *trial.arguments()[1:])
     return faults[0] if faults else None
 
 
@@ -421,9 +428,7 @@ def _alone(trial: Trial, rule: Learner, lane: Lane) -> Updated:
     """An update of a single seed: exact rules without any compilation, others compiled."""
     if trial.exact and not rule.needs_preparation:
         return trial.update(jax.tree.map(jnp.asarray, rule), jax.tree.map(jnp.asarray, lane))
-    if not hasattr(trial, "single_precision"):
-        trial._single = jax.jit(lambda own, lane: trial.update(own, lane))  # type: ignore[attr-defined]
-    return trial._single(rule, lane)  # type: ignore[attr-defined]
+    return trial.alone(rule, lane)
 
 
 def _check_zero_sum(trial: Trial) -> Finding:
@@ -451,7 +456,7 @@ def _check_three(cls: type[Learner], run: bool) -> list[Finding]:
 
     def updated() -> str | None:
         trial = Trial(rule, game, name)
-        out = jax.eval_shape(lambda own, lane: trial.update(own, lane), *trial.arguments())
+        out = jax.eval_shape(trial.program, *trial.arguments())
         if str(jax.tree.structure(out.before)) != str(jax.tree.structure(out.after)):
             return "update changes the structure of the own parameters"
         if not run:

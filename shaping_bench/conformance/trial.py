@@ -245,18 +245,33 @@ class Trial:
             "other artifact": (rule, lane(artifact=1)),
         }
 
+    @functools.cached_property
+    def program(self) -> Any:
+        """An update of ``(rule, lane, game)``, compiled; whoever asks for it again, batched or not, traces nothing."""
+        return jax.jit(lambda own, lane, game: self.update(own, lane, game))
+
     def arguments(self) -> Any:
         """Of one update, as abstract values: for tracing."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), (self.numbers, self.lane()))
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), (self.numbers, self.lane(), numbers_of(self.game))
+        )
+
+    def alone(self, rule: Learner, lane: Lane) -> Updated:
+        """An update of a single seed."""
+        return self.program(rule, lane, numbers_of(self.game))
 
     def together(self, lanes: Sequence[tuple[Learner, Lane]], game: Game | None = None) -> list[Updated]:
         """All these updates at once, by one compiled program; in a game that differs in numbers only, if given."""
         if not hasattr(self, "_together"):
-            self._together = jax.jit(jax.vmap(self.update, in_axes=(0, 0, None)))
+            self._together = jax.jit(jax.vmap(self.program, in_axes=(0, 0, None)))
         rules, laid = (jax.tree.map(lambda *x: np.stack(x), *column) for column in zip(*lanes, strict=True))
-        numbers = jax.tree.map(lambda x: np.asarray(x, jnp.result_type(float)), self.game if game is None else game)
-        out = jax.device_get(self._together(rules, laid, numbers))
+        out = jax.device_get(self._together(rules, laid, numbers_of(self.game if game is None else game)))
         return [jax.tree.map(lambda x, k=k: x[k], out) for k in range(len(lanes))]
+
+
+def numbers_of(game: Game) -> Game:
+    """The game with its numbers as arrays, which a program takes as arguments."""
+    return jax.tree.map(lambda x: np.asarray(x, jnp.result_type(float)), game)
 
 
 def prepared_seat(rule: Learner, game: Game, player: int) -> int:
