@@ -61,7 +61,7 @@ class FixedStrategy(Learner):
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
         del key
         if self._scripted(game):
-            return (), ()
+            return (game.scripted_params(self.script, player) if "exact" in game.views else ()), ()
         return logits_of(
             jnp.stack([jnp.asarray(p, jnp.result_type(float)) for p in self.probabilities(game, player)])
         ), ()

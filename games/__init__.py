@@ -9,7 +9,9 @@ from dataclasses import field as _field
 from typing import Any
 
 from shaping_bench.games.base import Game
+from shaping_bench.games.cournot import Cournot
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
+from shaping_bench.games.fishery import Fishery
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
@@ -126,6 +128,14 @@ GAMES: dict[str, Entry] = {
         Negotiation,
         "Duque et al., ICLR 2025, official code's history",
         "two players divide items by what they claim of each; claims are numbers, or whole ones",
+    ),
+    "cournot": Entry(
+        Cournot, "pax (Souly et al. 2023, arXiv 2312.12564)", "N firms choose how much to make; the price falls with it"
+    ),
+    "fishery": Entry(
+        Fishery,
+        "pax (Souly et al. 2023, arXiv 2312.12564)",
+        "N boats choose their efforts; the stock of fish grows back",
     ),
 }
 

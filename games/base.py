@@ -33,6 +33,8 @@ class Count:
       source: where the definition comes from.
       share_of: names of counts. ``step`` does not count this one: it is the first of them over the
         sum of all, undefined where that is zero.
+      per: name of a count by which the sum of this one is divided, undefined where that is zero; else it is a
+        mean per step.
     """
 
     name: str
@@ -43,6 +45,12 @@ class Count:
     high: float | None = None
     source: str = "the game"
     share_of: tuple[str, ...] = ()
+    per: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON; without ``per`` where there is none, as it was stored before there was one."""
+        whole = dataclasses.asdict(self) | {"share_of": list(self.share_of)}
+        return {name: x for name, x in whole.items() if name != "per" or x}
 
 
 class Game(SampledGame, ExactGame):
@@ -131,7 +139,7 @@ class Game(SampledGame, ExactGame):
             "zero_sum": bool(self.zero_sum),
             "memory_one": self.memory_one,
             "states": list(self.coordinates[0]) if self.memory_one else None,
-            "counts": [dataclasses.asdict(x) | {"share_of": list(x.share_of)} for x in self.counts],
+            "counts": [x.plain() for x in self.counts],
             "anchors": None if declared is None else dict(declared),
         }
 

@@ -78,6 +78,10 @@ class ExactGame:
         """
         raise NotImplementedError(f"{type(self).__name__} offers no exact best response")
 
+    def scripted_params(self, name: str, player: int) -> Params:
+        """Of a game without memory-one policies that has ``scripts``: those of the policy that plays one."""
+        raise NotImplementedError(f"{type(self).__name__} has no parameters of scripts")
+
     @property
     def has_best_response(self) -> bool:
         return type(self).best_response is not ExactGame.best_response

@@ -75,7 +75,7 @@ FORMULAS = ("public_goods", "threshold", "volunteer", "stag_hunt")
 PRESETS = (*FORMULAS, *TABLES)
 
 MULTIPLIER, THRESHOLD_BENEFIT, VOLUNTEER_BENEFIT, STAG, HARE = 1.6, 3.0, 2.0, 4.0, 2.0
-"""Of the formulas. All are dilemmas for two players and more."""
+"""Of the formulas."""
 
 PLAYERS = 3
 """Of a formula, unless said otherwise."""

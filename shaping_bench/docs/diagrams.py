@@ -25,6 +25,11 @@ SHOWN: tuple[tuple[str, str, str], ...] = (
     ("tensor(preset=volunteer,num_players=5)", "all-c", "all-d"),
     ("tensor(preset=stag_hunt)", "all-c", "all-d"),
     ("tensor(preset=stag_hunt,num_players=5)", "all-c", "all-d"),
+    ("negotiation", "all-c", "all-d"),
+    ("cournot", "all-c", "all-d"),
+    ("cournot(num_players=5)", "all-c", "all-d"),
+    ("fishery", "all-c", "all-d"),
+    ("fishery(num_players=5)", "all-c", "all-d"),
 )
 """Games, cooperators and defectors."""
 

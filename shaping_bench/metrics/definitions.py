@@ -87,6 +87,15 @@ def _ranged(game: Game) -> bool:
     return _exact(game) and reward_range(game) is not None
 
 
+def divides_income(game: Game) -> bool:
+    """Whether it is asked how incomes are divided: among three and more, and among two who cannot lose anything
+    and are no table."""
+    bounds = game.reward_bounds
+    return game.n_players > 2 or (
+        game.n_players == 2 and game.table is None and bounds is not None and bounds[0] >= 0.0
+    )
+
+
 def _uniform_equilibrium(game: Game) -> bool:
     """Two-player zero-sum two-action games in which each player is indifferent if the other
     plays both actions equally often."""
@@ -215,6 +224,26 @@ _DEFINITIONS: tuple[Metric, ...] = (
     ),
     _metric("exploitation_gap", "return_i - mean over j != i of return_j", _REWARD),
     _metric(
+        "equality",
+        "1 - Gini coefficient of the returns, 1 - sum_jk |return_j - return_k| / (2 n sum_j return_j); the same for "
+        "each player, undefined where somebody's return is negative or all are zero",
+        "1",
+        "higher",
+        0.0,
+        1.0,
+        source="Perolat et al., NeurIPS 2017",
+        applies=divides_income,
+    ),
+    _metric(
+        "income_share",
+        "return_i / sum_j return_j, undefined as equality is",
+        _SHARE,
+        "none",
+        0.0,
+        1.0,
+        applies=divides_income,
+    ),
+    _metric(
         "episode_return",
         "(1 - gamma) sum_t gamma^t r_t that was earned while learning, in the last update's play",
         _REWARD,
@@ -254,6 +283,27 @@ _DEFINITIONS: tuple[Metric, ...] = (
         1.0,
         source="MeVa paper, logistic game",
         applies=_observes("preferred_basin"),
+    ),
+    _metric("quantity", "how much the firm makes", "units", "none", 0.0, applies=_observes("quantity")),
+    _metric("effort", "of the boat, per step", "units per step", "none", 0.0, applies=_observes("effort")),
+    _metric(
+        "stock",
+        "mean stock over an episode, as a share of the largest; the same for each player",
+        _SHARE,
+        "higher",
+        0.0,
+        1.0,
+        applies=_observes("stock"),
+    ),
+    _metric(
+        "sustainability",
+        "mean time of the player's positive rewards, as a share of the episode; undefined without any",
+        _SHARE,
+        "higher",
+        0.0,
+        1.0,
+        source="Perolat et al., NeurIPS 2017; times as shares of the episode",
+        applies=_observes("sustainability"),
     ),
     _metric("fair_offer", "probability of the fair offer", _SHARE, "none", 0.0, 1.0, applies=_observes("fair_offer")),
     _metric(

@@ -31,7 +31,14 @@ from shaping_bench.games.matrix.memory_one import (
     zd_fit,
 )
 from shaping_bench.games.matrix.repeated import MemoryOneGame, RepeatedGame
-from shaping_bench.metrics.definitions import METRICS, OBSERVABLES, observable_names, reward_range, two_memory_one
+from shaping_bench.metrics.definitions import (
+    METRICS,
+    OBSERVABLES,
+    divides_income,
+    observable_names,
+    reward_range,
+    two_memory_one,
+)
 from shaping_bench.metrics.programs import (
     MOST_PROGRAMS,
     Quantities,
@@ -45,7 +52,7 @@ from shaping_bench.metrics.programs import (
 
 # --- quantities of one seat -------------------------------------------------------------------
 
-_FROM_RETURNS = frozenset({"return", "welfare", "fairness", "exploitation_gap", "diverged"})
+_FROM_RETURNS = frozenset({"return", "welfare", "fairness", "exploitation_gap", "equality", "income_share", "diverged"})
 _RESPONSES = frozenset({"br_value", "exploitability", "held_value", "nash_conv"})
 _CLASSIFIED = frozenset(f"nearest_{name}" for name in STRATEGIES)
 _FITTED = frozenset({"zd_slope", "zd_baseline", "zd_sse", "extortionate"})
@@ -230,6 +237,8 @@ def _combine(game: Game, quantities: Mapping[str, np.ndarray]) -> dict[str, np.n
     elif spread is not None:
         pairs = np.abs(returns[:, :, None] - returns[:, None, :]).sum(axis=(1, 2)) / (n * (n - 1))
         out["fairness"] = everybody(1.0 - pairs / spread) if spread else np.ones_like(returns)
+    if divides_income(game):
+        out |= _incomes(returns)
     if "gain" in quantities:
         gain = quantities["gain"]
         out["br_value"] = _mean_of_others(gain)
@@ -240,6 +249,16 @@ def _combine(game: Game, quantities: Mapping[str, np.ndarray]) -> dict[str, np.n
     if "nearest" in quantities:
         out |= {f"nearest_{name}": quantities["nearest"] == k for k, name in enumerate(STRATEGIES)}
     return out
+
+
+def _incomes(returns: np.ndarray) -> dict[str, np.ndarray]:
+    """How returns ``(N, n_players)`` are divided; undefined where one is negative or all are zero."""
+    n, total = returns.shape[1], returns.sum(axis=1, keepdims=True)
+    defined = (returns >= 0.0).all(axis=1, keepdims=True) & (total > 0.0)
+    base = np.where(defined, total, np.nan)
+    gaps = np.abs(returns[:, :, None] - returns[:, None, :]).sum(axis=(1, 2))[:, None]
+    equality = 1.0 - gaps / (2.0 * n * base)
+    return {"equality": np.repeat(equality, n, axis=1), "income_share": returns / base}
 
 
 def from_play(game: Game, played: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -258,6 +277,9 @@ def from_play(game: Game, played: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     combined = _combine(game, {"return": values["return"].reshape(-1, shape[-1])})
     out |= {name: x.reshape(shape) for name, x in combined.items()}
     for count in game.counts:
+        if count.per and {count.name, count.per} <= set(values):
+            times, sums = values[count.per], values[count.name]
+            out[count.name] = np.divide(sums, times, out=np.full(shape, np.nan), where=times > 0)
         if count.share_of and set(count.share_of) <= set(values):
             part, total = values[count.share_of[0]], sum(values[name] for name in count.share_of)
             out[count.name] = np.divide(part, total, out=np.full(shape, np.nan), where=total > 0)

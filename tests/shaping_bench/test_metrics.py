@@ -383,6 +383,19 @@ def test_what_a_game_of_ones_own_counts_is_a_metric():
     assert not metrics.METRICS["own_coins"].applies(Orchard())
 
 
+def test_how_incomes_are_divided():
+    """Gini of (1, 2, 3) is 2/9; nothing is said where somebody lost, or nobody got anything."""
+    game = make("tensor")
+    returns = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0], [0.0, 0.0, 3.0], [-1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    got = metrics.from_play(game, {"return": returns})
+    equality = np.array([7 / 9, 1.0, 1 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(got["equality"], np.repeat(equality[:, None], 3, axis=1))
+    np.testing.assert_allclose(got["income_share"][:3], returns[:3] / [[6.0], [6.0], [3.0]])
+    assert np.isnan(got["income_share"][3:]).all()
+    assert "equality" not in metrics.from_play(make("ipd"), {"return": -returns[:, :2]})
+    assert "equality" in metrics.from_play(make("negotiation"), {"return": returns[:, :2]})
+
+
 def test_a_symmetric_game_of_three_has_its_metrics():
     joint = list(itertools.product((0, 1), repeat=3))
     crowd = make("matrix", payoffs=tuple(tuple(float(sum(a) - 2 * a[i]) for a in joint) for i in range(3)))
