@@ -59,6 +59,8 @@ the others Melting Pot's of these names."""
 
 ANCHORS: dict[str, tuple[float, float, float]] = {
     "ipd": (0.0055, 0.2102, 0.0542),
+    "chicken": (0.0064, 0.2342, 0.0468),
+    "stag-hunt": (0.0045, 0.2800, 0.0338),
 }
 """By matrix, of the default rules: return per step of random play, of the scripts that earn most together, and of
 the script that earns most against random play; means of 4096 episodes, standard errors below 0.0006."""
