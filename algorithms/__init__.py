@@ -7,6 +7,7 @@ Other packages add theirs through the entry-point group ``shaping_bench.algorith
 """
 
 from shaping_bench.algorithms.adjustments import CGD, LSS, SGA, Consensus, Extragradient
+from shaping_bench.algorithms.advantage_alignment import AA, AAPG, PAA
 from shaping_bench.algorithms.aga import AgA
 from shaping_bench.algorithms.basin_entry import BasinEntry
 from shaping_bench.algorithms.cola import COLA
@@ -64,6 +65,9 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "ppo": PPO,
     "loqa": LOQA,
     "loqa-paired": PairedLOQA,
+    "aa": AA,
+    "aa-pg": AAPG,
+    "paa": PAA,
     "mfos": MFOS,
     "m-maml": MMAML,
     "good-shepherd": GoodShepherd,

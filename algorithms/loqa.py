@@ -367,7 +367,7 @@ class LOQA(Learner):
         worth = values(logits, q)
         advantages = played(play.rewards() + game.gamma * after(worth[1:], alive) - worth[:-1], alive)
         held = lax.stop_gradient(advantages)
-        answers = credit(held, 1.0 - jnp.exp(lesson.modelled), game.gamma * self.shaping_discount)
+        answers = credit(held, self.responsiveness(lesson.modelled), game.gamma * self.shaping_discount)
         shaped = held + (self.shaping * game.gamma / self.temperature) * lesson.surprise * answers
         total = step_mean(log_probs * shaped, alive) + self.entropy * entropy
         # The code asks the averaged policy instead, another pass of the network for one step in T.
@@ -378,6 +378,10 @@ class LOQA(Learner):
         else:
             total -= error
         return total, {"critic_loss": error, "entropy": entropy}
+
+    def responsiveness(self, modelled: Array) -> Array:
+        """How much of a change of its logit changes the opponent's log-probability ``modelled``, ``(T, B)``."""
+        return 1.0 - jnp.exp(modelled)
 
     def critic_error(self, play: Play, player: int, q: Tree, averaged: Array, last: Array) -> Array:
         """What the action values of a player descend: the error of SARSA on its side of the play.
