@@ -28,6 +28,7 @@ from shaping_bench.algorithms.pola import POLA, POLAOM
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
+from shaping_bench.algorithms.shaper import Shaper
 from shaping_bench.algorithms.sos import SOS
 from shaping_bench.algorithms.stackelberg import Stackelberg
 
@@ -72,6 +73,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "m-maml": MMAML,
     "good-shepherd": GoodShepherd,
     "mfos-recurrent": MFOSRecurrent,
+    "shaper": Shaper,
     "meva": MeVa,
     "best-response": BestResponse,
     "all-c": AllC,

@@ -6,6 +6,7 @@ advantages, normalised in each minibatch, a clipped value loss, an entropy bonus
 
 Minibatches are whole episodes, so that recurrent policies are differentiated through time
 from the start of the episode; pax feeds the hidden states it stored while playing as inputs.
+Policies without memory may have single steps as minibatches, as pax's have: ``parts="steps"``.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -82,6 +83,13 @@ class PPO(NetworkLearner):
     batch_size: int = field(128, "episodes per update", low=1, static=True, small=16)
     epochs: int = field(2, "passes over the batch", low=1, static=True)
     minibatches: int = field(4, "parts of the batch, each one step of Adam; divides it", low=1, static=True)
+    parts: str = field(
+        "episodes",
+        "what minibatches consist of: whole episodes, or single steps, for policies without memory",
+        choices=("episodes", "steps"),
+        static=True,
+        added=True,
+    )
     normalise: bool = field(True, "advantages to mean 0 and deviation 1 in each minibatch", static=True)
     separate: bool = field(False, "a network of its own for the critic, instead of one with two heads", static=True)
     network: str = network_field("policy and critic; auto: a table where one does")
@@ -89,7 +97,18 @@ class PPO(NetworkLearner):
 
     def check_game(self, game: Game, player: int) -> None:
         super().check_game(game, player)
-        if self.batch_size % self.minibatches:
+        if self.parts == "steps":
+            if self.network_for(game) not in ("tabular", "mlp", "conv-mlp"):
+                raise ValueError(
+                    f"has parts='steps' and network={self.network_for(game)!r}, which remembers; allowed: tabular, "
+                    "mlp, conv-mlp, or parts='episodes'"
+                )
+            if self.batch_size * game.num_steps % self.minibatches:
+                raise ValueError(
+                    f"has minibatches={self.minibatches} of {self.batch_size} episodes of {game.num_steps} steps; "
+                    "allowed: a divisor of all steps"
+                )
+        elif self.batch_size % self.minibatches:
             raise ValueError(
                 f"has batch_size={self.batch_size} and minibatches={self.minibatches}; allowed: a divisor of the batch"
             )
@@ -155,8 +174,10 @@ class PPO(NetworkLearner):
     def update(self, key: Array, state: PPOState, view: View) -> tuple[Tree, PPOState, Info]:
         weights = (view.own, state.critic)
         batch = self.batch(view, weights)
-        steps = self._steps()
-        size = self.batch_size // self.minibatches
+        steps, count = self._steps(), self.batch_size
+        if self.parts == "steps":
+            batch, count = _side_by_side(batch), count * view.game.num_steps
+        size = count // self.minibatches
 
         def step(carry: Any, part: Batch) -> Any:
             weights, memory = carry
@@ -165,7 +186,7 @@ class PPO(NetworkLearner):
             return (optax.apply_updates(weights, change), memory), info
 
         def epoch(carry: Any, key: Array) -> Any:
-            order = jax.random.permutation(key, self.batch_size)
+            order = jax.random.permutation(key, count)
 
             def part(carry: Any, chosen: Array) -> Any:
                 return step(carry, jax.tree.map(lambda x: jnp.take(x, chosen, axis=1, mode="clip"), batch))
@@ -176,3 +197,16 @@ class PPO(NetworkLearner):
         carry, infos = lax.scan(epoch, carry, jax.random.split(key, self.epochs))
         (params, values), memory = carry
         return params, PPOState(values, memory), jax.tree.map(lambda x: x[-1, -1], infos)
+
+
+def _side_by_side(batch: Batch) -> Batch:
+    """Every step as an episode of its own: leaves ``(1, T B, ...)``."""
+
+    def flat(x: Array) -> Array:
+        return x.reshape(1, -1, *x.shape[2:])
+
+    alive = batch.alive
+    if alive is not None:
+        # Whether it is played, and something for after it, which no mean looks at.
+        alive = jnp.concatenate([flat(alive[:-1]), flat(alive[1:])])
+    return jax.tree.map(flat, batch._replace(alive=None))._replace(alive=alive)

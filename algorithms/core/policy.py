@@ -17,6 +17,10 @@ from shaping_bench.games.base import Game
 
 Tree = Any
 
+ENVIRONMENTS = "environments"
+"""Name of the axis along which :meth:`Policy.act` is mapped over the environments of a batch: what a
+policy with ``mixes`` takes means along, ``lax.pmean(x, ENVIRONMENTS)``."""
+
 
 class Policy:
     """Base of all policies."""
@@ -26,6 +30,10 @@ class Policy:
 
     keeps_carry: ClassVar[bool] = False
     """Whether its carry lives on from episode to episode of an encounter."""
+
+    mixes: ClassVar[bool] = False
+    """Whether :meth:`act` in one environment takes account of the others of the batch, along the axis
+    :data:`ENVIRONMENTS`; ``step`` is then of an environment that has no others."""
 
     def init(self, key: Array) -> Tree:
         """Initial parameters."""

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from shaping_bench.algorithms.core import costs
 from shaping_bench.algorithms.core.distributions import finite, num_words
-from shaping_bench.algorithms.core.policy import Policy
+from shaping_bench.algorithms.core.policy import ENVIRONMENTS, Policy
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.games.base import Game
 from shaping_bench.games.spaces import Discrete
@@ -156,6 +156,8 @@ def rollout_on(
             actions.append(said.sample(dice.words(words, i)))
             if i in said_by:
                 kept[i] = said.unmixed()
+            if policy.keeps_carry and alive is not None:
+                carry = jax.tree.map(lambda new, old: _where(alive, new, old), carry, carries[i])
             moved.append(carry)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
         # every number that depends on it.
@@ -179,6 +181,11 @@ def rollout_on(
     return Trajectory(states=states, actions=actions, rewards=rewards, info=info, alive=alive, said=said), ends
 
 
+def _where(which: Array, new: Array, old: Array) -> Array:
+    """By environment: ``which`` is ``(B,)``, the others ``(B, ...)``."""
+    return jnp.where(which.reshape(-1, *([1] * (new.ndim - 1))), new, old)
+
+
 def spread(start: Tree, batch_size: int) -> Tree:
     """The same in every environment: leaves ``(B, ...)``."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch_size, *x.shape)), start)
@@ -186,7 +193,7 @@ def spread(start: Tree, batch_size: int) -> Tree:
 
 def _acting(policy: Policy, groups: int) -> Any:
     """``policy.act`` for a batch of environments, in groups of equal parameters."""
-    batched = jax.vmap(policy.act, in_axes=(None, 0, 0, 0))
+    batched = jax.vmap(policy.act, in_axes=(None, 0, 0, 0), axis_name=ENVIRONMENTS)
     if not groups:
         return batched
 

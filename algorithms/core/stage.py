@@ -219,7 +219,7 @@ class Stage:
             starts = jax.vmap(game.resume)(jax.random.split(jax.random.fold_in(key, 0), width), joint.world)
         carries = [carry if policy.keeps_carry else None for policy, carry in zip(policies, joint.carries, strict=True)]
         devices = 1 if self.apart is None else lax.axis_size(self.apart)
-        shared = devices > 1 and width % devices == 0
+        shared = devices > 1 and width % devices == 0 and not any(policy.mixes for policy in policies)
         part = (lax.axis_index(self.apart), devices) if shared else None
         with costs.repeated(0):  # who looks at it pays, see _Episodes
             play, ends = rollouts.rollout_on(

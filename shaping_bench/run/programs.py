@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from shaping_bench.algorithms.core import Learner
-from shaping_bench.algorithms.core.rollouts import rollout
+from shaping_bench.algorithms.core.rollouts import rollout_on
 from shaping_bench.algorithms.core.stage import Joint, Stage
 from shaping_bench.games.base import Game
 from shaping_bench.run import devices, executables
@@ -127,13 +127,13 @@ class Program:
             joint, _, infos = self._stage(shared, laned, prepared.of(own)).episode(key, joint)
             return joint, infos
 
-        def one_point(laned: list[Array], seed: Array, t: Array, params: Any) -> Any:
+        def one_point(laned: list[Array], seed: Array, t: Array, joint: Joint) -> Any:
             """What is recorded of a joint policy: itself, or its values by play."""
             if not self.episodes:
-                return params, {}
+                return joint.params, {}
             game, learners = self._rebuild(shared, laned)
             key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 2), t)
-            return (), played_values(key, game, learners, params, self.episodes)
+            return (), played_values(key, game, learners, joint.params, self.episodes, joint.carries)
 
         def one_tile(tile: Any) -> Any:
             laned, own, seeds, joint = tile
@@ -143,7 +143,7 @@ class Program:
             unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
 
             valued = jax.vmap(one_point, in_axes=(0, 0, None, 0))
-            skipped = jax.eval_shape(valued, laned, seeds, done, joint.params)
+            skipped = jax.eval_shape(valued, laned, seeds, done, joint)
 
             def until_next_record(carry: Any, record: Any) -> Any:
                 (t, joint), (interval, wanted) = carry, record
@@ -157,7 +157,7 @@ class Program:
                     return (t, joint), ((joint.params, {}), info)
                 point = jax.lax.cond(
                     wanted,
-                    lambda: valued(laned, seeds, t, joint.params),
+                    lambda: valued(laned, seeds, t, joint),
                     lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), skipped),
                 )
                 return (t, joint), (point, info)
@@ -177,14 +177,28 @@ def _lane_key(base: Array, seed: Array) -> Array:
 
 
 def played_values(
-    key: Array, game: Game, learners: Sequence[Learner], params: Sequence[Any], episodes: int
+    key: Array,
+    game: Game,
+    learners: Sequence[Learner],
+    params: Sequence[Any],
+    episodes: int,
+    carries: Sequence[Any] | None = None,
 ) -> dict[str, Array]:
     """Values of a joint policy by play, each ``(n_players,)``.
 
     ``return`` is the mean reward per step, undiscounted; ``discounted_return`` is
-    ``(1 - gamma) sum_t gamma^t r_t``; what the game counts is per step too.
+    ``(1 - gamma) sum_t gamma^t r_t``; what the game counts is per step too. Policies that keep their carries
+    go on from those given, one after the other until every episode has one.
     """
-    play = rollout(key, game, [rule.policy(game, i) for i, rule in enumerate(learners)], params, episodes)
+    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
+
+    def carried(carry: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.take(x, jnp.arange(episodes) % len(x), axis=0), carry)
+
+    starts = [
+        carried(carries[i]) if policy.keeps_carry and carries is not None else None for i, policy in enumerate(policies)
+    ]
+    play, _ = rollout_on(key, game, policies, params, episodes, carries=starts)
 
     def per_step(x: Array) -> Array:
         return jnp.sum(jnp.mean(x, axis=1), axis=0) / game.num_moves
