@@ -28,6 +28,7 @@ from shaping_bench.algorithms.pola import POLA, POLAOM
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
+from shaping_bench.algorithms.reciprocator import Reciprocator
 from shaping_bench.algorithms.shaper import Shaper
 from shaping_bench.algorithms.sos import SOS
 from shaping_bench.algorithms.stackelberg import Stackelberg
@@ -74,6 +75,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "good-shepherd": GoodShepherd,
     "mfos-recurrent": MFOSRecurrent,
     "shaper": Shaper,
+    "reciprocator": Reciprocator,
     "meva": MeVa,
     "best-response": BestResponse,
     "all-c": AllC,
