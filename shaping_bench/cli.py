@@ -743,7 +743,7 @@ def figures(
     """Draw the results for a paper, at the width of its columns, and print the files' paths.
 
     Per game: learning curves, cross-play, performance profiles, aggregates, the meta-game and who gains by
-    adopting which rule; and aggregates over all games.
+    adopting which rule. Of games whose labels end in their number of players, gains by that number. And cards.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shaping_bench.analysis import curves, metagame, stats
+from shaping_bench.analysis import curves, metagame, players, stats
 from shaping_bench.analysis.entries import alike, entries, metric_names
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.errors import BadInput, unknown
@@ -36,8 +36,6 @@ Array = NDArray[np.float64]
 COLUMN, PAGE = 3.25, 6.75
 """Widths of a column and of a page of two, in inches."""
 FORMATS = ("pdf", "svg", "png")
-NAIVE = ("naive", "naive-pg", "ppo")
-"""Whom learning curves show a learner against: the first of these rules that it met."""
 DPI = 300
 """Of PNG, and of nothing else: the other formats are drawn."""
 
@@ -146,6 +144,9 @@ def figures(results: Results, game: str | None = None) -> dict[str, Callable[[],
             f"card-{card.track.name}-{card.tier}": functools.partial(profiles_of_card, results, card)
             for card in cards_in(results)
         }
+        for series in dict.fromkeys(gain.series for gain in players.gains(results)):
+            name = re.sub(r"[^A-Za-z0-9.]+", "-", series).strip("-")
+            figures[f"{name}-by-players"] = functools.partial(gains_by_players, results, series)
     return figures
 
 
@@ -176,7 +177,8 @@ def learning_curves(results: Results, game: str) -> Figure | None:
     if not learners:
         return None
     naive = next(
-        (x for x in results.labels if results.played[x]["name"] in NAIVE and (bands["opponent"] == x).any()), None
+        (x for x in results.labels if results.played[x]["name"] in players.NAIVE and (bands["opponent"] == x).any()),
+        None,
     )
     columns = min(_PANELS_PER_ROW, len(learners))
     rows = -(-len(learners) // columns)
@@ -370,6 +372,32 @@ def profiles_of_card(results: Results, card: Card) -> Figure:
     panels[0].set_yticks(range(len(rows)), [name_of(row) for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     figure.supxlabel(f"share ({card.title})", fontsize=7)
+    return figure
+
+
+# --- numbers of players -------------------------------------------------------------------
+
+
+def gains_by_players(results: Results, series: str) -> Figure:
+    """What a learner gains where it takes the seat of one of N naive learners, and what the others gain by it, by N;
+    bars are 95 % intervals over what was drawn anew, of learners that prepare their preparations."""
+    found = [gain for gain in players.gains(results) if gain.series == series]
+    figure = Figure(figsize=(COLUMN, 2.0), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    for panel, name, title in zip(panels, ("own", "others"), ("own gain", "gain of the others"), strict=True):
+        panel.axhline(0.0, color="#C8CDD2", linewidth=0.5)
+        for learner in dict.fromkeys(gain.learner for gain in found):
+            rows = [gain for gain in found if gain.learner == learner]
+            x = [gain.players for gain in rows]
+            y, half = ([getattr(gain, field) for gain in rows] for field in (name, f"{name}_half"))
+            panel.errorbar(x, y, yerr=half, label=learner, elinewidth=0.8, **_look(results, learner))
+        panel.set_title(title)
+        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        panel.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    figure.supxlabel(f"players ({series})", fontsize=7)
+    figure.supylabel("return per step over N naive learners", fontsize=7)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
