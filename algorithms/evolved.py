@@ -30,7 +30,7 @@ class OpenES(NetworkLearner):
     >>> from shaping_bench.algorithms.core import Stage
     >>> from shaping_bench.algorithms.fixed import AllC
     >>> from shaping_bench.games import make
-    >>> stage = Stage(make("ipd(horizon=8)"), (OpenES(population=8, episodes=4), AllC()))
+    >>> stage = Stage(make("ipd", horizon=8), (OpenES(population=8, episodes=4), AllC()))
     >>> joint = stage.begin(jax.random.key(0))
     >>> joint, play, infos = stage.episode(jax.random.key(1), joint)
     >>> sorted(infos[0]), play is None

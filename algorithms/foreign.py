@@ -105,8 +105,7 @@ class FilePolicy(_Unlearned):
 
 @pytree_dataclass
 class ReferencePolicy(_Unlearned):
-    """A policy that is shipped with the benchmark, by name: ``shaping_bench.algorithms.parts.files.shipped()`` lists
-    them, with the command that trained each. A name never stands for other numbers than it did."""
+    """A policy that is shipped with the benchmark, by name. A name never stands for other numbers than it did."""
 
     source = "training by this benchmark, as the list of shipped policies says"
 
@@ -118,7 +117,7 @@ class ReferencePolicy(_Unlearned):
         Raises:
           ValueError: none of that name is shipped.
         """
-        known = shipped()
+        known = shipped(POLICIES)
         if self.which not in known:
             there = ", ".join(sorted(known)) or "none, as none is shipped"
             raise ValueError(f"is the shipped policy {self.which!r}; allowed: {there}")

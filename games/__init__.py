@@ -13,6 +13,7 @@ from shaping_bench.games.cournot import Cournot
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
 from shaping_bench.games.fishery import Fishery
 from shaping_bench.games.grids.coin import CoinGame
+from shaping_bench.games.grids.in_the_matrix import InTheMatrix
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
 from shaping_bench.games.matrix.repeated import RepeatedGame
@@ -136,6 +137,11 @@ GAMES: dict[str, Entry] = {
         Fishery,
         "pax (Souly et al. 2023, arXiv 2312.12564)",
         "N boats choose their efforts; the stock of fish grows back",
+    ),
+    "in-the-matrix": Entry(
+        InTheMatrix,
+        "Khan et al., AAMAS 2024: rules of its code, pax, which are those of JaxMARL's storm_2p",
+        "two collectors on a board, whose inventories are their strategies when they meet",
     ),
 }
 

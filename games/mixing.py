@@ -50,7 +50,7 @@ def mixed(game: Any, own_share: float) -> Any:
     if game.n_players < 2:
         raise ValueError("has one player; own_share needs others")
     given = {f.name: getattr(game, f.name) for f in dataclasses.fields(game)}
-    if "payoffs" in given:  # the same kind of game, with other numbers
+    if given.get("payoffs") is not None:  # the same kind of game, with other numbers
         return dataclasses.replace(game, payoffs=mixed_table(own_share, given["payoffs"]))
     cls: Any = type(game)
     return _mixed(cls)(own_share=own_share, **given)

@@ -67,10 +67,10 @@ class Encoding:
             leaves = zip(jax.tree.leaves(observations), self.axes, strict=True)
             flat = [x.reshape(*x.shape[: x.ndim - axes], -1).astype(jnp.result_type(float)) for x, axes in leaves]
             return jnp.concatenate(flat, axis=-1)
-        if self.kind in ("planes", "board"):
-            return observations[..., : self.shape[0], :, :]
-        if self.kind == "flat":
-            return observations.reshape(*observations.shape[:-3], -1)
+        if self.kind in ("planes", "board", "flat"):
+            # Boards are shown in whole numbers of a byte, where they are large.
+            planes = observations.astype(jnp.result_type(float))
+            return planes.reshape(*planes.shape[:-3], -1) if self.kind == "flat" else planes[..., : self.shape[0], :, :]
         if self.kind == "states":
             return jax.nn.one_hot(observations, self.size)
         before = observations - 1

@@ -19,10 +19,23 @@ from shaping_bench.games.adapters.common import (
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import field, pytree_dataclass
 
+REFUSED = {
+    "storm": "with two players it never pays for an interaction, and with three a later pair erases what an earlier "
+    "pair was paid",
+    "storm_np": "when a defector and a cooperator meet, both are paid one's reward, or each the other's",
+}
+"""Environments whose rewards are not those of the game that they are called after, and why; found in releases up to
+0.2.0. In this benchmark the game is in-the-matrix, whose rules are those of their ``storm_2p``."""
+
 
 @functools.lru_cache(maxsize=64)
 def _jaxmarl(environment: Any, options: tuple[tuple[str, Any], ...]) -> Any:
     """The environment that the fields of a :class:`JaxMARLGame` describe; one object for all its uses."""
+    if environment in REFUSED:
+        raise ValueError(
+            f"environment is {environment!r}, whose rewards are wrong: {REFUSED[environment]}; allowed: others, and "
+            "the game in-the-matrix"
+        )
     jaxmarl = package("jaxmarl")
     return described(environment, options, jaxmarl.make, jaxmarl.registered_envs)
 

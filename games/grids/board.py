@@ -178,3 +178,29 @@ def below(count: Any, bits: Array) -> tuple[Array, Array]:
     k = jnp.asarray(count, jnp.uint32)
     high, low = bits >> 16, bits & 0xFFFF
     return ((high * k + ((low * k) >> 16)) >> 16).astype(jnp.int32), bits * k
+
+
+# Headings are 0 along columns, 1 down the rows, 2 back along columns, 3 up: one more is a quarter turn to the right.
+
+
+def stepped(row: Any, column: Any, heading: Any, count: Any = 1) -> tuple[Any, Any]:
+    """Row and column of the cell ``count`` cells ahead."""
+    return row + count * _sign(heading, 1), column + count * _sign(heading, 0)
+
+
+def framed(row: Any, column: Any, heading: Any, other_row: Any, other_column: Any) -> tuple[Any, Any]:
+    """A cell as somebody on a cell sees it: how far ahead, and how far to the right."""
+    down, along = other_row - row, other_column - column
+    one, other = _sign(heading, 0), _sign(heading, 1)
+    return along * one + down * other, down * one - along * other
+
+
+def unframed(row: Any, column: Any, heading: Any, ahead: Any, right: Any) -> tuple[Any, Any]:
+    """Row and column of what is so far ahead and to the right."""
+    one, other = _sign(heading, 0), _sign(heading, 1)
+    return row + ahead * other + right * one, column + ahead * one - right * other
+
+
+def _sign(heading: Any, along: int) -> Any:
+    """1 where one looks along an axis, the columns' (0) or the rows' (1), -1 the other way, 0 across."""
+    return (heading == along) * 1 - (heading == along + 2) * 1

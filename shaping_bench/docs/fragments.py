@@ -24,6 +24,7 @@ from sphinx.errors import ExtensionError
 
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import FixedStrategy
+from shaping_bench.algorithms.parts import files
 from shaping_bench.analysis import reference, schelling
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.claims import files as claims
@@ -40,6 +41,7 @@ from shaping_bench.publish import schelling as diagrams
 from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.publish.report.drawing import Line, limits, line_panel
 from shaping_bench.publish.standings import score_entry
+from shaping_bench.run.shipping import MET
 from shaping_bench.spec import registry
 from shaping_bench.spec.calls import split_call
 from shaping_bench.spec.scenarios import load_track
@@ -611,6 +613,23 @@ def reference_card(track: str) -> str:
     return paragraphs(origin, table(("", "rule", *COLUMNS, "ordinal generality", "lost"), rows))
 
 
+def shipped_policies() -> str:
+    """Policies that ``reference(policy=NAME)`` plays, how they were trained, and what they get."""
+    rows = [
+        (
+            code(name),
+            code(x["rule"]),
+            code(x["game"]),
+            str(x["updates"]),
+            *(" | ".join(f"{y:.3f}" for y in x["measured"][other]) for other in MET),
+            code(x["command"]),
+        )
+        for name, x in sorted(files.shipped().items())
+    ]
+    heads = ("policy", "of the rule", "game", "updates", *(f"against {x}" for x in MET), "trained by")
+    return table(heads, rows) if rows else "None is shipped yet."
+
+
 def reference_findings(track: str) -> str:
     """What a track's shipped results say, in sentences."""
     found = findings.findings(load_track(track))
@@ -671,6 +690,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         readme,
         reference_card,
         reference_findings,
+        shipped_policies,
         reproduction,
         schelling_diagrams,
         schelling_table,

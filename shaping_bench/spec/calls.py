@@ -69,10 +69,16 @@ def is_call(spec: Any) -> bool:
 
 
 def written(value: Any) -> str:
-    """A hyperparameter's value; words without the quotes that they do not need."""
+    """A hyperparameter's value; words without the quotes that they do not need.
+
+    >>> written("conv-gru"), written("loqa-coin-3"), written("3-coins")
+    ('conv-gru', 'loqa-coin-3', '"3-coins"')
+    """
     if not isinstance(value, str):
         return repr(value)
-    bare = all(word.isidentifier() and not keyword.iskeyword(word) for word in value.split("-"))
+    first, *more = value.split("-")
+    numbered = (word for word in more if not (word.isdecimal() and str(int(word)) == word))
+    bare = all(word.isidentifier() and not keyword.iskeyword(word) for word in (first, *numbered))
     return value if bare else json.dumps(value)
 
 
@@ -83,8 +89,9 @@ def _value(node: ast.expr, source: str) -> Any:
         return {"true": True, "false": False}.get(node.id, node.id)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):  # and so are hyphenated ones: network=conv-gru
         words = [_value(x, source) for x in (node.left, node.right)]
-        if all(isinstance(x, str) for x in words):
-            return "-".join(words)
+        numbered = isinstance(node.right, ast.Constant) and type(node.right.value) is int  # policy=loqa-coin-3
+        if isinstance(words[0], str) and (numbered or isinstance(words[1], str)):
+            return "-".join(map(str, words))
     if isinstance(node, ast.List | ast.Tuple):
         values = [_value(x, source) for x in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)

@@ -140,11 +140,19 @@ MFOS_PPO = Peer(
     differs="measured on a busy machine at 30 s, of which about 10 are its own",
 )
 
+STORM = Peer(
+    name="JaxMARL",
+    version="JAX",
+    work="in the matrix (storm_2p), random actions, 512 environments",
+    unit="env steps",
+    per_cpu_second=0.40e6,
+    differs="it resets boards at the end of an episode",
+)
+
 ELSEWHERE = tuple(
     Peer(name=name, version="JAX", work=work, unit="env steps", per_cpu_second=rate)
     for name, work, rate in (
         ("JaxMARL", "independent PPO, Coin Game", 0.10e6),
-        ("JaxMARL", "in the matrix (storm_2p), 512 environments", 0.40e6),
         ("SocialJax", "prisoner's dilemma arena, 512 environments", 0.045e6),
         ("SocialJax", "clean-up, 7 players, 512 environments", 0.032e6),
         ("SocialJax", "harvest, open, 7 players, 512 environments", 0.056e6),
@@ -157,7 +165,7 @@ PEERS = (
     *(SOS_NAIVE, SOS_LOLA, SOS, SOS_CGD, MFOS_NAIVE, MFOS_LOLA),
     *DICE.values(),
     *(OPEN_SPIEL, JAXMARL, PAX, PAX_WITHOUT_MEMORY),
-    *(LOQA_COIN, LOQA_COIN_PRESENT, LOQA_IPD, MFOS_PPO),
+    *(LOQA_COIN, LOQA_COIN_PRESENT, LOQA_IPD, MFOS_PPO, STORM),
     *ELSEWHERE,
 )
 

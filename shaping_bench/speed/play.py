@@ -62,28 +62,33 @@ class PlayWork:
     warm: bool = True
 
 
-def _environment(game_text: str, batch_size: int, calls: int) -> Call:
-    """Random actions in a batch of environments; every observation is written."""
+def _environment(game_text: str, batch_size: int, calls: int, observed: bool = False) -> Call:
+    """Random actions in a batch of environments. Every observation is written where they are ``observed``; the
+    compiler leaves out what nobody reads."""
     from shaping_bench.spec.registry import make_game
 
     game = make_game(game_text).value
+    n = game.n_players
 
     def shard(key: Any) -> Any:
         reset_key, key = jax.random.split(key)
         share = batch_size // len(jax.local_devices())
-        _, states = jax.vmap(game.reset)(jax.random.split(reset_key, share))
+        seen, states = jax.vmap(game.reset)(jax.random.split(reset_key, share))
 
         def step(loop: Any, key: Any) -> Any:
-            states, total = loop
+            states, total, last = loop
             action_key, step_key = jax.random.split(key)
-            words = jax.random.bits(action_key, (share,), jnp.uint32)
-            actions = jnp.stack([words % game.n_actions, (words >> 16) % game.n_actions], axis=-1).astype(jnp.int32)
-            _, states, rewards, _, _ = jax.vmap(game.step)(jax.random.split(step_key, share), states, actions)
-            return (states, total + rewards), None
+            # A random word is two actions.
+            words = jax.random.bits(action_key, (-(-n // 2), share), jnp.uint32)
+            halves = [words[i // 2] >> (16 * (i % 2)) for i in range(n)]
+            actions = jnp.stack([x % game.n_actions for x in halves], axis=-1).astype(jnp.int32)
+            seen, states, rewards, _, _ = jax.vmap(game.step)(jax.random.split(step_key, share), states, actions)
+            return (states, total + rewards, seen if observed else last), None
 
         keys = jax.random.split(key, game.num_steps * calls)
-        (_, total), _ = jax.lax.scan(step, (states, jnp.zeros((share, 2))), keys)
-        return total
+        start = states, jnp.zeros((share, n)), seen if observed else ()
+        (_, total, last), _ = jax.lax.scan(step, start, keys)
+        return total, last
 
     return _sharded(shard)
 
@@ -178,6 +183,14 @@ def works() -> tuple[PlayWork, ...]:
             make=lambda: _environment("coin-game", 8192, 20),
             target=kept(69.7e6),
             peer=peers.JAXMARL,
+        ),
+        PlayWork(
+            name="In the matrix, random actions and what is seen, 512 environments",
+            unit="env steps",
+            count=512 * 152 * 20,
+            make=lambda: _environment("in-the-matrix", 512, 20, observed=True),
+            target=8e6,
+            peer=peers.STORM,
         ),
         PlayWork(
             name="Coin Game, conv + GRU against the same, rollouts alone, 1000 x 16",

@@ -303,6 +303,11 @@ def test_a_seat_of_the_coin_game_against_a_script(gymnax):
             "jaxmarl(environment='shaping_bench.games.grids.coin:CoinGam')",
             "environment is 'shaping_bench.games.grids.coin:CoinGam'",
         ),
+        (
+            "jaxmarl(environment=storm)",
+            "environment is 'storm', whose rewards are wrong: .*; allowed: others, and the game",
+        ),
+        ("jaxmarl(environment=storm_np)", "environment is 'storm_np', whose rewards are wrong: "),
     ],
 )
 def test_bad_environments_are_bad_input(jaxmarl, text, complaint):
