@@ -368,6 +368,7 @@ def encounter(
     record_every: Whole | None = None,
     episodes: Whole | None = None,
     preparations: Whole = 1,
+    starts: Literal["drawn", "grid"] = "drawn",
     artifacts: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     wandb: Literal["offline", "online", "disabled"] = "disabled",
@@ -402,6 +403,8 @@ def encounter(
         Episodes that value policies by play, where the game has no exact values; 32 by default.
     preparations:
         Seeds from which learners that prepare are prepared; the encounter's seeds share them.
+    starts:
+        Where policies begin: as learners draw them, or, with 441 seeds say, at the points of a grid of 21 x 21.
     artifacts:
         Where preparations are kept and looked for; by default in the user's cache.
     set_:
@@ -421,6 +424,7 @@ def encounter(
     with _until(time_limit) as deadline:
         from shaping_bench.commands import encounter_result, encounter_text, read_init
         from shaping_bench.run import devices
+        from shaping_bench.run.starts import initial as grid
         from shaping_bench.spec import registry
         from shaping_bench.spec.protocol import EPISODES, Protocol
 
@@ -432,6 +436,7 @@ def encounter(
             precision=precision,
             episodes=EPISODES if episodes is None else episodes,
             preparations=preparations,
+            starts=starts,
         )
         named = registry.make_game(game)
         learners = [registry.with_settings(learner, set_ or (), named.name)]
@@ -439,7 +444,9 @@ def encounter(
         if len(learners) == 1:
             learners *= named.value.n_players
         registry.check_encounter(named, learners)
-        start = read_init(init, named.value) if init else None
+        if init and starts != "drawn":
+            raise BadInput(f"--init and --starts {starts} are given; allowed: one of them")
+        start = read_init(init, named.value) if init else grid(starts, named.value, [x.value for x in learners], seeds)
         devices.configure(cpu_devices=max(devices.CPU_DEVICES, named.value.n_players if seats_apart else 0))
         result = encounter_result(
             named,
@@ -546,6 +553,7 @@ def score(
     track: str = "exact",
     tier: str = "quick",
     split: Literal["train", "validation", "test"] = "test",
+    games: Annotated[list[str] | None, Several] = None,
     output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
     alone: Annotated[bool, Flag] = False,
     time_limit: Limit | None = None,
@@ -565,6 +573,8 @@ def score(
         A budget: quick or standard.
     split:
         Which backgrounds are drawn: test is what is reported, validation is for tuning, train for preparing.
+    games:
+        Those of the track's games that are asked, e.g. ipd; all by default, which is what is cited.
     output:
         Where cells are stored; results/score by default. Only what is not stored is computed.
     alone:
@@ -586,6 +596,7 @@ def score(
             track=track,
             tier=tier,
             split=split,
+            games=games,
             directory=output or Path("results") / "score",
             alone=alone,
             deadline=deadline,
@@ -620,7 +631,7 @@ def reference(
     update:
         Compute what is not stored and write all of them, anchors included.
     track:
-        Of an update, only this one; all by default.
+        Of a check or an update, only this one; all by default.
     tier:
         Of an update, the budget; that of most seeds by default.
     cells:
@@ -638,13 +649,13 @@ def reference(
     from shaping_bench import scoring
 
     _positive("--cells", cells)
-    given = {"learners": ", ".join(learners), "--track": track, "--tier": tier}
+    given = {"learners": ", ".join(learners), "--tier": tier, **({} if check else {"--track": track})}
     for name, value in given.items():
         if value and not update:
             raise BadInput(f"{name} is {value!r} without --update; allowed: none")
     if update:
         scoring.update_reference(output or Path("results") / "reference", learners, track=track, tier=tier)
-    found = scoring.reference_rows(scoring.check_reference(cells, seed, output) if check else {})
+    found = scoring.reference_rows(scoring.check_reference(cells, seed, output, track=track) if check else {})
     if json:
         _print_json(found)
     else:

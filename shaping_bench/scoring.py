@@ -54,6 +54,7 @@ def score(
     track: str = "exact",
     tier: str = "quick",
     split: str = "test",
+    games: Sequence[str] | None = None,
     directory: Path,
     alone: bool = False,
     deadline: Deadline | None = None,
@@ -63,6 +64,7 @@ def score(
     Args:
       learners: as one writes them.
       track, tier, split: of which cards.
+      games: those of the track's games that are asked; all by default.
       directory: where cells are stored.
       alone: without the reference rows.
       deadline: when to stop.
@@ -71,7 +73,7 @@ def score(
       BadInput: an unknown track, tier or learner, or one that does not play the track's view.
       OutOfTime: the deadline has passed; the same call goes on.
     """
-    whole = load_track(track)
+    whole = load_track(track).only(games)
     of = whole.at(tier)
     names = list(dict.fromkeys(of.subject(x) for x in learners))
     known = shipped.serving(whole, tier, split)
@@ -92,7 +94,7 @@ def score(
 
 def _folder(directory: Path, track: Track, tier: str, split: str, subject: str) -> Path:
     named = registry.make_learner(subject)
-    kind = f"{track.name}-{tier}" + ("" if split == "test" else f"-{split}")
+    kind = "-".join([track.name, tier, *([] if split == "test" else [split]), *track.games])
     return directory / kind / f"{named.name}-{content_hash(named.identity())[:8]}"
 
 
@@ -164,28 +166,39 @@ def _update(
         "versions": devices.versions(),
         "device": devices.describe(),
         "processor": platform.processor() or platform.machine(),
-        "seconds": round(sum(x.cost["seconds"] for x in subjects), 1),
+        "seconds": round(sum(x.cost(track)["seconds"] for x in subjects), 1),
     }
     shipped.write(subjects, anchors=anchors_of(track, subjects), track=track, tier=budget, about=about, where=where)
 
 
 def check_reference(
-    cells: int, seed: int = 0, directory: Path | None = None, where: Path | None = None
+    cells: int,
+    seed: int = 0,
+    directory: Path | None = None,
+    where: Path | None = None,
+    track: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Computes a random sample of reference cells again, with everything that shares their programs' lanes.
+
+    Args:
+      cells: of each track.
+      seed: of the sample.
+      directory: where they are stored; a folder that is removed by default.
+      where: another folder of reference results than the package's.
+      track: only this one; all by default.
 
     Returns:
       By track: ``cells`` compared, ``equal`` to the last digit that is shipped, ``close`` within
       tolerance but for a few seeds, ``differ``, and the names of those.
     """
     found = {}
-    for name in track_names():
-        track = load_track(name)
-        known = shipped.load(track, where)
+    for name in track_names() if track is None else (track,):
+        of = load_track(name)
+        known = shipped.load(of, where)
         if known is None:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = _checked(track, known, cells, seed, directory or Path(folder))
+            found[name] = _checked(of, known, cells, seed, directory or Path(folder))
     return found
 
 

@@ -28,6 +28,9 @@ class Policy:
     exact: ClassVar[bool] = False
     """Whether the exact game can value it: its parameters are those that ``game.value`` takes."""
 
+    finite_memory: ClassVar[bool] = False
+    """Whether it is a finite automaton of a repeated game, whose parameters ``games.matrix.automata`` values."""
+
     keeps_carry: ClassVar[bool] = False
     """Whether its carry lives on from episode to episode of an encounter."""
 

@@ -70,8 +70,11 @@ LEVEL = 0.05
 INEXACT = "its policies are networks: no best response to them is exact"
 """Why a scenario is missing."""
 
+COSTS = ("gradient_evaluations", "environment_steps", "seconds")
+"""What is counted of computing a card."""
+
 KEYS = ["scenario", "member", "seed"]
-NUMBERS = ["own", "own_lifetime", "other", "other_lifetime", "best"]
+NUMBERS = ["own", "own_lifetime", "other", "other_lifetime", "best", "basin"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,9 +109,10 @@ class Subject:
       learner: as one writes it.
       runs: one row per scenario, member and seed: ``own`` and ``other`` return at the end (mean over the
         last tenth of the updates), the same over all updates, what a best response would get (``best``,
-        of frozen backgrounds), ``lost``, ``unit`` (what a bootstrap draws as one) and the ``cell``.
+        of frozen backgrounds), whether it ended payoff-dominant (``basin``, from grids of starts),
+        ``lost``, ``unit`` (what a bootstrap draws as one) and the ``cell``.
       access: of the rule.
-      cost: of all that was computed for its card, per seed.
+      costs: of all that was computed for its card, per seed, by game.
       absent: scenario to why it is missing.
       origin: where its runs were read.
       trained: by scenario, of an adversary that was trained: the share of seeds in which each responder was the
@@ -119,10 +123,18 @@ class Subject:
     learner: str
     runs: pd.DataFrame
     access: str
-    cost: Mapping[str, Any]
+    costs: Mapping[str, Mapping[str, float]]
     absent: Mapping[str, str]
     origin: str
     trained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def cost(self, track: Track) -> dict[str, Any]:
+        """Per seed, of the track's main block: what its seat asked for, and its preparations apart."""
+        games = {x.game for x in track.scenarios if x.block == "main"}
+        own = [x for game, x in self.costs.items() if game in games]
+        return {name: sum(x[name] for x in own) for name in COSTS} | {
+            "preparation": {name: sum(x[f"preparation_{name}"] for x in own) for name in COSTS}
+        }
 
 
 # --- from cells to runs -------------------------------------------------------------------
@@ -182,12 +194,16 @@ def subject_of(
                 absent[scenario.name] = INEXACT
             elif name == own and found in records:
                 rows += stored.kept(scenario, member, found, records[found])
-    hashes = dict.fromkeys(x for key, x in wanted.items() if x in records and scenarios[key[0]].block == "main")
+    played: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for (name, _), found in wanted.items():
+        if found in records and scenarios[name].block == "main":
+            played.setdefault(scenarios[name].game, {})[found] = records[found]
+    first = next((record for own in played.values() for record in own.values()), None)
     return Subject(
         learner=learner,
         runs=_frame(rows),
-        access=next((str(records[x]["learners"][0]["access"]) for x in hashes), "unknown"),
-        cost=_cost([records[x] for x in hashes]),
+        access="unknown" if first is None else str(first["learners"][0]["access"]),
+        costs={game: _cost(list(own.values())) for game, own in played.items()},
         absent=absent,
         origin=str(results.directory),
         trained=trained,
@@ -205,7 +221,7 @@ def without_runs(track: Track, learner: str, why: str, split: str = "test") -> S
         learner=learner,
         runs=_frame([]),
         access=str(registry.make_learner(learner).value.access),
-        cost=_cost([]),
+        costs={},
         absent={x.name: why for x in track.of(split)},
         origin="nothing",
     )
@@ -227,7 +243,7 @@ class _Stored:
                 # Ordered by seed, update, player.
                 self._curves[str(key)] = updates, part["value"].to_numpy().reshape(-1, len(updates), players)
         self._finals: dict[str, dict[str, np.ndarray]] = {}
-        for metric in ("br_value", "held_value", "diverged", "return"):
+        for metric in ("br_value", "held_value", "basin", "diverged", "return"):
             rows = results.final(metric)  # ordered as curves are
             own = rows[rows["hash"].isin(hashes)]
             keys = own["hash"].to_numpy(object)
@@ -249,8 +265,10 @@ class _Stored:
         if scenario.background is None:  # everybody is the subject
             final, lifetime = (np.repeat(x.mean(axis=1, keepdims=True), seats, axis=1) for x in (final, lifetime))
         known = scenario.family == "frozen" and self.exact(key)
-        best = self._finals["br_value"][key][:, 1] if known else np.full(len(final), np.nan)
-        numbers = (final[:, 0], lifetime[:, 0], final[:, 1], lifetime[:, 1], best)
+        nothing = np.full(len(final), np.nan)
+        best = self._finals["br_value"][key][:, 1] if known else nothing
+        basin = self._finals["basin"][key][:, 0] if scenario.gridded else nothing
+        numbers = (final[:, 0], lifetime[:, 0], final[:, 1], lifetime[:, 1], best, basin)
         return _rows(scenario, member, key, record, numbers, self._lost(key, final))
 
     def kept(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> list[Rows]:
@@ -261,7 +279,8 @@ class _Stored:
         out = []
         for name, of in seats.items():
             own, other = held[:, of].mean(axis=1), gain[:, of].mean(axis=1)
-            numbers = (own, own, other, other, np.full(len(own), np.nan))
+            nothing = np.full(len(own), np.nan)
+            numbers = (own, own, other, other, nothing, nothing)
             out.append(_rows(scenario, name, key, record, numbers, lost))
         return out
 
@@ -344,8 +363,8 @@ def _units(record: Mapping[str, Any], num_seeds: int) -> np.ndarray:
     return facts.shared_preparations(jointly, 0, num_seeds, int(prepared["seeds"]))
 
 
-def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Per seed, over the cells of the main block: what the subject's seat asked for, and its preparations."""
+def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Per seed, over some cells: what the subject's seat asked for, and its preparations."""
     prepared: dict[str, Mapping[str, Any]] = {}
     for record in records:
         x = record["learners"][0].get("preparation")
@@ -358,10 +377,7 @@ def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "gradient_evaluations": float(evaluations),
         "environment_steps": float(steps),
         "seconds": float(sum(sum(r["timings"].values()) for r in records)),
-        "preparation": {
-            name: float(sum(x[name] / x["seeds"] for x in prepared.values()))
-            for name in ("gradient_evaluations", "environment_steps", "seconds")
-        },
+        **{f"preparation_{name}": float(sum(x[name] / x["seeds"] for x in prepared.values())) for name in COSTS},
     }
 
 
@@ -521,7 +537,8 @@ class Scored:
         self.track, self.subject, self.anchors, self.split = track, subject, anchors, split
         self._runs = _by_member(subject.runs)
         self._naive = _by_member(naive.runs)
-        some = next(iter(self._runs.values()), None)
+        gridded = {x.name for x in track.of(split) if x.gridded}
+        some = next((runs for (name, _), runs in self._runs.items() if name not in gridded), None)
         self.units = np.zeros(1, np.int64) if some is None else some["unit"].to_numpy(np.int64)
 
     def scenarios(self, block: str) -> list[Scenario]:
@@ -536,8 +553,22 @@ class Scored:
                 out[scenario.name] = self.subject.absent.get(scenario.name, "not computed")
         return out
 
+    def basin(self) -> float | None:
+        """Share of the starts of its grids that end payoff-dominant, the mean over their games; a lost run does
+        not. Nothing is drawn of a grid, so there is no interval."""
+        shares = [
+            float(np.nanmean(np.where(runs["lost"], 0.0, runs["basin"])))
+            for scenario in self.track.of(self.split)
+            if scenario.gridded
+            for member in scenario.members
+            if (runs := self._runs.get((scenario.name, member))) is not None
+        ]
+        return sum(shares) / len(shares) if shares else None
+
     def members(self, scenario: Scenario) -> list[str]:
         """Those that tell rules apart and that the subject has played."""
+        if scenario.gridded:
+            return []
         keys = [(scenario.name, m) for m in scenario.members]
         return [k[1] for k in keys if k in self._runs and k in self.anchors and not self.anchors[k].flat]
 

@@ -111,6 +111,11 @@ class ClaimProtocol(Strict):
         return ClaimProtocol(**{**self.model_dump(), **changes, "full": None})
 
     @property
+    def starts(self) -> Literal["drawn"]:
+        """What a protocol calls so; where a published encounter begins elsewhere, ``init`` says."""
+        return "drawn"
+
+    @property
     def protocol(self) -> Protocol:
         """How the encounter is run."""
         return Protocol.of(self, seeds=self.num_seeds)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from shaping_bench.games import GAMES
 from shaping_bench.games.base import Count, Game
@@ -110,6 +111,36 @@ def _uniform_memory_one(game: Game) -> bool:
     return two_memory_one(game) and _uniform_equilibrium(game)
 
 
+def payoff_dominant(game: Game) -> int | None:
+    """The joint action that is best for both players of two, among those on which they may settle: pure
+    equilibria of a one-shot game; of a repeated one what gives either at least its (pure) security level.
+
+    >>> from shaping_bench.games import make
+    >>> [payoff_dominant(make(name)) for name in ("ipd", "stag-hunt", "bos", "hawk-dove", "imp")]
+    [0, 0, None, None, None]
+
+    Returns:
+      Its index among CC, CD, DC, DD; None where there is no choice, or no agreement about the best.
+    """
+    if game.table is None or game.n_players != 2 or not _exact(game):
+        return None
+    tables = np.asarray(game.table, np.float64).reshape(2, 2, 2)
+    best = np.stack(
+        [tables[0].max(axis=0)[None, :].repeat(2, axis=0), tables[1].max(axis=1)[:, None].repeat(2, axis=1)]
+    )
+    least = (
+        np.array([tables[0].max(axis=0).min(), tables[1].max(axis=1).min()])[:, None, None] if game.memory_one else best
+    )
+    rewards = tables.reshape(2, 4)
+    candidates = np.flatnonzero((tables >= least).all(axis=0))
+    first = [k for k in candidates if (rewards[:, [k]] >= rewards[:, candidates]).all()]
+    return int(first[0]) if len(candidates) > 1 and len(first) == 1 else None
+
+
+def _has_payoff_dominant(game: Game) -> bool:
+    return _observes("cooperation")(game) and payoff_dominant(game) is not None
+
+
 def _observes(name: str) -> Callable[[Game], bool]:
     return lambda game: name in observable_names(game)
 
@@ -135,6 +166,9 @@ def _observable_names(treedef: Any) -> tuple[str, ...]:
 
 
 # --- definitions ----------------------------------------------------------------------------
+
+PLAYED = 0.82**2
+"""Least occupancy of the joint action that counts as played."""
 
 _REWARD = "reward per step"
 _SHARE = "share"
@@ -271,6 +305,17 @@ _DEFINITIONS: tuple[Metric, ...] = (
         0.0,
         1.0,
         applies=_observes("mutual_cooperation"),
+    ),
+    _metric(
+        "basin",
+        f"1 if the payoff-dominant joint action has a discounted occupancy of {PLAYED:g} or more",
+        _FLAG,
+        "higher",
+        0.0,
+        1.0,
+        source="Shcherbinin et al. 2026: both play it with probability 0.82; its mean over a grid of starts is the "
+        "basin share",
+        applies=_has_payoff_dominant,
     ),
     *(_cooperation(state) for state in state_names(2)),
     _metric("parameter_sum", "x + y", "1", source="SOS paper, Example 2", applies=_observes("parameter_sum")),

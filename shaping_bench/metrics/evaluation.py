@@ -17,6 +17,7 @@ from jax import Array
 
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
+from shaping_bench.games.matrix import automata
 from shaping_bench.games.matrix.memory_one import (
     STRATEGIES,
     TEMPLATES,
@@ -34,8 +35,10 @@ from shaping_bench.games.matrix.repeated import MemoryOneGame, RepeatedGame
 from shaping_bench.metrics.definitions import (
     METRICS,
     OBSERVABLES,
+    PLAYED,
     divides_income,
     observable_names,
+    payoff_dominant,
     reward_range,
     two_memory_one,
 )
@@ -166,6 +169,9 @@ def evaluate(game: Game, params: Sequence[np.ndarray], names: Sequence[str] | No
     if "exact" not in game.views:
         raise BadInput(f"game is {type(game).__name__}, which offers the views {sorted(game.views)}; needed: 'exact'")
     wanted = _wanted(game, names)
+    sizes = [np.shape(x)[-1] if np.ndim(x) else 0 for x in params]
+    if game.memory_one and game.n_players == len(sizes) == 2 and automata.remember_more(sizes):
+        return _of_automata(cast(MemoryOneGame, game), params, wanted)
     shape, points = flattened(game, params)
     finite = np.isfinite(points[0]).all(axis=-1)
     for theta in points[1:]:
@@ -183,6 +189,38 @@ def evaluate(game: Game, params: Sequence[np.ndarray], names: Sequence[str] | No
             value[~np.isfinite(value)] = np.nan
             value[~finite] = np.nan
         out[name] = value.reshape(*shape, game.n_players)
+    return out
+
+
+def _of_automata(game: MemoryOneGame, params: Sequence[np.ndarray], wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """The same where somebody remembers more than one round: what follows from returns, and from best responses
+    by whoever remembers as much as there is to."""
+    shape, points = np.shape(params[0])[:-1], [automata.flat(x) for x in params]
+    finite = np.all([np.isfinite(x).all(axis=-1) for x in points], axis=0)
+    first, second = (automata.decoded(np.where(finite[:, None], x, 0.0)) for x in points)
+    payoffs, gamma = np.asarray(game.payoffs, np.float64), float(game.gamma)
+    occupancy = automata.occupancy(first, second, gamma)
+    quantities = {
+        "return": occupancy @ payoffs.T,
+        "observed cooperation": np.stack([occupancy[:, [0, 1]].sum(axis=1), occupancy[:, [0, 2]].sum(axis=1)], axis=1),
+        "observed mutual_cooperation": np.repeat(occupancy[:, :1], 2, axis=1),
+        # Of each as the responder to the other.
+        "gain": np.stack(
+            [
+                automata.best_response_value(other, seat_payoffs(payoffs.tolist(), i)[0], gamma)
+                for i, other in enumerate((second, first))
+            ],
+            axis=1,
+        ),
+    }
+    values = _combine(game, quantities)
+    values["diverged"] = np.repeat(~finite[:, None], 2, axis=1)
+    out = {}
+    for name in wanted:
+        if name in values:
+            value = np.array(values[name], np.float64)
+            value[~finite if name != "diverged" else []] = np.nan
+            out[name] = value.reshape(*shape, 2)
     return out
 
 
@@ -239,12 +277,14 @@ def _combine(game: Game, quantities: Mapping[str, np.ndarray]) -> dict[str, np.n
         out["fairness"] = everybody(1.0 - pairs / spread) if spread else np.ones_like(returns)
     if divides_income(game):
         out |= _incomes(returns)
+    if (dominant := payoff_dominant(game)) is not None and "cooperation" in out:
+        out["basin"] = everybody(_occupancies(out)[dominant] >= PLAYED)
     if "gain" in quantities:
         gain = quantities["gain"]
         out["br_value"] = _mean_of_others(gain)
         out["exploitability"] = out["br_value"] - others
         out["nash_conv"] = everybody((gain - returns).sum(axis=1))
-        if n == 2:
+        if "left" in quantities:
             out["held_value"] = quantities["left"][:, ::-1]
     if "nearest" in quantities:
         out |= {f"nearest_{name}": quantities["nearest"] == k for k, name in enumerate(STRATEGIES)}
@@ -259,6 +299,13 @@ def _incomes(returns: np.ndarray) -> dict[str, np.ndarray]:
     gaps = np.abs(returns[:, :, None] - returns[:, None, :]).sum(axis=(1, 2))[:, None]
     equality = 1.0 - gaps / (2.0 * n * base)
     return {"equality": np.repeat(equality, n, axis=1), "income_share": returns / base}
+
+
+def _occupancies(observed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Of CC, CD, DC and DD, each ``(N,)``, of two players; those of a one-shot game choose independently."""
+    first, second = observed["cooperation"].T
+    both = observed["mutual_cooperation"][:, 0] if "mutual_cooperation" in observed else first * second
+    return both, first - both, second - both, 1.0 - first - second + both
 
 
 def from_play(game: Game, played: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

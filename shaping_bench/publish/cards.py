@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ class Card:
 
     @property
     def title(self) -> str:
-        return f"{self.track.name} track, {self.tier} tier" + ("" if self.split == "test" else f", {self.split} split")
+        games = f" in {', '.join(self.track.games)} alone" if self.track.games else ""
+        split = "" if self.split == "test" else f", {self.split} split"
+        return f"{self.track.name} track{games}, {self.tier} tier{split}"
 
 
 def card(
@@ -162,7 +165,7 @@ def cards_in(results: Results) -> tuple[Card, ...]:
     whole = results.whole
     stored = {record["hash"] for record in whole.records}
     for entry in results.suite.get("cards", ()):
-        whole_track = load_track(entry["track"], "suite.cards")
+        whole_track = load_track(entry["track"], "suite.cards").only(entry.get("games"), "suite.cards")
         track = whole_track.at(entry["tier"])
         names = subjects_of(track, entry["learners"])
         cells = {name: card_cells(track, entry["tier"], name) for name in names}
@@ -183,7 +186,8 @@ def _row(scored: Scored, tier: str) -> Row:
     row: Row = {
         "learner": subject.learner,
         **{column: scored.score(column, "main") for column in COLUMNS},
-        "cost": dict(subject.cost),
+        "basin": scored.basin(),
+        "cost": subject.cost(track),
         "access": subject.access,
         "ranked": not missing,
         "missing": list(missing),
@@ -239,6 +243,9 @@ LEGEND = (
     "strategies; safety: kept from a best response; effect: on what others get. Ranked by generality, same scenarios.",
 )
 
+BASIN = "basin: share of a grid of starts from which it and its like end in what is best for both."
+"""What that column is, where a card has it."""
+
 
 def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     """A card of at most so many lines of :data:`MAX_WIDTH` columns.
@@ -252,16 +259,14 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
         f"{card.title}, {card.track.tier(card.tier).seeds} seeds"
         + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
     ]
-    explained = [*LEGEND, ""] if legend else []
+    explained = [*LEGEND, *[BASIN] * has_basins(card), ""] if legend else []
     notes = [*_trained(card.track, rows), *_notes(rows)]
-    room = max_lines - len(explained) - len(head) - len(notes) - 2
+    room = max_lines - len(explained) - len(head) - len(notes) - 1
+    room -= len(rows) > room  # for a line that says so
     shown = rows[:room]
-    table = _aligned(
-        [
-            ["", "learner", *COLUMNS, "lost", "access", COSTS[card.track.view][1]],
-            *(_line(row, card.track.view) for row in shown),
-        ]
-    )
+    basins = has_basins(card)
+    heading = ["", "learner", *COLUMNS, *["basin"] * basins, "lost", "access", COSTS[card.track.view][1]]
+    table = _aligned([heading, *(_line(row, card.track.view, basins) for row in shown)])
     more = [f"and {len(rows) - room} more rows: --json"] if len(rows) > room else []
     return "\n".join([*explained, *head, *table, *more, *notes])
 
@@ -284,29 +289,67 @@ def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: i
         + " --cards" * bool(cards)
         + "  (--metric cooperation, --format latex)",
     ]
-    legend = [*LEGEND, ""] if cards else []
-    room = (max_lines - len(legend) - len(missing) - len(more)) // max(len(cards), 1) - 1
-    shown = [line for x in cards for line in (*text(x, room, legend=False).splitlines(), "")]
+    legend = [*LEGEND, *[BASIN] * any(map(has_basins, cards)), ""] if cards else []
+    room = max_lines - len(legend) - len(missing) - len(more) - len(cards)
+    whole = [len(text(x, sys.maxsize, legend=False).splitlines()) for x in cards]
+    rooms = _shared(whole, room)
+    shown = [
+        line for x, own in zip(cards, rooms, strict=True) for line in (*text(x, own, legend=False).splitlines(), "")
+    ]
     return "\n".join([*legend, *shown, *missing, *more])
 
 
+def _shared(wanted: Sequence[int], room: int) -> list[int]:
+    """Lines for each: what it wants where that is no more than an equal part of what others leave.
+
+    >>> _shared([22, 6], 26), _shared([22, 22], 26)
+    ([20, 6], [13, 13])
+    """
+    given = [0] * len(wanted)
+    left = room
+    for k, place in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        given[place] = min(wanted[place], left // (len(wanted) - k))
+        left -= given[place]
+    return given
+
+
+def spent(row: Row, view: str) -> tuple[float, str]:
+    """What a rule's seat asked for over the card, per seed, preparations included, and of what; by what rules of the
+    view pay with."""
+    name, _ = COSTS[view]
+    return row["cost"].get(name, 0.0) + row["cost"].get("preparation", {}).get(name, 0.0), name.replace("_", " ")
+
+
+def has_basins(card: Card) -> bool:
+    """Whether a card tells from which starts rules end in what is best for both."""
+    return any(row["basin"] is not None for row in card.rows)
+
+
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as what is in them; names to the left, numbers to the right."""
+    """Columns as wide as what is in them, apart as far as there is room; names to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= MAX_WIDTH else " "
     return [
-        "  ".join(x.ljust(w) if k == 1 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
+        gap.join(x.ljust(w) if k == 1 else x.rjust(w) for k, (x, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     ]
 
 
-def _line(row: Row, view: str) -> list[str]:
+def _line(row: Row, view: str, basins: bool) -> list[str]:
     mark = (SHIPPED if row["origin"] == "reference" else "") + (" (changed)" if row["changed"] else "")
     room = NAME_WIDTH - len(mark)
     name = (row["learner"] if len(row["learner"]) <= room else row["learner"][: room - 1] + "…") + mark
     rank = str(row["rank"]) if row["ranked"] else "-"
-    cost, _ = COSTS[view]
-    spent = row["cost"].get(cost, 0.0) + row["cost"].get("preparation", {}).get(cost, 0.0)
-    return [rank, name, *(_entry(row[c]) for c in COLUMNS), str(row["lost"]), row["access"], f"{spent:.2g}"]
+    basin = ["" if row["basin"] is None else digits.number(row["basin"], 2)] * basins
+    return [
+        rank,
+        name,
+        *(_entry(row[c]) for c in COLUMNS),
+        *basin,
+        str(row["lost"]),
+        row["access"],
+        digits.brief(spent(row, view)[0]),
+    ]
 
 
 def _entry(score: Mapping[str, Any]) -> str:

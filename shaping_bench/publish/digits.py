@@ -75,6 +75,18 @@ def significant(x: float, digits: int) -> str:
     return (text if text != "-0" else "0").replace("-", MINUS, 1) if x < 0 else text
 
 
+def brief(x: float) -> str:
+    """A count in two digits, for narrow columns.
+
+    >>> brief(0.0), brief(740.0), brief(26_400.0), brief(5.76e7)
+    ('0', '740', '26k', '58M')
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if x >= 0.995 * size:
+            return f"{float(f'{x / size:.2g}'):g}{unit}"
+    return f"{float(f'{x:.2g}'):g}"
+
+
 def preparation_cost(preparations: Sequence[Mapping[str, Any]]) -> str:
     """What preparations cost together, in words."""
     parts = []

@@ -131,6 +131,7 @@ def figures(results: Results, game: str | None = None) -> dict[str, Callable[[],
     figures: dict[str, Callable[[], Figure | None]] = {}
     kinds = {
         "curves": learning_curves,
+        "within": within_curves,
         "cross-play": cross_play,
         "profiles": performance_profiles,
         "meta-game": meta_game,
@@ -172,7 +173,17 @@ def learning_curves(results: Results, game: str) -> Figure | None:
     if "return" not in results.curve_metrics:
         return None
     alone, bands = curves.self_play_bands(results, "return"), curves.bands(results, "return")
-    alone, bands = alone[alone["game"] == game], bands[bands["game"] == game]
+    return _panels_of_curves(results, alone[alone["game"] == game], bands[bands["game"] == game], "update")
+
+
+def within_curves(results: Results, game: str) -> Figure | None:
+    """What final policies get in each step of an episode, as :func:`learning_curves` shows learning."""
+    bands = curves.within_bands(results, "return")
+    bands = bands[bands["game"] == game]
+    return _panels_of_curves(results, bands[bands["learner"] == bands["opponent"]], bands, "step")
+
+
+def _panels_of_curves(results: Results, alone: pd.DataFrame, bands: pd.DataFrame, along: str) -> Figure | None:
     learners = [x for x in results.learners if (alone["learner"] == x).any()]
     if not learners:
         return None
@@ -185,20 +196,20 @@ def learning_curves(results: Results, game: str) -> Figure | None:
     figure = Figure(figsize=(PAGE if columns > 2 else COLUMN, 0.35 + 1.15 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for k, (panel, learner) in enumerate(zip(grid.flat, learners, strict=False)):
-        _curve(panel, alone[alone["learner"] == learner], "self-play", 0)
+        _curve(panel, alone[alone["learner"] == learner], "self-play", 0, along)
         if naive not in (None, learner):
             meetings = bands[(bands["learner"] == learner) & (bands["opponent"] == naive)]
             # Of several naive ones each meets the learner and the other naive ones.
             theirs = bands[(bands["learner"] == naive) & bands["hash"].isin(meetings["hash"])]
-            _curve(panel, meetings, f"against {naive}", 1)
-            _curve(panel, theirs, f"{naive} against it", 2)
+            _curve(panel, meetings, f"against {naive}", 1, along)
+            _curve(panel, theirs, f"{naive} against it", 2, along)
         panel.set_title(learner)
         panel.tick_params(labelbottom=k + columns >= len(learners))
         panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True))
         panel.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     for panel in list(grid.flat)[len(learners) :]:
         panel.set_visible(False)
-    figure.supxlabel("update", fontsize=7)
+    figure.supxlabel(along, fontsize=7)
     figure.supylabel("return per step", fontsize=7)
     shown = {
         name: handle for panel in grid.flat for handle, name in zip(*panel.get_legend_handles_labels(), strict=True)
@@ -207,11 +218,11 @@ def learning_curves(results: Results, game: str) -> Figure | None:
     return figure
 
 
-def _curve(panel: Axes, band: pd.DataFrame, name: str, k: int) -> None:
+def _curve(panel: Axes, band: pd.DataFrame, name: str, k: int, along: str) -> None:
     """One line with its band; where a pairing has a cell for each order of seats, their mean."""
     if band.empty:
         return
-    points = band.groupby("update", sort=True)[["mean", "half"]].mean()
+    points = band.groupby(along, sort=True)[["mean", "half"]].mean()
     x, mean, error = points.index.to_numpy(float), points["mean"].to_numpy(float), points["half"].to_numpy(float)
     panel.fill_between(x, mean - error, mean + error, color=_COLORS[k], alpha=0.2, linewidth=0.0)
     every = max(1, len(x) // _MARKED_POINTS)

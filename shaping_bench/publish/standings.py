@@ -12,21 +12,23 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import Standing, standing
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
-from shaping_bench.publish.cards import SHIPPED, Card, Row
+from shaping_bench.publish.cards import SHIPPED, Card, Row, has_basins
 from shaping_bench.publish.model import ABSENT, Entry, Table, count, plain
 from shaping_bench.store.results import Results
 
 
 def card_tables(card: Card) -> list[Table]:
     """Everything that a card has to say, as tables."""
-    tables = [card_table(card), scenario_table(card)]
+    tables = [card_table(card), lifetime_table(card), scenario_table(card)]
     found = standing(card.ranked)
     return [*tables, rank_table(card, found), improvement_table(card, found)] if found else tables
 
 
 def card_table(card: Card) -> Table:
     """The scores of a card, the best by generality first; rules that lack a scenario last and without a rank."""
-    columns = ("rank", *COLUMNS, "ordinal generality", "lost", "access", "gradient evaluations", "environment steps")
+    basin = ("basin",) if has_basins(card) else ()
+    spent = ("gradient evaluations", "environment steps")
+    columns = ("rank", *COLUMNS, "ordinal generality", *basin, "lost", "access", *spent)
     return Table(
         title=card.title,
         note=(
@@ -35,12 +37,29 @@ def card_table(card: Card) -> Table:
             "the same scenarios; bold: the best, and what its seeds do not tell from it (exchange test, Holm-corrected "
             f"over all pairs of the column, level 0.05); {SHIPPED}: shipped results; costs per seed, preparations "
             "included"
+            + "; basin: share of a grid of starts from which a rule and its like end in what is best for both"
+            * bool(basin)
         ),
         rows="learner",
         cols="",
         row_labels=tuple(name_of(row) for row in card.rows),
         col_labels=columns,
-        cells=tuple(_entries(row) for row in card.rows),
+        cells=tuple(_entries(row, bool(basin)) for row in card.rows),
+    )
+
+
+def lifetime_table(card: Card) -> Table:
+    """The same scores over all updates instead of the last tenth of them: what learning was worth on the way."""
+    columns = tuple(card.rows[0]["lifetime"]) if card.rows else ()
+    return Table(
+        title=f"{card.title}: over all updates",
+        note="the scores of the card, of the mean over all updates (lifetime), not over the last tenth of them; with "
+        "95 % bootstrap intervals over seeds",
+        rows="learner",
+        cols="",
+        row_labels=tuple(name_of(row) for row in card.rows),
+        col_labels=columns,
+        cells=tuple(tuple(score_entry(row["lifetime"][x]) for x in columns) for row in card.rows),
     )
 
 
@@ -49,13 +68,14 @@ def name_of(row: Row) -> str:
     return row["learner"] + SHIPPED * (row["origin"] == "reference")
 
 
-def _entries(row: Row) -> tuple[Entry, ...]:
+def _entries(row: Row, basins: bool) -> tuple[Entry, ...]:
     cost, prepared = row["cost"], row["cost"].get("preparation", {})
     spent = (cost.get(x, 0.0) + prepared.get(x, 0.0) for x in ("gradient_evaluations", "environment_steps"))
     return (
         count(row["rank"]) if row["rank"] else Entry(ABSENT),
         *(score_entry(row[column]) for column in COLUMNS),
         score_entry(row["ordinal"]["generality"]),
+        *(plain(row["basin"], 2),) * basins,
         count(row["lost"]),
         Entry(row["access"]),
         *(plain(float(x), 0) for x in spent),

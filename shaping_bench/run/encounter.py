@@ -198,10 +198,13 @@ def check_size(game: Game, learners: Sequence[Learner], count: int, num_records:
 
 
 def valued_exactly(game: Game, learners: Sequence[Learner]) -> bool:
-    """Whether the exact game can value all policies."""
+    """Whether all policies can be valued exactly: by the game, or as finite automata."""
     if "exact" not in game.views:
         return False
-    return not plays(learners) or all(rule.policy(game, i).exact for i, rule in enumerate(learners))
+    if not plays(learners):
+        return True
+    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
+    return all(policy.exact or policy.finite_memory for policy in policies)
 
 
 def _run(

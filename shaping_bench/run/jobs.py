@@ -34,7 +34,7 @@ import numpy as np
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.errors import StoreError
 from shaping_bench.games.base import Game
-from shaping_bench.run import checkpoints, devices
+from shaping_bench.run import checkpoints, devices, starts, within
 from shaping_bench.run.artifacts import Artifacts
 from shaping_bench.run.checkpoints import Checkpoint, Moment, encounter_identity
 from shaping_bench.run.deadline import Deadline
@@ -55,7 +55,7 @@ from shaping_bench.run.timings import Load, Timing, Timings, of_user
 from shaping_bench.spec.identity import content_hash
 from shaping_bench.spec.lineups import Labelled
 from shaping_bench.spec.suite import Cell, Suite
-from shaping_bench.store.store import Store
+from shaping_bench.store.store import WITHIN, Store, write_parquet
 
 MAX_LANES = 2**17
 """Most lanes (settings times seeds) of one vmapped group."""
@@ -187,7 +187,11 @@ def _groups(cells: Sequence[Cell]) -> Iterator[tuple[Cell, ...]]:
         structure = jax.tree.structure(shareable(cell.game.named.value, _rules(cell.learners)))
         # What was prepared belongs to its numbers: no sweep over them.
         prepared = tuple(p and p.hash for p in cell.needs)
-        key = (structure, prepared, cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes)
+        key = (
+            structure,
+            prepared,
+            *(cell.seeds, cell.seed, cell.steps, cell.record_every, cell.precision, cell.episodes, cell.starts),
+        )
         by_program.setdefault(key, []).append(cell)
     for group in by_program.values():
         size = max(1, MAX_LANES // (group[0].seeds * _width(group[0])))
@@ -494,7 +498,8 @@ def _checkpoint(key: str, group: Sequence[Cell], store: Store) -> Checkpoint:
 def _identity(cell: Cell) -> dict[str, Any]:
     """Of an encounter, whatever the number of its updates."""
     learners = [x.named for x in cell.learners]
-    return encounter_identity(cell.game.named, learners, cell, seeds=cell.seeds, needs=cell.needs)
+    init = starts.initial(cell.starts, cell.game.named.value, _rules(cell.learners), cell.seeds)
+    return encounter_identity(cell.game.named, learners, cell, seeds=cell.seeds, needs=cell.needs, init=init)
 
 
 def _shorter(group: Sequence[Cell], suite: Suite, store: Store) -> Iterator[tuple[str, ...]]:
@@ -553,6 +558,7 @@ def _outcomes(
         num_updates=first.steps,
         seed=first.seed,
         record_every=first.record_every,
+        init=starts.initial(first.starts, first.game.named.value, _rules(first.learners), first.seeds),
         precision=first.precision,
         episodes=first.episodes,
         artifacts=artifacts.of(first.needs),
@@ -618,6 +624,9 @@ def _measured_encounter(
     if outcome.policies is not None:
         along = {"updates": outcome.policy_updates, **flattened(outcome.policies)}
         more["policies_along.npz"] = functools.partial(checkpoints.save_arrays, arrays=along)
+    if suite.file.within:
+        by_step = within.within(game, learners, outcome, seed=cell.seed, episodes=cell.episodes)
+        more |= {} if by_step is None else {WITHIN: functools.partial(write_parquet, by_step)}
     if outcome.end is not None:
         fingerprint = checkpoints.fingerprint(_identity(cell))
         more[STATE] = functools.partial(checkpoints.write, moment=outcome.end, of=fingerprint)

@@ -41,19 +41,19 @@ def measure(game: Game, learners: Sequence[Learner], outcome: Outcome) -> tuple[
 
 def tidy_finals(values: dict[str, np.ndarray]) -> pd.DataFrame:
     """``name -> (S, n_players)`` to columns seed, player (from 1), metric, value."""
-    return _tidy(values, ("seed", "player"))
+    return tidy(values, ("seed", "player"))
 
 
 def tidy_curves(updates: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
     """``name -> (R, S, n_players)`` to columns seed, update, player, metric, value."""
     if not values:
         return pd.DataFrame(columns=["seed", "update", "player", "metric", "value"])
-    frame = _tidy({name: x.astype(np.float64) for name, x in values.items()}, ("point", "seed", "player"))
+    frame = tidy({name: x.astype(np.float64) for name, x in values.items()}, ("point", "seed", "player"))
     frame.insert(1, "update", np.asarray(updates)[frame.pop("point")])
     return frame
 
 
-def _tidy(values: dict[str, np.ndarray], axes: Sequence[str]) -> pd.DataFrame:
+def tidy(values: dict[str, np.ndarray], axes: Sequence[str]) -> pd.DataFrame:
     """One row per number, metric by metric; the last of the axes is the player, counted from 1.
 
     All metrics become one frame at once: of dozens of tiny ones, each costs as much as a large one.

@@ -113,6 +113,7 @@ def record_of(
         "steps": 0 if cell.kind == "league" else cell.steps,
         "record_every": cell.record_every,
         "precision": cell.precision,
+        **({} if cell.starts == "drawn" else {"starts": cell.starts}),
     }
     record = cell_record(
         key=cell.hash,

@@ -18,6 +18,7 @@ RecordEvery = Annotated[int, pydantic.Field(ge=1)]
 Precision = Literal["float32", "float64"]
 Episodes = Annotated[int, pydantic.Field(ge=1)]
 Preparations = Annotated[int, pydantic.Field(ge=1)]
+Starts = Literal["drawn", "grid"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Protocol:
       precision: floating point of the updates.
       episodes: played per recorded point where policies cannot be valued exactly.
       preparations: seeds from which learners that prepare are prepared; the encounter's seeds share them.
+      starts: where policies begin: drawn by each learner, or at the points of a grid, one per seed; see
+        :mod:`shaping_bench.run.starts`.
     """
 
     seeds: Seeds = 100
@@ -41,6 +44,7 @@ class Protocol:
     precision: Precision = "float32"
     episodes: Episodes = EPISODES
     preparations: Preparations = 1
+    starts: Starts = "drawn"
 
     @classmethod
     def of(cls, keys: Any, **changes: Any) -> "Protocol":
@@ -73,6 +77,7 @@ class Changes(Strict):
     record_every: RecordEvery | None = None
     episodes: Episodes | None = None
     preparations: Preparations | None = None
+    starts: Starts | None = None
 
     def protocol_changes(self) -> dict[str, Any]:
         """Those that are given."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shaping_bench.algorithms import ALGORITHMS
+from shaping_bench.algorithms.automata import Bot
 from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.evolved import OpenES
@@ -34,6 +35,7 @@ ADAPTED: dict[str, type[Learner]] = {
     "memory-one": MemoryOne,
     "persona": Persona,
     "bots": Bots,
+    "bot": Bot,
     "drawn-naive": DrawnNaive,
     "drawn-naive-pg": DrawnNaivePG,
     "drawn-ppo": DrawnPPO,

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 
 from shaping_bench.errors import BadInput, unknown
+from shaping_bench.run.starts import SIDE
 from shaping_bench.spec import registry
 from shaping_bench.spec.configs import Strict, allowed, configs_folder, read_yaml
 from shaping_bench.spec.lineups import Labelled
-from shaping_bench.spec.protocol import Preparations, RecordEvery, Seeds, Steps
+from shaping_bench.spec.protocol import Preparations, RecordEvery, Seeds, Starts, Steps
 from shaping_bench.spec.suite import Cell, responses
 
 Family = Literal["self", "learners", "unseen-learners", "frozen", "shapers", "adversary"]
@@ -74,6 +75,9 @@ class Asked(Strict):
     splits: list[Split] = pydantic.Field(["test"], min_length=1)
     tiers: list[str] = pydantic.Field(default=[])
     tags: list[str] = pydantic.Field(default=[])
+    starts: Starts = "drawn"
+    """From a grid the scenario tells which starts lead to what is best for both, whatever the tier, and is in no
+    average."""
 
 
 class TrackFile(Strict):
@@ -112,6 +116,7 @@ class Scenario:
       block: whose averages it enters.
       about: the background in words.
       tiers: that ask it.
+      starts: where policies begin, see :class:`shaping_bench.spec.protocol.Protocol`.
     """
 
     name: str
@@ -127,6 +132,15 @@ class Scenario:
     tags: tuple[str, ...]
     steps: int
     tiers: tuple[str, ...]
+    starts: Starts = "drawn"
+
+    @property
+    def gridded(self) -> bool:
+        """Whether it begins at every point of a grid, and so has seeds of its own."""
+        return self.starts != "drawn"
+
+    def seeds(self, tier: Tier) -> int:
+        return SIDE**2 if self.gridded else tier.seeds
 
     @property
     def projected(self) -> bool:
@@ -151,6 +165,7 @@ class Track:
       responders: who is trained to be the adversary, for ``response_steps`` updates each; none where best
         responses are exact.
       scenarios: of all splits.
+      games: those of its games that are meant, if not all of them are.
     """
 
     name: str
@@ -163,6 +178,22 @@ class Track:
     response_steps: int
     tiers: Mapping[str, Tier]
     scenarios: tuple[Scenario, ...]
+    games: tuple[str, ...] = ()
+
+    def only(self, games: Sequence[str] | None, field: str = "--games") -> "Track":
+        """The track as far as it is about some of its games; all of it if none are given.
+
+        Raises:
+          BadInput: no scenario is in one of them.
+        """
+        known = tuple(dict.fromkeys(x.game for x in self.scenarios))
+        for game in games or ():
+            if game not in known:
+                raise unknown(f"{field} of the track {self.name!r}", game, known)
+        if not games or set(games) == set(known):
+            return self
+        chosen = tuple(x for x in known if x in games)
+        return dataclasses.replace(self, scenarios=tuple(x for x in self.scenarios if x.game in chosen), games=chosen)
 
     def of(self, split: str) -> tuple[Scenario, ...]:
         """What a card of a split is made of: its scenarios, and those in which nothing is drawn for a split."""
@@ -295,11 +326,13 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         background=background,
         learns=learns,
         split=split,
-        block=group.block,
+        # What has seeds of its own is in no average of seeds.
+        block=group.block if asked.starts == "drawn" else "diagnostic",
         about=asked.about,
         tags=tuple(asked.tags),
         steps=file.steps,
         tiers=tuple(asked.tiers or file.tiers),
+        starts=asked.starts,
     )
 
 
@@ -356,6 +389,8 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
                 "opponents": [] if other is None else [{"learner": other, "label": BACKGROUND}],
                 "lineups": [[x, x if other is None else BACKGROUND] for x in playing],
             }
+            if scenario.gridded:
+                entry |= {"starts": scenario.starts, "seeds": scenario.seeds(budget)}
             games.append(entry | {"league": _league(track)} if answered else entry)
     return {
         "name": f"card-{track.name}-{tier}",
@@ -366,6 +401,7 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
         "preparations": budget.preparations,
         "record_every": track.record_every,
         "skip_incompatible": True,
+        **({"within": True} if track.view == "sampled" else {}),
     }
 
 
@@ -397,7 +433,8 @@ def card_cells(track: Track, tier: str, subject: str, split: str = "test") -> di
                     Labelled(named=own, label=subject),
                     Labelled(named=other, label=subject if scenario.background is None else BACKGROUND),
                 ),
-                seeds=budget.seeds,
+                seeds=scenario.seeds(budget),
+                starts=scenario.starts,
                 steps=scenario.steps,
                 record_every=track.record_every,
                 preparations=budget.preparations,

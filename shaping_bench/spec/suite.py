@@ -17,6 +17,7 @@ import yaml
 
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games.base import Game
+from shaping_bench.run import starts
 from shaping_bench.run.encounter import valued_exactly
 from shaping_bench.run.preparation import Preparation, needed
 from shaping_bench.spec import registry
@@ -34,6 +35,7 @@ from shaping_bench.spec.protocol import (
     RecordEvery,
     Seed,
     Seeds,
+    Starts,
     Steps,
 )
 from shaping_bench.spec.registry import Named
@@ -86,6 +88,8 @@ class CardEntry(Strict):
     track: str
     tier: str = "quick"
     learners: list[str] = pydantic.Field(min_length=1)
+    games: list[str] | None = pydantic.Field(None, min_length=1)
+    """Those of the track's games that are asked; all by default."""
 
 
 class SuiteFile(Strict):
@@ -110,6 +114,8 @@ class SuiteFile(Strict):
     """Played per recorded point where policies cannot be valued exactly."""
     preparations: Preparations = 1
     """Seeds from which learners that prepare are prepared; the encounters' seeds share them."""
+    starts: Starts = "drawn"
+    """Policies begin as learners draw them, or at the points of a grid, one per seed."""
     league: League | bool = False
     metrics: list[str] = pydantic.Field(default=["return"])
     skip_incompatible: bool = False
@@ -118,6 +124,8 @@ class SuiteFile(Strict):
     """Store where each encounter ended: the same suite with more steps goes on from there."""
     policies_every: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Updates between policies that are stored on the way, besides the final ones."""
+    within: bool = False
+    """Store what final policies earn in each step of an episode, of games that are played."""
     cards: list[CardEntry] = pydantic.Field(default=[])
     """Their cells go by the protocols of their scenarios, whatever the suite's is."""
 
@@ -127,7 +135,7 @@ class SuiteFile(Strict):
         whole = self.model_dump(mode="json")
         unsaid = [
             key
-            for key in ("keep_state", "policies_every", "cards")
+            for key in ("keep_state", "policies_every", "within", "cards", "starts")
             if whole[key] == type(self).model_fields[key].default
         ]
         return {key: x for key, x in whole.items() if key not in unsaid}
@@ -172,6 +180,8 @@ class Cell(Protocol):
             identity["responder"] = self.responder.named.identity()
         if self.after is not None:
             identity["after"] = self.after
+        if self.starts != "drawn":
+            identity["starts"] = self.starts
         return identity
 
     @functools.cached_property
@@ -217,6 +227,7 @@ class Cell(Protocol):
             "precision": self.precision,
             "episodes": None if self._exactly else self.episodes,
             "preparations": self.preparations if any(self.needs) and self.preparations > 1 else None,
+            "starts": None if self.starts == "drawn" else self.starts,
         }
         given = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
         return f"shaping-bench encounter {names}{given}"
@@ -361,6 +372,8 @@ def expand(file: SuiteFile) -> Suite:
             candidate = played.cell("encounter", lineup)
             try:
                 registry.check_encounter(candidate.game.named, [x.named for x in candidate.learners])
+                rules = [x.named.value for x in candidate.learners]
+                starts.check(candidate.starts, candidate.game.named.value, rules, candidate.seeds)
             except BadInput as error:
                 if not file.skip_incompatible:
                     raise
@@ -384,7 +397,7 @@ def _of_cards(file: SuiteFile) -> Iterator[Cell]:
     from shaping_bench.spec import scenarios  # which are made of cells
 
     for k, entry in enumerate(file.cards):
-        track = scenarios.load_track(entry.track, f"suite.cards.{k}.track")
+        track = scenarios.load_track(entry.track, f"suite.cards.{k}.track").only(entry.games, f"suite.cards.{k}.games")
         track.tier(entry.tier, f"suite.cards.{k}.tier")
         for subject in scenarios.subjects_of(track, entry.learners, f"suite.cards.{k}.learners"):
             cells = scenarios.card_cells(track, entry.tier, subject).values()

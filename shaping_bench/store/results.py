@@ -18,7 +18,7 @@ import yaml
 
 from shaping_bench.errors import BadInput
 from shaping_bench.store import compaction, facts
-from shaping_bench.store.store import LOADER
+from shaping_bench.store.store import LOADER, WITHIN
 
 SCHEMA = 1
 """Newest layout of a cell that this reader understands."""
@@ -168,6 +168,21 @@ class Results:
             hashes=list(labels["hash"]),
         )
         return bands.merge(labels, on="hash")
+
+    def within(self, metric: str, hashes: Sequence[str]) -> pd.DataFrame:
+        """What final policies get in each step of an episode, of those cells that have stored it: hash, seed,
+        step, player, value."""
+        paths = (self.directory / "cells" / key / WITHIN for key in hashes)
+        files = [str(path) for path in paths if path.exists()]
+        if not files:
+            kinds = {"hash": "str", "seed": int, "step": int, "player": int, "value": float}
+            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+        sql = (
+            "SELECT parse_path(filename)[-2] AS hash, seed, step, player, value "
+            "FROM read_parquet($files, filename = true) WHERE metric = $metric ORDER BY ALL"
+        )
+        with duckdb.connect() as database:
+            return database.execute(sql, {"files": files, "metric": metric}).df()
 
     @functools.cached_property
     def curve_metrics(self) -> tuple[str, ...]:

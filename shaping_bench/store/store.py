@@ -29,6 +29,10 @@ if TYPE_CHECKING:  # slow to import, and one who only looks for an artifact pays
 
 SCHEMA = 1
 
+WITHIN = "within.parquet"
+"""Of a cell, what its final policies get in each step of an episode: columns seed, step (from 1), player, metric and
+value, the mean over episodes."""
+
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Ten times as fast where there is libyaml: suites of hundreds of games are long."""
 

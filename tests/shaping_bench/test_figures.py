@@ -165,7 +165,7 @@ def test_files_are_as_wide_as_columns_and_hold_text_and_lines(directory, tmp_pat
 
 
 def test_every_game_has_its_figures(opened):
-    names = {f"{game}-{kind}" for game in ("ipd", "stag-hunt") for kind in KINDS}
+    names = {f"{game}-{kind}" for game in ("ipd", "stag-hunt") for kind in (*KINDS, "within")}
     assert set(figures.figures(opened)) == names
 
 

@@ -128,7 +128,7 @@ def printed(directory, capsys, *options):
 
 def test_no_table_of_cards_ranks_rules_of_other_scenarios_tiers_or_tracks(ran, capsys):
     tables = printed(ran, capsys, "--cards")
-    assert len(tables) == 4 * len(TOGETHER)
+    assert len(tables) == 5 * len(TOGETHER)
     for table in tables:
         (own,) = [x for (track, tier), x in TOGETHER.items() if table["title"].startswith(f"{track} track, {tier}")]
         shown = {*table["row_labels"], *table["col_labels"]}

@@ -139,3 +139,28 @@ def test_they_are_listed(capsys):
     assert "tit for tat" in entry["background"]
     assert main(["list", "scenarios"]) == 0
     assert "ordinal/adversary" in capsys.readouterr().out
+
+
+def test_a_track_may_be_asked_about_some_of_its_games():
+    track = load_track("sampled").only(["ipd"])
+    assert {x.game for x in track.scenarios} == {"ipd"}
+    assert track.games == ("ipd",)
+    assert TRACK.only(None) is TRACK
+    with pytest.raises(BadInput, match="--games of the track 'exact'"):
+        TRACK.only(["chess"])
+    whole, part = (card_cells(x, "quick", "random") for x in (load_track("sampled"), track))
+    assert part.items() <= whole.items()
+    asked = {"track": "sampled", "learners": ["random"], "games": ["ipd"]}
+    content = {"name": "x", "games": ["ipd"], "learners": ["naive"], "seeds": 2, "steps": 1, "cards": [asked]}
+    made = suite.expand(suite.validate(content))
+    assert {cell.game.named.name for cell in made.encounters} == {"ipd"}
+    with pytest.raises(BadInput, match=r"suite.cards.0.games .* 'chess'"):
+        suite.expand(suite.validate({**content, "cards": [{**asked, "games": ["chess"]}]}))
+
+
+def test_a_grid_has_seeds_of_its_own_and_is_in_no_average():
+    scenario = by_name()["stag-hunt/basin"]
+    assert (scenario.block, scenario.seeds(TRACK.tiers["quick"]), scenario.gridded) == ("diagnostic", 441, True)
+    cell = card_cells(TRACK, "quick", "naive")["stag-hunt/basin", "stag-hunt"]
+    assert (cell.seeds, cell.starts) == (441, "grid")
+    assert cell.hash in {x.hash for x in suite.expand(suite.validate(card_suite(TRACK, "quick", ["naive"]))).encounters}

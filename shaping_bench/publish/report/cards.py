@@ -6,11 +6,12 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import SHIPPED, Card, Row
+from shaping_bench.publish.cards import SHIPPED, Card, Row, has_basins, spent
+from shaping_bench.publish.digits import brief
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
 from shaping_bench.publish.report.markup import breakable, details, escape, plural, region
-from shaping_bench.publish.standings import improvement_table, name_of, rank_table, score_entry
+from shaping_bench.publish.standings import improvement_table, lifetime_table, name_of, rank_table, score_entry
 from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store.results import Results
 
@@ -62,6 +63,7 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
         "not computed here. Numbers and pictures lead to the scenarios and cells that they are from.</p>",
         f'<p class="soft">Not ranked: {"; ".join(missing)}.</p>' if missing else "",
         _table(card, number),
+        _in_words(card),
         "<h4>Profiles</h4>",
         '<p class="soft">A dot per score with its 95 % interval over seeds; the short bar is the naive learner, the '
         "line random play.</p>",
@@ -71,10 +73,53 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
     found = standing(card.ranked)
     if found is not None:
         both = "\n".join(html_table(x) for x in (rank_table(card, found), improvement_table(card, found)))
+        parts.append(details("The scores over all updates", html_table(lifetime_table(card))))
         parts.append(details("Ranks, and who improves on whom, over the scenarios of the card", both))
     parts.append(f"<h4>From which scenarios and cells, {plural(len(card.rows), 'rule')}</h4>")
     parts += [_rule(card, row, _identity(number, k), records) for k, row in enumerate(card.rows)]
     return "\n".join(part for part in parts if part)
+
+
+ASKED: tuple[tuple[str, str, float, str, str], ...] = (
+    ("cooperation", "Who cooperates with its like?", 0.5, "more than half way to the optimum", "less than half way"),
+    ("shaping", "Who shapes a naive learner?", 0.0, "gets more than a naive learner there", "gets less"),
+    (
+        "safety",
+        "Who can be exploited?",
+        0.5,
+        "keeps more than half of what can be kept",
+        "can be exploited of half or more",
+    ),
+    ("effect", "Who is good for the others?", 0.0, "leaves them more than a naive learner", "leaves them less"),
+)
+"""Questions that a card answers: a score, what is asked, the level that decides, and what lies above and below it."""
+
+
+def _in_words(card: Card) -> str:
+    """Who is on which side of a level, with all of its interval, and who pays most."""
+    told = {}
+    for column, question, level, above, below in ASKED:
+        sides: dict[str, list[str]] = {above: [], below: [], "undecided": []}
+        for row in card.rows:
+            score = row[column]
+            if score["value"] is None:
+                continue
+            low, high = (
+                x if x is not None and math.isfinite(x) else score["value"] for x in (score["low"], score["high"])
+            )
+            sides[above if low > level else below if high < level else "undecided"].append(row["learner"])
+        said = [f"{escape(side)}: {escape(', '.join(names))}" for side, names in sides.items() if names]
+        told[question] = "; ".join(said) or ABSENT
+    view = card.track.view
+    costs = sorted(((spent(row, view)[0], row["learner"]) for row in card.rows), reverse=True)
+    unit = spent(card.rows[0], view)[1]
+    told["At what cost?"] = escape(f"{unit}: " + ", ".join(f"{name} {brief(x)}" for x, name in costs))
+    listed = "".join(f"<div><dt>{question}</dt><dd>{answer}</dd></div>" for question, answer in told.items())
+    return (
+        f'<h4>In words</h4>\n<p class="soft">By all of the 95 % interval.</p>\n<dl class="facts one">{listed}</dl>'
+        if card.rows
+        else ""
+    )
 
 
 def _identity(number: int, k: int) -> str:
@@ -82,21 +127,29 @@ def _identity(number: int, k: int) -> str:
 
 
 def _table(card: Card, number: int) -> str:
-    names = ("rank", *COLUMNS, "ordinal games", "lost runs", "access")
+    basins = has_basins(card)
+    ordinal = any(row["ordinal"]["generality"]["value"] is not None for row in card.rows)
+    names = ["rank", *COLUMNS, *["ordinal games"] * ordinal, *["basin"] * basins, "lost runs", "access", "cost"]
     head = "".join(f'<th scope="col">{escape(x)}</th>' for x in names)
     lines = []
     for k, row in enumerate(card.rows):
         address = f"#{_identity(number, k)}"
-        scores = [score_entry(row[c]) for c in COLUMNS] + [score_entry(row["ordinal"]["generality"])]
+        scores = [score_entry(row[c]) for c in COLUMNS] + [score_entry(row["ordinal"]["generality"])] * ordinal
         cells = "".join(f"<td>{_linked(x, address)}</td>" for x in scores)
+        cells += f"<td>{_number(row['basin'])}</td>" * basins
         lines.append(
             f'<tr><th scope="row">{breakable(name_of(row))}{" (changed)" if row["changed"] else ""}</th>'
-            f"<td>{row['rank'] or ABSENT}</td>{cells}<td>{row['lost']}</td><td>{escape(row['access'])}</td></tr>"
+            f"<td>{row['rank'] or ABSENT}</td>{cells}<td>{row['lost']}</td><td>{escape(row['access'])}</td>"
+            f"<td>{spent(row, card.track.view)[0]:,.0f}</td></tr>"
         )
     note = (
         "Best generality first, over the same scenarios; with 95 % bootstrap intervals over seeds. Bold: the best of a "
         "column, and all that its seeds do not tell from it (exchange test, Holm-corrected over all pairs of the "
-        "column, 0.05). Ordinal games: generality over all games of two actions, from either seat."
+        "column, 0.05)."
+        + " Ordinal games: generality over all games of two actions, from either seat." * ordinal
+        + " Basin: share of a grid of starts from which a rule and its like end in what is best for both." * basins
+        + f" Cost: {spent(card.rows[0], card.track.view)[1]} that it asked for in all scenarios together, per seed, "
+        "preparations included."
     )
     table = (
         f'<table class="card"><caption><span>{escape(card.title)}</span> <small>{note}</small></caption>\n'
@@ -130,7 +183,8 @@ def _rule(card: Card, row: Row, identity: str, records: Mapping[str, Mapping[str
     table = (
         f'<table>\n<thead><tr><th scope="col">scenario</th>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table>'
     )
-    command = f"shaping-bench score {row['learner']!r} --track {card.track.name} --tier {card.tier} --json"
+    games = f" --games {' '.join(card.track.games)}" if card.track.games else ""
+    command = f"shaping-bench score {row['learner']!r} --track {card.track.name} --tier {card.tier}{games} --json"
     shipped = row["origin"] == "reference"
     origin = "Shipped: <code>shaping-bench reference</code> says how. Again:" if shipped else "By itself:"
     inside = (

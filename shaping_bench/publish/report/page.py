@@ -193,6 +193,16 @@ def _game(results: Results, addresses: Addresses, game: str, cut: bool) -> str:
             drawing.heat_map(
                 bare, link=addresses.entry, row_identity=lambda label: addresses.row_identity(game, label), note=note
             ),
+            *(
+                drawing.heat_map(
+                    dataclasses.replace(x, title=f"{game}: who cooperates with whom"),
+                    link=addresses.entry,
+                    note="How often the row's learner plays action 0 (cooperate, where the game has it) after learning "
+                    "against the column's, discounted: 1 is always.",
+                )
+                for x in encounter_tables[1:]
+                if _metric_of(x) == "cooperation"
+            ),
             details(
                 f"With spreads: {', '.join(_metric_of(x) for x in encounter_tables)}",
                 "\n".join(html_table(x, addresses.entry) for x in encounter_tables),
@@ -201,6 +211,7 @@ def _game(results: Results, addresses: Addresses, game: str, cut: bool) -> str:
     parts += [
         player(results, game),
         _curves(results, game),
+        _within(results, game),
         robustness(results, game),
         _policies(results, game),
         _profiles(results, game),
@@ -258,13 +269,39 @@ def _curves(results: Results, game: str) -> str:
     metric = next((x for x in ("return", *results.curve_metrics) if x in results.curve_metrics), None)
     if metric is None:
         return ""
-    bands = curves.bands(results, metric)
+    text = (
+        f"{metric[:1].upper() + metric[1:]} against updates: mean over seeds. Light band: one standard deviation over "
+        "seeds. Darker band: 95 % interval of the mean (Student's t; over preparations where seeds share several)."
+    )
+    return _panels_of_curves(results, game, curves.bands(results, metric), ("update", metric), "Learning curves", text)
+
+
+def _within(results: Results, game: str) -> str:
+    """What final policies get as an episode goes on; empty where no cell has stored it."""
+    text = (
+        "What the final policies get in each step of an episode, with spread and interval as above. Who remembers "
+        "what it has seen may get more later in an episode without learning anything."
+    )
+    bands = curves.within_bands(results, "return")
+    return _panels_of_curves(results, game, bands, ("step", "return"), "Within an episode", text)
+
+
+def _panels_of_curves(
+    results: Results, game: str, bands: pd.DataFrame, axes: tuple[str, str], heading: str, text: str
+) -> str:
+    """A panel per cell, those in self-play first.
+
+    Args:
+      axes: what is drawn along, and the metric.
+    """
+    along, metric = axes
+    named = metric if along == "update" else f"{metric} by {along}"
     bands = bands[bands["game"] == game]
-    if bands.empty or bands["update"].nunique() < 2:
+    if bands.empty or bands[along].nunique() < 2:
         return ""
     spread = bands["std"].fillna(0)
     limits = drawing.limits(np.concatenate([bands["mean"] - spread, bands["mean"] + spread]))
-    columns = {name: bands[name].to_numpy(float) for name in ("player", "update", "mean", "std", "half")}
+    columns = {name: bands[name].to_numpy(float) for name in ("player", along, "mean", "std", "half")}
     rows_of = {str(key): rows for key, rows in bands.groupby("hash", observed=True).indices.items()}
     own: list[str] = []
     cross: list[str] = []
@@ -272,14 +309,9 @@ def _curves(results: Results, game: str) -> str:
         if record["hash"] in rows_of:
             labels = [x["label"] for x in record["learners"]]
             own_rows = {name: x[rows_of[record["hash"]]] for name, x in columns.items()}
-            panel = _curve_panel(own_rows, labels, f"{game}, {metric}", limits)
+            panel = _curve_panel(own_rows, labels, f"{game}, {named}", limits, along)
             (own if len(set(labels)) == 1 else cross).append(panel)
-    parts = [
-        "<h3>Learning curves</h3>",
-        f"<p>{escape(metric[:1].upper() + metric[1:])} against updates: mean over seeds. Light band: one standard "
-        "deviation over seeds. Darker band: 95 % interval of the mean (Student's t; over preparations where seeds "
-        "share several).</p>",
-    ]
+    parts = [f"<h3>{heading}</h3>", f"<p>{escape(text)}</p>"]
     if own:
         parts.append(f'<div class="panels">{"".join(own)}</div>')
     if cross:
@@ -289,7 +321,7 @@ def _curves(results: Results, game: str) -> str:
 
 
 def _curve_panel(
-    bands: Mapping[str, np.ndarray], labels: Sequence[str], title: str, limits: tuple[float, float]
+    bands: Mapping[str, np.ndarray], labels: Sequence[str], title: str, limits: tuple[float, float], along: str
 ) -> str:
     lines: list[Line] = []
     for player_ in np.unique(bands["player"]).astype(int).tolist():
@@ -303,7 +335,7 @@ def _curve_panel(
             else f"{label} ({player_})"
         )
         points = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int))]
-        x, mean, std, half = (bands[name][points] for name in ("update", "mean", "std", "half"))
+        x, mean, std, half = (bands[name][points] for name in (along, "mean", "std", "half"))
         std = np.nan_to_num(std)
         around = {"spread": std, "interval": half} if std.any() else {}
         lines.append(Line(name=name, x=x, mean=mean, **around))
