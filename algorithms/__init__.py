@@ -19,6 +19,7 @@ from shaping_bench.algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG
 from shaping_bench.algorithms.loqa import LOQA, PairedLOQA
 from shaping_bench.algorithms.m_maml import MMAML
+from shaping_bench.algorithms.meta_mapg import MetaMAPG, MetaPG
 from shaping_bench.algorithms.meva import MeVa
 from shaping_bench.algorithms.mfos import MFOS
 from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent
@@ -72,6 +73,8 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "paa": PAA,
     "mfos": MFOS,
     "m-maml": MMAML,
+    "meta-pg": MetaPG,
+    "meta-mapg": MetaMAPG,
     "good-shepherd": GoodShepherd,
     "mfos-recurrent": MFOSRecurrent,
     "shaper": Shaper,

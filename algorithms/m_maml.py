@@ -77,6 +77,10 @@ class MMAML(PreparedLearner):
     def check_game(self, game: Game, player: int) -> None:
         if game.table is None:
             raise ValueError("is defined for two-action games whose policies are logits")
+        self.check_meetings(game, player)
+
+    def check_meetings(self, game: Game, player: int) -> None:
+        """Raises ``ValueError`` where initial logits do not fit, or somebody who is met cannot learn there."""
         if self.initial and len(self.initial) != game.sizes[player]:
             raise ValueError(f"has {len(self.initial)} numbers in initial; allowed: none, or {game.sizes[player]}")
         self.coplayers().check_exact(game, player)
@@ -105,10 +109,6 @@ class MMAML(PreparedLearner):
         """
         own = Naive(lr=learned["step"])
         stage = Stage(game, tuple(own if i == player else rule for i in range(game.n_players)), playing=False)
-        others = [j for j in range(game.n_players) if j != player]
-        keys = [key] if len(others) == 1 else jax.random.split(key, len(others))
-        starts = dict(zip(others, (started(rule, k, game, j) for k, j in zip(keys, others, strict=True)), strict=True))
-        pairs = [starts.get(i, (learned["phi"], ())) for i in range(game.n_players)]
 
         @jax.checkpoint  # a step is cheap to repeat, its intermediate values are many
         def update(joint: Joint, key: Array) -> tuple[Joint, Array]:
@@ -116,10 +116,20 @@ class MMAML(PreparedLearner):
             value = game.per_step * game.value(joint.params, player)
             return stage.episode(key, joint)[0], value
 
-        start = stage.joint([theta for theta, _ in pairs], [state for _, state in pairs])
+        start, key = self.start(key, learned, rule, stage, player)
         with costs.repeated(3 * self.meta_steps):  # going back takes each derivative about twice more
-            values = lax.scan(update, start, jax.random.split(jax.random.fold_in(key, 0), self.meta_steps))[1]
+            values = lax.scan(update, start, jax.random.split(key, self.meta_steps))[1]
         return jnp.mean(values)
+
+    def start(self, key: Array, learned: Tree, rule: Learner, stage: Stage, player: int) -> tuple[Joint, Array]:
+        """How a learning process begins, and the key of what follows; arguments as of :meth:`mean_return`."""
+        game = stage.game
+        others = [j for j in range(game.n_players) if j != player]
+        keys = [key] if len(others) == 1 else jax.random.split(key, len(others))
+        starts = dict(zip(others, (started(rule, k, game, j) for k, j in zip(keys, others, strict=True)), strict=True))
+        pairs = [starts.get(i, (learned["phi"], ())) for i in range(game.n_players)]
+        joint = stage.joint([theta for theta, _ in pairs], [state for _, state in pairs])
+        return joint, jax.random.fold_in(key, 0)
 
     def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
         learned, optimiser = carry

@@ -141,6 +141,60 @@ class Persona(Population):
         return logits_of(self._probabilities(draws[jax.random.randint(key, (), 0, len(draws))])), ()
 
 
+PERSONAS = {"train": range(200), "validation": range(200, 220), "test": range(220, 240), "all": range(240)}
+"""Which personas of each class are in which part: 200, 20 and 20."""
+
+
+@pytree_dataclass
+class PersonaLearner(GradientLearner):
+    """A naive learner that starts as a persona (Meta-MAPG's peers): one action is likelier than all others in
+    every state. Its probability is uniform between 1/k and 1 of k actions, drawn for each state; the others
+    share the rest. Of every class, one per action, there are 240, cut into 200, 20 and 20.
+    """
+
+    source = "Kim et al., ICML 2021, official code"
+
+    split: str = field("all", "part of the list that is drawn from", choices=tuple(PERSONAS), static=True)
+    prefers: int | None = field(None, "the likelier action; none: of each class alike", low=0, static=True)
+    seed: int = field(0, "of the list", low=0, static=True)
+
+    def everybody(self, game: Game, player: int) -> np.ndarray:
+        """Parameters of the part that is drawn from, ``(N, d_i)``."""
+        actions = self._actions(game)
+        # Two actions: one logit per state; more: one per state and action.
+        states = game.sizes[player] // (1 if actions == 2 else actions)
+        likely = 1.0 / actions + (1.0 - 1.0 / actions) * np.random.default_rng([self.seed, states]).random(
+            (actions, len(PERSONAS["all"]), states)
+        )
+        classes = range(actions) if self.prefers is None else (self.prefers,)
+        found = []
+        for action in classes:
+            chosen = likely[action, list(PERSONAS[self.split])]
+            shares = np.repeat(((1.0 - chosen) / (actions - 1))[..., None], actions, axis=-1)
+            shares[..., action] = chosen
+            logits = np.log(shares)
+            found.append(logits[..., 0] - logits[..., 1] if actions == 2 else logits.reshape(len(chosen), -1))
+        return np.concatenate(found)
+
+    @staticmethod
+    def _actions(game: Game) -> int:
+        return 2 if game.table is not None else game.n_actions
+
+    def check_game(self, game: Game, player: int) -> None:
+        if game.table is None and game.family != "rps":
+            raise ValueError("starts as a persona, a policy of a few actions; allowed: two-action games, and rps")
+        actions = self._actions(game)
+        if self.prefers is not None and self.prefers >= actions:
+            raise ValueError(f"has prefers={self.prefers}; allowed: none, or 0 to {actions - 1}")
+
+    def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        listed = jnp.asarray(self.everybody(game, player), jnp.result_type(float))
+        return listed[jax.random.randint(key, (), 0, len(listed))], ()
+
+    def direction(self, view: View) -> Tree:
+        return view.gradient()
+
+
 BOTS: dict[str, tuple[float, ...]] = {
     "cooperator": TEMPLATES["all_c"],
     "defector": TEMPLATES["all_d"],

@@ -17,6 +17,7 @@ from shaping_bench.games.grids.in_the_matrix import InTheMatrix
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
 from shaping_bench.games.matrix.repeated import RepeatedGame
+from shaping_bench.games.matrix.rps import RockPaperScissors
 from shaping_bench.games.matrix.tensor import Tensor
 from shaping_bench.games.negotiation import Negotiation
 
@@ -99,6 +100,11 @@ GAMES: dict[str, Entry] = {
         Tensor,
         "pax's N-player tensor games (Souly et al. 2023, arXiv 2312.12564), and textbook dilemmas",
         "repeated n-player game of the own action and the number of defectors: volunteers, stag hunts, any rows",
+    ),
+    "rps": Entry(
+        RockPaperScissors,
+        "Kim et al., ICML 2021, official code: discount 0.9",
+        "iterated rock, paper, scissors: three actions, zero-sum",
     ),
     "tandem": Entry(Tandem, "SOS paper, Example 2", "two pedals, one pace: LOLA leaves its fixed points"),
     "matching-pennies": Entry(

@@ -75,7 +75,7 @@ def _solve(m: tuple[Scalars, ...], b: Scalars) -> Scalars:
     """Solves ``m x = b``; by cofactors for 3x3, by Gauss-Jordan otherwise."""
     if len(b) == 3:
         return tuple(_dot(row, b) for row in _inverse_3x3(m))
-    return tuple(_dense_solve(jnp.stack([jnp.stack(row) for row in m]), jnp.stack(b)))
+    return tuple(dense_solve(jnp.stack([jnp.stack(row) for row in m]), jnp.stack(b)))
 
 
 @_solve.defjvp
@@ -204,7 +204,7 @@ def _joint_chain(params: Sequence[Params]) -> tuple[Scalars, ...]:
 def _memory_one_value(params: tuple[Params, ...], rewards: Scalars, gamma: Any) -> Array:
     if len(params) == 2:
         return discounted_value(_joint_chain(params), rewards, gamma)
-    return _dense_value(_dense_chain(params), jnp.stack([jnp.asarray(r) for r in rewards]), gamma)
+    return dense_value(_dense_chain(params), jnp.stack([jnp.asarray(r) for r in rewards]), gamma)
 
 
 # With three and more players the chain has 8 and more states, and a program of scalars would
@@ -230,7 +230,7 @@ def _dense_advantages(params: tuple[Params, ...], player: int, rewards: Sequence
     """As :meth:`MemoryOneGame.action_advantages`."""
     chain = _dense_chain(params)
     r = jnp.stack([jnp.asarray(x) for x in rewards]).astype(chain.dtype)
-    continuation = _dense_solve(jnp.eye(len(r), dtype=chain.dtype) - gamma * chain[1:], r)
+    continuation = dense_solve(jnp.eye(len(r), dtype=chain.dtype) - gamma * chain[1:], r)
     returns = r + gamma * jnp.sum(chain[1:] * continuation, axis=-1)
     gaps = jnp.sum(_dense_chain(params, decided_by=player) * returns, axis=-1)
     order = {own: 1 + k for k, own in enumerate(seat_states(len(params), player))}
@@ -238,29 +238,31 @@ def _dense_advantages(params: tuple[Params, ...], player: int, rewards: Sequence
 
 
 @jax.custom_jvp
-def _dense_solve(m: Array, b: Array) -> Array:
+def dense_solve(m: Array, b: Array) -> Array:
+    """Solves ``m x = b`` for a diagonally dominant matrix ``(n, n)``."""
     return jnp.sum(_inverse(m) * b, axis=-1)
 
 
-@_dense_solve.defjvp
+@dense_solve.defjvp
 def _dense_solve_jvp(primals: Any, tangents: Any) -> Any:
     (m, b), (dm, db) = primals, tangents
-    x = _dense_solve(m, b)
-    return x, _dense_solve(m, db - jnp.sum(dm * x, axis=-1))
+    x = dense_solve(m, b)
+    return x, dense_solve(m, db - jnp.sum(dm * x, axis=-1))
 
 
 @jax.custom_jvp
-def _dense_value(chain: Array, rewards: Array, gamma: Any) -> Array:
+def dense_value(chain: Array, rewards: Array, gamma: Any) -> Array:
+    """As :func:`discounted_value`, of a chain ``(1 + n, n)`` and rewards ``(n,)`` in full."""
     system = jnp.eye(len(rewards), dtype=chain.dtype) - gamma * chain[1:]
-    return jnp.sum(chain[0] * _dense_solve(system, rewards.astype(chain.dtype)))
+    return jnp.sum(chain[0] * dense_solve(system, rewards.astype(chain.dtype)))
 
 
-@_dense_value.defjvp
+@dense_value.defjvp
 def _dense_value_jvp(primals: Any, tangents: Any) -> Any:
     (chain, rewards, gamma), (d_chain, d_rewards, d_gamma) = primals, tangents
     system = jnp.eye(len(rewards), dtype=chain.dtype) - gamma * chain[1:]
-    continuation = _dense_solve(system, rewards.astype(chain.dtype))
-    visits = _dense_solve(system.T, chain[0])
+    continuation = dense_solve(system, rewards.astype(chain.dtype))
+    visits = dense_solve(system.T, chain[0])
     reached = jnp.concatenate([jnp.ones((1,), chain.dtype), gamma * visits])
     onward = jnp.sum(chain[1:] * continuation, axis=-1)
     tangent = jnp.sum(reached * jnp.sum(d_chain * continuation, axis=-1)) + jnp.sum(

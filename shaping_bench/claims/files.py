@@ -35,6 +35,11 @@ from shaping_bench.spec.protocol import (
 )
 
 
+def _without_unused(content: dict[str, Any], added: str) -> dict[str, Any]:
+    """Without a key that was added after verdicts had been recorded, where it is not used: they stay valid."""
+    return {k: v for k, v in content.items() if k != added or v}
+
+
 class Grid(Strict):
     """One start per point of a square grid over the joint parameters of two scalar players, or over the
     ``probabilities`` of action 0 whose logits these are."""
@@ -52,8 +57,7 @@ class Grid(Strict):
 
     @pydantic.model_serializer(mode="wrap")
     def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Without what was added, where it is not used: verdicts about older grids stay valid."""
-        return {k: v for k, v in serialize(self).items() if k != "probabilities" or v}
+        return _without_unused(serialize(self), "probabilities")
 
     @property
     def axis(self) -> np.ndarray:
@@ -148,7 +152,9 @@ class Quantity(Strict):
     is the lesser of the two) and times ``scale``. In the phase ``preparation`` it is a curve of the
     preparation of player 1, at a number of its steps, and the seeds are those of the preparation.
     With ``against`` the final policies of player 1 first meet that fixed strategy as player 2,
-    without learning. Seeds are aggregated by ``mean``, ``median``, ``std`` (mean over blocks of
+    without learning. With ``beyond`` the number is no published one but what a control gets, in a run of
+    ours (provenance ``control``): this one has to lie above or below it by more than the tolerance.
+    Seeds are aggregated by ``mean``, ``median``, ``std`` (mean over blocks of
     ``runs`` seeds of the standard deviation within a block), or by ``fraction`` or ``count`` of
     those above ``threshold``.
     """
@@ -162,7 +168,8 @@ class Quantity(Strict):
     threshold: float = 0.5
     scale: float = 1.0
     published: float
-    provenance: Literal["published", "recomputed", "derived"] = "published"
+    provenance: Literal["published", "recomputed", "derived", "control"] = "published"
+    beyond: Literal["above", "below"] | None = None
     tolerance: float | None = pydantic.Field(None, ge=0.0)
     rounding: float = pydantic.Field(0.0, ge=0.0)
     runs: int | None = pydantic.Field(None, ge=2)
@@ -176,6 +183,8 @@ class Quantity(Strict):
             self.tolerance is None and self.standard_error is None and self.runs is None
         ):
             raise ValueError("a tolerance, or the published standard_error, or the published number of runs")
+        if (self.provenance == "control") != (self.beyond is not None):
+            raise ValueError("beyond, above or below, exactly where the provenance is control")
         if self.against is not None and self.at is not None:
             raise ValueError("either against, which is about final policies, or at")
         if self.against is not None and self.phase == "preparation":
@@ -183,6 +192,10 @@ class Quantity(Strict):
         if self.aggregate == "std" and self.runs is None:
             raise ValueError("with aggregate 'std', the published number of runs")
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return _without_unused(serialize(self), "beyond")
 
     @property
     def text(self) -> str:
@@ -196,7 +209,8 @@ class Quantity(Strict):
             how += f" above {self.threshold:g}"
         scaled = "" if self.scale == 1.0 else f"{self.scale:g} * "
         opponent = "" if self.against is None else f" against {self.against}"
-        return f"{scaled}{self.metric}{opponent}{who}{when}{how}"
+        bound = "" if self.beyond is None else f", {self.beyond} the control's"
+        return f"{scaled}{self.metric}{opponent}{who}{when}{how}{bound}"
 
 
 class Claim(Strict):

@@ -28,7 +28,8 @@ class Verdict:
     Attributes:
       claim, source, quantity: which number.
       provenance: ``published`` (the paper or the official code's record), ``recomputed`` (somebody
-        else's independent computation at the published protocol) or ``derived`` (closed form).
+        else's independent computation at the published protocol), ``derived`` (closed form) or ``control`` (a
+        run of ours of what has to be surpassed).
       published, ours, difference: the numbers, and ours minus published.
       std: standard deviation over seeds (aggregate ``std``: over blocks of seeds).
       standard_error: of our number; 0 where the starts are a grid, which is no sample.

@@ -450,10 +450,11 @@ def _judge(
     tolerance = _tolerance(q, ours)
     difference = ours.value - q.published
     # A NaN compares false, and so is a miss.
-    reproduced = abs(difference) <= tolerance
+    beyond = {"above": difference, "below": -difference}
+    reproduced = abs(difference) <= tolerance if q.beyond is None else beyond[q.beyond] > tolerance
     counted, narrow = len(np.unique(units)), _tolerance(q, _of_independent(q, values))
     remark = ""
-    if reproduced and abs(difference) > narrow:
+    if reproduced and q.beyond is None and abs(difference) > narrow:
         remark = (
             f"Reproduced only because {counted} preparations differ: were the {len(values)} seeds that share them "
             f"independent, the tolerance were {narrow:.2g}."

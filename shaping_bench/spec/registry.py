@@ -20,7 +20,16 @@ from shaping_bench.algorithms.axelrod_strategies import AxelrodStrategy
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.evolved import OpenES
 from shaping_bench.algorithms.foreign import FilePolicy, ReferencePolicy
-from shaping_bench.algorithms.populations import Bots, DrawnNaive, DrawnNaivePG, DrawnPPO, MemoryOne, Persona, Stored
+from shaping_bench.algorithms.populations import (
+    Bots,
+    DrawnNaive,
+    DrawnNaivePG,
+    DrawnPPO,
+    MemoryOne,
+    Persona,
+    PersonaLearner,
+    Stored,
+)
 from shaping_bench.errors import BadInput, unknown
 from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
@@ -34,6 +43,7 @@ ADAPTED: dict[str, type[Learner]] = {
     "axelrod": AxelrodStrategy,
     "memory-one": MemoryOne,
     "persona": Persona,
+    "persona-learner": PersonaLearner,
     "bots": Bots,
     "bot": Bot,
     "drawn-naive": DrawnNaive,
