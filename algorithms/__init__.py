@@ -10,6 +10,7 @@ from shaping_bench.algorithms.adjustments import CGD, LSS, SGA, Consensus, Extra
 from shaping_bench.algorithms.advantage_alignment import AA, AAPG, PAA
 from shaping_bench.algorithms.aga import AgA
 from shaping_bench.algorithms.basin_entry import BasinEntry
+from shaping_bench.algorithms.coala_exact import COALAExact
 from shaping_bench.algorithms.cola import COLA
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
@@ -29,6 +30,7 @@ from shaping_bench.algorithms.pola import POLA, POLAOM
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
+from shaping_bench.algorithms.rational_adversary import RationalAdversary
 from shaping_bench.algorithms.reciprocator import Reciprocator
 from shaping_bench.algorithms.shaper import Shaper
 from shaping_bench.algorithms.sos import SOS
@@ -79,7 +81,9 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "mfos-recurrent": MFOSRecurrent,
     "shaper": Shaper,
     "reciprocator": Reciprocator,
+    "coala-exact": COALAExact,
     "meva": MeVa,
+    "rational-adversary": RationalAdversary,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,
