@@ -261,15 +261,23 @@ class _Stored:
 
     def runs(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
         final, lifetime = _returns(*self._curves[key])
-        seats = final.shape[1]
-        if scenario.background is None:  # everybody is the subject
-            final, lifetime = (np.repeat(x.mean(axis=1, keepdims=True), seats, axis=1) for x in (final, lifetime))
+        own = list(scenario.seats(final.shape[1]))
+        others = [i for i in range(final.shape[1]) if i not in own] or own  # everybody is the subject
         known = scenario.family == "frozen" and self.exact(key)
         nothing = np.full(len(final), np.nan)
-        best = self._finals["br_value"][key][:, 1] if known else nothing
+        best = self._best(key, own) if known else nothing
         basin = self._finals["basin"][key][:, 0] if scenario.gridded else nothing
-        numbers = (final[:, 0], lifetime[:, 0], final[:, 1], lifetime[:, 1], best, basin)
+        numbers = (*(x[:, seats].mean(axis=1) for seats in (own, others) for x in (final, lifetime)), best, basin)
         return _rows(scenario, member, key, record, numbers, self._lost(key, final))
+
+    def _best(self, key: str, seats: Sequence[int]) -> np.ndarray:
+        """What a best responder in the subject's seat gets, ``(S,)``; of residents the mean, each alone."""
+        responses = self._finals["br_value"][key]
+        n = responses.shape[1]
+        if n == 2:
+            return responses[:, 1]
+        # Stored is, of each seat, the mean over the best responders in all others.
+        return (responses.sum(axis=1, keepdims=True) - (n - 1) * responses)[:, list(seats)].mean(axis=1)
 
     def kept(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> list[Rows]:
         """What is kept against a best response, of the policies of both seats of a self-play."""

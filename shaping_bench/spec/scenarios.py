@@ -25,6 +25,7 @@ from shaping_bench.spec.suite import Cell, responses
 Family = Literal["self", "learners", "unseen-learners", "frozen", "shapers", "adversary"]
 Split = Literal["train", "validation", "test"]
 Block = Literal["main", "ordinal", "diagnostic"]
+Role = Literal["visitor", "resident"]
 
 HELD_OUT: frozenset[str] = frozenset({"unseen-learners", "shapers"})
 """Families of which generality is the mean."""
@@ -32,7 +33,7 @@ HELD_OUT: frozenset[str] = frozenset({"unseen-learners", "shapers"})
 SPLITS: tuple[str, ...] = get_args(Split)
 
 BACKGROUND = "background"
-"""Label of whoever sits in the other seat."""
+"""Label of whoever sits in the other seats."""
 
 
 ResponseSteps = Annotated[int, pydantic.Field(ge=2)]
@@ -65,12 +66,17 @@ class GameGroup(Strict):
 
 
 class Asked(Strict):
-    """An entry of the list: what is asked, in which games; of the tiers that are named, or of all."""
+    """An entry of the list: what is asked, in which games; of the tiers that are named, or of all.
+
+    Attributes:
+      role: of the subject among three and more: a visitor has the first seat, residents have all but the last.
+    """
 
     name: str = pydantic.Field(pattern=r"^[a-z][a-z0-9-]*$")
     family: Family
     about: str
     background: str | None = None
+    role: Role = "visitor"
     games: list[str] = pydantic.Field(min_length=1)
     splits: list[Split] = pydantic.Field(["test"], min_length=1)
     tiers: list[str] = pydantic.Field(default=[])
@@ -111,7 +117,8 @@ class Scenario:
       name: ``GAME/NAME``, with ``:SPLIT`` unless it is of the test split.
       game: of the track, a group of games where several are played.
       members: the games, as one writes them, by what they are called within the scenario.
-      background: who sits in the other seat; None: the subject itself.
+      background: who sits in the other seats; None: the subject itself.
+      role: which seats are the subject's, see :meth:`seats`.
       learns: whether the background does.
       block: whose averages it enters.
       about: the background in words.
@@ -125,6 +132,7 @@ class Scenario:
     game: str
     members: Mapping[str, str]
     background: str | None
+    role: Role
     learns: bool
     split: Split
     block: Block
@@ -141,6 +149,17 @@ class Scenario:
 
     def seeds(self, tier: Tier) -> int:
         return SIDE**2 if self.gridded else tier.seeds
+
+    def seats(self, n_players: int) -> tuple[int, ...]:
+        """Of the subject: all without a background, else the first, of residents all but the last.
+
+        >>> scenario = load_track("exact").scenarios[0]
+        >>> scenario.name, scenario.seats(2)
+        ('ipd/self', (0, 1))
+        """
+        if self.background is None:
+            return tuple(range(n_players))
+        return tuple(range(n_players - 1)) if self.role == "resident" else (0,)
 
     @property
     def projected(self) -> bool:
@@ -316,6 +335,15 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         if named.value.learns != learns:
             what = "learns" if named.value.learns else "does not learn"
             raise BadInput(f"{field}.background is {background!r}, which {what}; the family is {asked.family!r}")
+    sizes = {call: registry.make_game(call, f"{field}.games").value.n_players for call in members.values()}
+    for call, n in sizes.items():
+        if asked.role == "resident" and (n < 3 or background is None):
+            raise BadInput(
+                f"{field}.role is 'resident' in {call!r} of {n} players; allowed: with a background among three and "
+                "more"
+            )
+        if asked.family == "adversary" and n != 2:
+            raise BadInput(f"{field}.games holds {call!r} of {n} players; allowed for an adversary: games of two")
     suffix = "" if split == "test" else f":{split}"
     return Scenario(
         name=f"{game}/{asked.name}{suffix}",
@@ -324,6 +352,7 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         game=game,
         members=members,
         background=background,
+        role=asked.role,
         learns=learns,
         split=split,
         # What has seeds of its own is in no average of seeds.
@@ -380,14 +409,15 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
             playing = subjects if scenario.block != "ordinal" else [x for x in subjects if not _prepares(x)]
             if not playing:
                 continue
-            other = scenario.background
+            other, n = scenario.background, registry.make_game(game).value.n_players
+            own = scenario.seats(n)
             entry = {
                 "game": game,
                 "label": scenario.label(member),
                 "steps": scenario.steps,
                 "learners": list(playing),
                 "opponents": [] if other is None else [{"learner": other, "label": BACKGROUND}],
-                "lineups": [[x, x if other is None else BACKGROUND] for x in playing],
+                "lineups": [[x if i in own else BACKGROUND for i in range(n)] for x in playing],
             }
             if scenario.gridded:
                 entry |= {"starts": scenario.starts, "seeds": scenario.seeds(budget)}
@@ -421,17 +451,19 @@ def card_cells(track: Track, tier: str, subject: str, split: str = "test") -> di
             if scenario.block == "ordinal" and own.value.needs_preparation:
                 cells[key] = "it would have to prepare for each of the games"
                 continue
+            n = named.value.n_players
+            seats = scenario.seats(n)
             try:
-                registry.check_encounter(named, (own, other))
+                registry.check_encounter(named, [own if i in seats else other for i in range(n)])
             except BadInput as error:
                 cells[key] = str(error)
                 continue
             cells[key] = Cell(
                 kind="encounter",
                 game=Labelled(named=named, label=scenario.label(member)),
-                learners=(
-                    Labelled(named=own, label=subject),
-                    Labelled(named=other, label=subject if scenario.background is None else BACKGROUND),
+                learners=tuple(
+                    Labelled(named=own, label=subject) if i in seats else Labelled(named=other, label=BACKGROUND)
+                    for i in range(n)
                 ),
                 seeds=scenario.seeds(budget),
                 starts=scenario.starts,
