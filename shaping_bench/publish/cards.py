@@ -260,7 +260,7 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
         + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
     ]
     explained = [*LEGEND, *[BASIN] * has_basins(card), ""] if legend else []
-    notes = [*_trained(card.track, rows), *_notes(rows)]
+    notes = [*map(shortened, training(card)), *_notes(rows)]
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so
     shown = rows[:room]
@@ -360,8 +360,9 @@ def _entry(score: Mapping[str, Any]) -> str:
     return f"{mark}{digits.number(score['value'], 2)}±{max(ends, default=0.0):.2f}".replace("±0.", "±.")
 
 
-def _trained(track: Track, rows: Sequence[Row]) -> list[str]:
-    """Who the adversary was, where it was trained, and whose may not have been trained for long enough."""
+def training(card: Card) -> list[str]:
+    """Who the adversary was, where it was trained, and against whom it may not have been trained for long enough."""
+    track, rows = card.track, card.rows
     if not track.responders:
         return []
     several = " and ".join(track.responders)
@@ -369,7 +370,7 @@ def _trained(track: Track, rows: Sequence[Row]) -> list[str]:
     short = [row["learner"] for row in rows if any(not x["enough"] for x in row["trained"].values())]
     if short:
         notes.append(f"adversary not trained for long enough, by its own interval, against {', '.join(short)}")
-    return [shortened(x) for x in notes]
+    return notes
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import html
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from shaping_bench.analysis import reference, scores
 from shaping_bench.errors import BadInput
 from shaping_bench.metrics.curves import long_enough
 from shaping_bench.publish import cards
+from shaping_bench.publish.report.cards import card_sections
 from shaping_bench.run.jobs import plan
 from shaping_bench.spec.scenarios import card_cells, card_responses, card_suite, load_track, read_track
 from shaping_bench.spec.suite import expand, validate
@@ -141,6 +143,8 @@ def test_the_stronger_responder_counts_and_its_training_is_checked(scored):
     said = cards.text(made)
     assert "adversary: the stronger of naive-pg(" in said
     assert ("adversary not trained for long enough" in said) == (not trained["enough"])
+    page = card_sections(results, [made])
+    assert all(html.escape(x[1:]) in page for x in cards.training(made))
 
 
 def test_what_nothing_exact_is_known_of_is_measured_by_the_best_known(scored):

@@ -6,7 +6,7 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import SHIPPED, Card, Row, has_basins, spent
+from shaping_bench.publish.cards import SHIPPED, Card, Row, has_basins, spent, training
 from shaping_bench.publish.digits import brief
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
@@ -62,6 +62,7 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
         f"possible. Rules of other tracks and tiers stand on other cards. {SHIPPED} marks shipped results, which were "
         "not computed here. Numbers and pictures lead to the scenarios and cells that they are from.</p>",
         f'<p class="soft">Not ranked: {"; ".join(missing)}.</p>' if missing else "",
+        *(f'<p class="soft">{escape(x[0].upper() + x[1:])}.</p>' for x in training(card)),
         _table(card, number),
         _in_words(card),
         "<h4>Profiles</h4>",
