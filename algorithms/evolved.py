@@ -26,6 +26,10 @@ class OpenES(NetworkLearner):
     """An update is a generation: candidates around the present policy play the others' present policies, all of
     them the same games, and the policy moves towards those that got more (OpenES of evosax, antithetic, Adam).
 
+    Defaults are those of eight tries that answered always-defect in the Coin Game best after 200 generations, one seed
+    each: -0.11 per step, where 0 is best and two layers of 64 units got -0.31. Many candidates in few games each, and
+    convolutions for boards, make the difference.
+
     >>> import jax
     >>> from shaping_bench.algorithms.core import Stage
     >>> from shaping_bench.algorithms.fixed import AllC
@@ -38,15 +42,16 @@ class OpenES(NetworkLearner):
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
-    default_network: ClassVar[str] = "mlp"
+    default_network: ClassVar[str] = "conv-mlp"
     source = "Salimans et al. 2017, arXiv 1703.03864; evosax"
 
-    lr: float = field(0.03, "step of Adam", low=0.0, step=True, static=True)
-    sigma: float = field(0.1, "deviation of candidates from the present policy", low=0.0, exclusive=True, static=True)
-    population: int = field(32, "candidates per generation; even", low=2, static=True, small=4)
-    episodes: int = field(16, "games that each of them plays", low=1, static=True, small=2)
-    network: str = network_field("policy; auto: a table where one does, else mlp")
-    hidden: int | None = field(None, "units per layer; none: as published for the network", low=1, static=True, small=8)
+    lr: float = field(0.1, "step of Adam", low=0.0, step=True, static=True)
+    sigma: float = field(0.2, "deviation of candidates from the present policy", low=0.0, exclusive=True, static=True)
+    momentum: float = field(0.9, "of Adam", low=0.0, high=0.999, static=True)
+    population: int = field(128, "candidates per generation; even", low=2, static=True, small=4)
+    episodes: int = field(4, "games that each of them plays", low=1, static=True, small=2)
+    network: str = network_field("policy; auto: a table where one does, conv-mlp on boards, else mlp")
+    hidden: int = field(32, "units per layer", low=1, static=True, small=8)
 
     @property
     def width(self) -> int:
@@ -66,6 +71,7 @@ class OpenES(NetworkLearner):
             jax.tree.map(lambda x: np.zeros(x.shape, np.float32), policy),
             sigma=self.sigma,
             lr=self.lr,
+            b1=self.momentum,
         )
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:

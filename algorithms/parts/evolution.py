@@ -23,7 +23,14 @@ SHAPINGS = ("mean", "rank", "z-score")
 
 
 def open_es(
-    population: int, solution: Tree, *, sigma: float, lr: float, shaping: str = "mean", decay: float = 0.0
+    population: int,
+    solution: Tree,
+    *,
+    sigma: float,
+    lr: float,
+    shaping: str = "mean",
+    decay: float = 0.0,
+    b1: float = 0.99,
 ) -> "Open_ES":
     """OpenES as pax runs it for the games of Shaper: antithetic, fitness less its mean, Adam.
 
@@ -54,7 +61,7 @@ def open_es(
     return Open_ES(
         population,
         solution,
-        optimizer=optax.adam(optax.exponential_decay(lr, 1, 0.9999, end_value=min(lr, 0.001)), b1=0.99),
+        optimizer=optax.adam(optax.exponential_decay(lr, 1, 0.9999, end_value=min(lr, 0.001)), b1=b1),
         std_schedule=optax.exponential_decay(sigma, 1, 0.999, end_value=min(sigma, 0.01)),
         fitness_shaping_fn=shaped,
     )
