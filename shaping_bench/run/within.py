@@ -40,7 +40,8 @@ def within(
     if game.memory_one and game.n_players == 2 and valued_exactly(game, learners):
         values = _followed(game, outcome.final)
     else:
-        values = _played(game, learners, outcome.final, seed=seed, episodes=episodes)
+        seeds = np.arange(len(outcome.diverged), dtype=np.uint32)
+        values = _played(game, learners, outcome.final, seeds=seeds, seed=seed, episodes=episodes)
     values = {name: np.where(outcome.diverged[None, :, None], np.nan, x) for name, x in values.items()}
     frame = tidy(values, ("step", "seed", "player"))
     frame["step"] += 1
@@ -56,12 +57,11 @@ def _followed(game: Any, final: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _played(
-    game: Game, learners: Sequence[Learner], final: Sequence[Any], *, seed: int, episodes: int
+    game: Game, learners: Sequence[Learner], final: Sequence[Any], *, seeds: np.ndarray, seed: int, episodes: int
 ) -> dict[str, np.ndarray]:
     """Means over episodes, ``(T, S, n_players)`` by name."""
     policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
     final = tuple(final)
-    count = len(jax.tree.leaves(final)[0])
 
     def one(seed_and_params: Any) -> dict[str, Any]:
         number, params = seed_and_params
@@ -69,6 +69,5 @@ def _played(
         play = rollout(key, game, policies, params, episodes)
         return {name: jnp.mean(x, axis=1) for name, x in {"return": play.rewards, **play.info}.items()}
 
-    seeds = np.arange(count, dtype=np.uint32)
     values = jax.device_get(jax.jit(lambda x: jax.lax.map(one, x))((seeds, final)))
     return {name: np.moveaxis(x, 0, 1).astype(np.float64) for name, x in values.items()}
