@@ -302,13 +302,14 @@ class _Stored:
         seeds = np.arange(returns.shape[1])
         first = np.argmax(_or_least(returns[..., 1]), axis=0)
         own, other = returns[first, seeds, 0], returns[first, seeds, 1]
+        nothing = np.full(len(own), np.nan)
         lost = (self._finals["diverged"][hashes[0]][:, 0] > 0) | ~np.isfinite(own)
         rows = _rows(
             scenario,
             member,
             np.array(hashes, object)[first],
             records[hashes[0]],
-            (own, own, other, other, np.full(len(own), np.nan)),
+            (own, own, other, other, nothing, nothing),
             lost,
         )
         said = [records[x]["responder"] for x in hashes]
