@@ -218,7 +218,7 @@ def test_ignorant_weights_play_at_random_and_the_co_player_learns_to_defect():
     own, other = rewards(jax.random.key(0), rule.policy(game, 0).zeros(), rule, game)
     assert own.shape == (4, 12, 50, 8)
     np.testing.assert_allclose((own[:, 0].mean(), other[:, 0].mean()), (-1.5, -1.5), atol=0.1)
-    np.testing.assert_allclose((own[:, -1].mean(), other[:, -1].mean()), (-2.5, -1.0), atol=0.1)
+    np.testing.assert_allclose((own[:, -1].mean(), other[:, -1].mean()), (-2.5, -1.0), atol=0.15)
 
 
 def test_the_same_weights_earn_the_same_with_the_same_key():
