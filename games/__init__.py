@@ -13,6 +13,7 @@ from shaping_bench.games.cournot import Cournot
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
 from shaping_bench.games.fishery import Fishery
 from shaping_bench.games.grids.coin import CoinGame
+from shaping_bench.games.grids.harvest import Harvest
 from shaping_bench.games.grids.in_the_matrix import InTheMatrix
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
@@ -148,6 +149,11 @@ GAMES: dict[str, Entry] = {
         InTheMatrix,
         "Khan et al., AAMAS 2024: rules of its code, pax, which are those of JaxMARL's storm_2p",
         "two collectors on a board, whose inventories are their strategies when they meet",
+    ),
+    "harvest": Entry(
+        Harvest,
+        "rules and board of commons_harvest__open of Melting Pot (Leibo et al. 2021)",
+        "two to seven gatherers of apples that grow back only where apples are left",
     ),
 }
 

@@ -193,6 +193,14 @@ def works() -> tuple[PlayWork, ...]:
             peer=peers.STORM,
         ),
         PlayWork(
+            name="Harvest, 7 players, random actions and what is seen, 512 environments",
+            unit="env steps",
+            count=512 * 1000,
+            make=lambda: _environment("harvest", 512, 1, observed=True),
+            target=0.8e6,
+            peer=peers.HARVEST,
+        ),
+        PlayWork(
             name="Coin Game, conv + GRU against the same, rollouts alone, 1000 x 16",
             unit="env steps",
             count=1000 * 16 * devices,

@@ -1,0 +1,224 @@
+"""Parts of games in which any number of players gather on a board: moves, beams, absence, and what is seen.
+
+The semantics are those of Melting Pot's engine. Moves happen one after the other in a random order: who moves
+succeeds if its target is free at its turn, so cells cannot be exchanged, and one follows another only if that one
+moved first. Beams see the board after all moves. Who is hit leaves the board and comes back later.
+
+Players are arrays over seats. Who is off the board stands on cell -1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from shaping_bench.games.grids.board import NOTHING, Board, Piece, Window, below, framed, place, unframed
+
+NOOP, FORWARD, BACKWARD, STEP_LEFT, STEP_RIGHT, TURN_LEFT, TURN_RIGHT, ZAP = range(8)
+
+AHEAD, BEHIND, ASIDE = 9, 1, 5
+ROWS, COLUMNS = AHEAD + 1 + BEHIND, 2 * ASIDE + 1
+"""The window: the far end is its first row."""
+
+BEAM = tuple((ahead, side) for side in (-1, 0, 1) for ahead in range(abs(side) ^ 1, 3 + (side == 0)))
+"""Cells of a beam as (ahead, to the right): three ahead, and three on either side from beside oneself on."""
+
+TRIES = 4
+"""Cells that are drawn for somebody who comes back; who finds all of them taken tries again in the next step."""
+
+
+class Bodies(NamedTuple):
+    """Players as they stand: cells (-1 off the board), headings, steps until they are back and until they may zap
+    again, each ``(n,)``."""
+
+    cell: Array
+    heading: Array
+    away: Array
+    cooldown: Array
+
+
+def started(key: Array, cells: Any, n: int) -> Bodies:
+    """Players on different ones of the cells, looking anywhere."""
+    cell_key, heading_key = jax.random.split(key)
+    nothing = jnp.zeros(n, jnp.int32)
+    return Bodies(
+        cell=jax.random.permutation(cell_key, jnp.asarray(cells, jnp.int32))[:n],
+        heading=jax.random.randint(heading_key, (n,), 0, 4, jnp.int32),
+        away=nothing,
+        cooldown=nothing,
+    )
+
+
+def moved(bodies: Bodies, actions: Array, words: Array, size: tuple[int, int]) -> Bodies:
+    """Bodies after turns and moves on a board of that size; ``words`` ``(n,)`` draw who moves first."""
+    n = len(actions)
+    seats = jnp.arange(n)
+    row, column = place(bodies.cell, size[1])
+    ahead = (actions == FORWARD).astype(jnp.int32) - (actions == BACKWARD).astype(jnp.int32)
+    right = (actions == STEP_RIGHT).astype(jnp.int32) - (actions == STEP_LEFT).astype(jnp.int32)
+    row, column = unframed(row, column, bodies.heading, ahead, right)
+    inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
+    goes = inside & ((ahead != 0) | (right != 0)) & (bodies.cell >= 0)
+    target = row * size[1] + column
+    # The number of a seat breaks ties between words.
+    words = (words & ~jnp.uint32(7)) | seats.astype(jnp.uint32)
+    turn = (words[:, None] > words).sum(axis=1)
+
+    def one(k: Any, cell: Array) -> Array:
+        me = turn == k
+        there = jnp.where(me, target, 0).sum()
+        return jnp.where(me & goes & ~(cell == there).any(), target, cell)
+
+    turned = (actions == TURN_RIGHT).astype(jnp.int32) - (actions == TURN_LEFT).astype(jnp.int32)
+    heading = jnp.where(bodies.cell >= 0, (bodies.heading + turned) & 3, bodies.heading)
+    return bodies._replace(cell=lax.fori_loop(0, n, one, bodies.cell), heading=heading)
+
+
+def relative(bodies: Bodies, columns: int) -> tuple[Array, Array]:
+    """How far ahead of each and to its right everybody is, ``(n, n)``; far away where one of them is off the board."""
+    row, column = place(bodies.cell, columns)
+    ahead, right = framed(row[:, None], column[:, None], bodies.heading[:, None], row, column)
+    there = (bodies.cell[:, None] >= 0) & (bodies.cell >= 0)
+    return jnp.where(there, ahead, 99), jnp.where(there, right, 99)
+
+
+def hit(shoots: Array, ahead: Array, right: Array) -> Array:
+    """Who is hit by whom, ``(n, n)`` by shooter: each of a beam's three lines stops at the first player."""
+    hits = jnp.zeros(ahead.shape, bool)
+    for side in (-1, 0, 1):
+        own = [a for a, s in BEAM if s == side]
+        inside = (right == side) & (ahead >= own[0]) & (ahead <= own[-1])
+        distance = jnp.where(inside, ahead, 99)
+        hits |= inside & (distance == distance.min(axis=1, keepdims=True))
+    return hits & shoots[:, None]
+
+
+def returned(bodies: Bodies, words: Array, cells: Any) -> Bodies:
+    """Bodies with those back on the board whose absence is over, on free ones of the cells, looking anywhere.
+    ``words`` are ``(n, TRIES)``."""
+    cells = jnp.asarray(cells, jnp.int32)
+    chosen, rest = below(len(cells), words)
+    chosen = cells.at[chosen].get(mode="promise_in_bounds")
+    heading, _ = below(4, rest[:, 0])
+    due = bodies.away == 1
+
+    def one(i: Any, cell: Array) -> Array:
+        me = jnp.arange(len(cell)) == i
+        tried = jnp.where(me[:, None], chosen, 0).sum(axis=0)
+        free = ~(tried[:, None] == cell).any(axis=1)
+        found = jnp.int32(-1)
+        for k in reversed(range(TRIES)):
+            found = jnp.where(free[k], tried[k], found)
+        return jnp.where(me & due, found, cell)
+
+    cell = lax.fori_loop(0, len(due), one, bodies.cell)
+    back = due & (cell >= 0)
+    away = jnp.where(due, jnp.where(back, 0, 1), jnp.maximum(bodies.away - 1, 0))
+    return bodies._replace(cell=cell, heading=jnp.where(back, heading, bodies.heading), away=away)
+
+
+# --- what is seen -------------------------------------------------------------------------
+
+
+class Sites:
+    """Cells on which something may be, and the lines of a board that they lie in: what is on them is one number per
+    line with a bit per cell, of which windows are cut."""
+
+    def __init__(self, cells: Any, size: tuple[int, int]) -> None:
+        rows, columns = size
+        self.cells = np.asarray(cells, np.int32)
+        self.size = size
+        row, column = np.divmod(self.cells, columns)
+        # Rows, then columns, then a line with nothing on it. In halves, which floating-point numbers hold exactly.
+        self.half = -(-max(size) // 2)
+        lines = np.zeros((len(self.cells), 2, rows + columns + 1), np.float32)
+        for k, (r, c) in enumerate(zip(row, column, strict=True)):
+            lines[k, c // self.half, r] = 2.0 ** (c % self.half)
+            lines[k, r // self.half, rows + c] = 2.0 ** (r % self.half)
+        self.weights = lines.reshape(len(self.cells), -1)
+
+    def lines(self, on: Array) -> Array:
+        """What is on the sites ``(S,)`` by line, the first cell of each at bit ``ASIDE``."""
+        low, high = (on.astype(jnp.float32) @ jnp.asarray(self.weights)).reshape(2, -1).astype(jnp.uint32)
+        return (low | (high << self.half)) << ASIDE
+
+
+def window(lines: Array, bodies: Bodies, size: tuple[int, int]) -> Array:
+    """What is on the lines as each sees it, ``(n, ROWS, COLUMNS)`` int8; nothing off the board."""
+    row, column = (x[:, None] for x in place(jnp.maximum(bodies.cell, 0), size[1]))
+    heading = bodies.heading[:, None]
+    upright = (heading & 1) == 1
+    ahead = AHEAD - jnp.arange(ROWS, dtype=jnp.int32)
+    line = jnp.where(upright, row, column) + jnp.where(heading >= 2, -ahead, ahead)
+    inside = (line >= 0) & (line < jnp.where(upright, size[0], size[1])) & (bodies.cell[:, None] >= 0)
+    index = jnp.where(inside, jnp.where(upright, line, size[0] + line), size[0] + size[1])
+    word = lines.at[index].get(mode="promise_in_bounds") >> jnp.where(upright, column, row).astype(jnp.uint32)
+    # Looking down or back along the columns, what is to the right counts down.
+    mirrored = jnp.where((heading == 1) | (heading == 2), 1 << COLUMNS, 0)
+    return _lines().at[(word.astype(jnp.int32) & ((1 << COLUMNS) - 1)) + mirrored].get(mode="promise_in_bounds")
+
+
+def _lines() -> Array:
+    """The cells of a line of a window by its bits, then the same the other way round."""
+    bits, column = np.indices((1 << COLUMNS, COLUMNS))
+    cells = (bits >> column & 1).astype(np.int8)
+    return jnp.asarray(np.concatenate([cells, cells[:, ::-1]]))
+
+
+def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
+    """Planes ``(n, 5, ROWS, COLUMNS)`` int8: outside, and others by where they look: as I do, to my right, towards me,
+    to my left. All dark for who is off the board."""
+    n = len(bodies.cell)
+    # Short numbers, more of which are compared at once, and no sum over players, which would be taken one by one.
+    row, column, heading = (x.astype(jnp.int16)[:, None] for x in (*place(bodies.cell, size[1]), bodies.heading))
+    ahead, right = (jnp.asarray(x.ravel(), jnp.int16) for x in np.indices((ROWS, COLUMNS)))
+    r, c = unframed(row, column, heading, AHEAD - ahead, right - ASIDE)
+    outside = (r < 0) | (r >= size[0]) | (c < 0) | (c >= size[1])
+    outside &= (bodies.cell >= 0)[:, None]
+    forth, aside = relative(bodies, size[1])
+    visible = (forth <= AHEAD) & (forth >= -BEHIND) & (jnp.abs(aside) <= ASIDE)
+    visible &= ~jnp.eye(n, dtype=bool)
+    index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int16)
+    turned = ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.int16) + 1
+    cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int16)
+    looks = jnp.zeros((n, ROWS * COLUMNS), jnp.int16)
+    for other in range(n):
+        looks = jnp.where(index[:, other, None] == cells, turned[:, other, None], looks)
+    planes = [outside, *(looks == k for k in range(1, 5))]
+    return jnp.stack([x.astype(jnp.int8) for x in planes], axis=1).reshape(n, 5, ROWS, COLUMNS)
+
+
+def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any]) -> Board:
+    """A board for people who look: glyphs of the ground by the cells that bear them, beams where there is nothing else,
+    players by their numbers, and what each sees.
+
+    Args:
+      bodies: of concrete numbers.
+      beams: per player the glyph of its beam, or nothing.
+      size: rows and columns.
+      ground: cells by glyph.
+    """
+    rows, columns = size
+    cells = np.full(rows * columns, NOTHING)
+    for glyph, where in ground.items():
+        cells[np.asarray(where, int)] = glyph
+    pieces, windows = [], []
+    for i, cell in enumerate(np.asarray(bodies.cell).tolist()):
+        if cell < 0:
+            continue
+        row, column = divmod(cell, columns)
+        heading = int(bodies.heading[i])
+        pieces.append(Piece(str(i + 1), row, column, facing="ESWN"[heading]))
+        covered = [unframed(row, column, heading, *x) for x in BEAM] if beams[i] else []
+        for r, c in covered:
+            if 0 <= r < rows and 0 <= c < columns and cells[r * columns + c] == NOTHING:
+                cells[r * columns + c] = beams[i]
+        corners = [unframed(row, column, heading, a, s) for a in (-BEHIND, AHEAD) for s in (-ASIDE, ASIDE)]
+        top, left = (min(x[axis] for x in corners) for axis in (0, 1))
+        bottom, right = (max(x[axis] for x in corners) for axis in (0, 1))
+        windows.append(Window(player=i, top=top, left=left, rows=bottom - top + 1, columns=right - left + 1))
+    lines = ["".join(line) for line in cells.reshape(rows, columns)]
+    return Board(rows=rows, columns=columns, pieces=pieces, cells=lines, windows=windows)
