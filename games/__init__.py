@@ -12,6 +12,7 @@ from shaping_bench.games.base import Game
 from shaping_bench.games.cournot import Cournot
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
 from shaping_bench.games.fishery import Fishery
+from shaping_bench.games.grids.cleanup import Cleanup
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.grids.harvest import Harvest
 from shaping_bench.games.grids.in_the_matrix import InTheMatrix
@@ -154,6 +155,11 @@ GAMES: dict[str, Entry] = {
         Harvest,
         "rules and board of commons_harvest__open of Melting Pot (Leibo et al. 2021)",
         "two to seven gatherers of apples that grow back only where apples are left",
+    ),
+    "cleanup": Entry(
+        Cleanup,
+        "rules and board of clean_up of Melting Pot (Leibo et al. 2021)",
+        "two to seven gatherers of apples that grow only while somebody cleans a river",
     ),
 }
 

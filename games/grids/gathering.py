@@ -7,6 +7,7 @@ moved first. Beams see the board after all moves. Who is hit leaves the board an
 Players are arrays over seats. Who is off the board stands on cell -1.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,16 @@ BEAM = tuple((ahead, side) for side in (-1, 0, 1) for ahead in range(abs(side) ^
 
 TRIES = 4
 """Cells that are drawn for somebody who comes back; who finds all of them taken tries again in the next step."""
+
+
+def drawn(text: str) -> tuple[tuple[int, int], Mapping[str, np.ndarray]]:
+    """Size of a board that is drawn, a line per row and a sign per cell, and its cells by sign."""
+    rows = [line.strip() for line in text.split("\n") if line.strip()]
+    columns = max(map(len, rows))
+    signs = np.array([list(row.ljust(columns)) for row in rows]).ravel()
+    found: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(0, np.int32))
+    found.update({sign: np.flatnonzero(signs == sign).astype(np.int32) for sign in set(signs.tolist())})
+    return (len(rows), columns), found
 
 
 class Bodies(NamedTuple):
@@ -65,11 +76,11 @@ def moved(bodies: Bodies, actions: Array, words: Array, size: tuple[int, int]) -
     target = row * size[1] + column
     # The number of a seat breaks ties between words.
     words = (words & ~jnp.uint32(7)) | seats.astype(jnp.uint32)
-    turn = (words[:, None] > words).sum(axis=1)
+    turn = (words[:, None] > words).sum(axis=1, dtype=jnp.int32)
 
     def one(k: Any, cell: Array) -> Array:
         me = turn == k
-        there = jnp.where(me, target, 0).sum()
+        there = jnp.where(me, target, 0).sum(dtype=jnp.int32)
         return jnp.where(me & goes & ~(cell == there).any(), target, cell)
 
     turned = (actions == TURN_RIGHT).astype(jnp.int32) - (actions == TURN_LEFT).astype(jnp.int32)
@@ -107,7 +118,7 @@ def returned(bodies: Bodies, words: Array, cells: Any) -> Bodies:
 
     def one(i: Any, cell: Array) -> Array:
         me = jnp.arange(len(cell)) == i
-        tried = jnp.where(me[:, None], chosen, 0).sum(axis=0)
+        tried = jnp.where(me[:, None], chosen, 0).sum(axis=0, dtype=jnp.int32)
         free = ~(tried[:, None] == cell).any(axis=1)
         found = jnp.int32(-1)
         for k in reversed(range(TRIES)):

@@ -158,12 +158,20 @@ HARVEST = Peer(
     differs="its rules and what it shows are others",
 )
 
+CLEANUP = Peer(
+    name="SocialJax",
+    version="JAX",
+    work="clean-up, 7 players, random actions, 512 environments",
+    unit="env steps",
+    per_cpu_second=0.032e6,
+    differs="its rules and what it shows are others",
+)
+
 ELSEWHERE = tuple(
     Peer(name=name, version="JAX", work=work, unit="env steps", per_cpu_second=rate)
     for name, work, rate in (
         ("JaxMARL", "independent PPO, Coin Game", 0.10e6),
         ("SocialJax", "prisoner's dilemma arena, 512 environments", 0.045e6),
-        ("SocialJax", "clean-up, 7 players, 512 environments", 0.032e6),
         ("SocialJax", "coins, 512 environments", 0.51e6),
     )
 )
@@ -173,7 +181,7 @@ PEERS = (
     *(SOS_NAIVE, SOS_LOLA, SOS, SOS_CGD, MFOS_NAIVE, MFOS_LOLA),
     *DICE.values(),
     *(OPEN_SPIEL, JAXMARL, PAX, PAX_WITHOUT_MEMORY),
-    *(LOQA_COIN, LOQA_COIN_PRESENT, LOQA_IPD, MFOS_PPO, STORM, HARVEST),
+    *(LOQA_COIN, LOQA_COIN_PRESENT, LOQA_IPD, MFOS_PPO, STORM, HARVEST, CLEANUP),
     *ELSEWHERE,
 )
 

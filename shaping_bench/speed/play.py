@@ -201,6 +201,14 @@ def works() -> tuple[PlayWork, ...]:
             peer=peers.HARVEST,
         ),
         PlayWork(
+            name="Clean-up, 7 players, random actions and what is seen, 512 environments",
+            unit="env steps",
+            count=512 * 1000,
+            make=lambda: _environment("cleanup", 512, 1, observed=True),
+            target=0.5e6,
+            peer=peers.CLEANUP,
+        ),
+        PlayWork(
             name="Coin Game, conv + GRU against the same, rollouts alone, 1000 x 16",
             unit="env steps",
             count=1000 * 16 * devices,
