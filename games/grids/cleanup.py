@@ -62,9 +62,12 @@ GROWTH, DEPLETION = 0.05, 0.4
 
 PLANES = 10
 
-ANCHORS: dict[tuple[str, int], tuple[float, float, float]] = {}
+ANCHORS: dict[tuple[str, int], tuple[float, float, float]] = {
+    ("small", 2): (0.0027, 0.0271, 0.0124),
+    ("small", 3): (0.0021, 0.0403, 0.0081),
+}
 """By board and number of players, of the default rules: return per step and player of random play, of ``turns`` in all
-seats, and of the script that earns most among random others."""
+seats, and of the script that earns most among random others; means of 64 episodes, standard errors below 0.002."""
 
 
 class State(NamedTuple):

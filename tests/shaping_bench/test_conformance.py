@@ -22,6 +22,10 @@ _spec.loader.exec_module(faults)
 NUMBERS = {
     "matrix": GAMES["ipd"].defaults,
     "matrix-one-shot": GAMES["matching-pennies"].defaults,
+    # Boards whose programs take long to compile, with few players and steps.
+    "in-the-matrix": {"horizon": 9, "episodes": 2},
+    "harvest": {"layout": "small", "num_players": 3, "horizon": 20},
+    "cleanup": {"layout": "small", "num_players": 2, "horizon": 20},
     "ordinal": {"index": 70},
     "tensor": {"num_players": 2},
     "public-goods": {"num_players": 2},  # three compile for long, and are other numbers of the same code
