@@ -11,6 +11,7 @@ from shaping_bench.algorithms.advantage_alignment import AA, AAPG, PAA
 from shaping_bench.algorithms.aga import AgA
 from shaping_bench.algorithms.basin_entry import BasinEntry
 from shaping_bench.algorithms.coala_exact import COALAExact
+from shaping_bench.algorithms.coala_pg import COALAPG
 from shaping_bench.algorithms.cola import COLA
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
@@ -81,6 +82,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "mfos-recurrent": MFOSRecurrent,
     "shaper": Shaper,
     "reciprocator": Reciprocator,
+    "coala-pg": COALAPG,
     "coala-exact": COALAExact,
     "meva": MeVa,
     "rational-adversary": RationalAdversary,
