@@ -1,6 +1,7 @@
 """Scores of cards: formulas on runs made by hand, intervals by simulation, and a rule of one's own from end to end."""
 
 import json
+import re
 import shlex
 
 import numpy as np
@@ -13,6 +14,7 @@ from shaping_bench.analysis.scores import COLUMNS, NUMBERS, Anchor, Scored, Subj
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import cards, findings
+from shaping_bench.publish.report.cards import _in_words
 from shaping_bench.spec import registry
 from shaping_bench.spec.scenarios import load_track, read_track
 from shaping_bench.store.store import read_parquet, write_parquet
@@ -97,6 +99,15 @@ def test_formulas():
     effects = [(-1.0 / 2 + 1.5 / 2) / 4.0] * 2 + [(-0.4 / 2 + 1.0 / 2) / 4.0]
     assert values(x, "effect") == pytest.approx(np.mean(effects))
     assert values(x, "cooperation", lifetime=True) == pytest.approx(0.65)
+
+
+def test_a_card_says_in_words_who_is_on_which_side():
+    said = _in_words(card_of([NAIVE, subject(self=-0.2, learners=-1.0, adversary=-1.8)]))
+    answers = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", said))
+    assert answers["Who cooperates with its like?"] == "more than half way to the optimum: sga; undecided: naive"
+    assert answers["Who shapes a naive learner?"] == "gets more than a naive learner there: sga"
+    assert answers["Who can be exploited?"] == "keeps less than half: sga; undecided: naive"
+    assert answers["At what cost?"] == "gradient evaluations: sga 2, naive 2"
 
 
 def test_shares_are_clipped_scenario_by_scenario_and_not_run_by_run():

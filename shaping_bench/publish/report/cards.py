@@ -89,7 +89,7 @@ ASKED: tuple[tuple[str, str, float, str, str], ...] = (
         "Who can be exploited?",
         0.5,
         "keeps more than half of what can be kept",
-        "can be exploited of half or more",
+        "keeps less than half",
     ),
     ("effect", "Who is good for the others?", 0.0, "leaves them more than a naive learner", "leaves them less"),
 )
@@ -97,13 +97,15 @@ ASKED: tuple[tuple[str, str, float, str, str], ...] = (
 
 
 def _in_words(card: Card) -> str:
-    """Who is on which side of a level, with all of its interval, and who pays most."""
+    """Who is on which side of a level, with all of its interval, and who pays most; who others are measured from
+    is on none."""
     told = {}
     for column, question, level, above, below in ASKED:
         sides: dict[str, list[str]] = {above: [], below: [], "undecided": []}
         for row in card.rows:
             score = row[column]
-            if score["value"] is None:
+            measure = column in ("shaping", "effect") and row["learner"] == card.track.naive
+            if score["value"] is None or measure:
                 continue
             low, high = (
                 x if x is not None and math.isfinite(x) else score["value"] for x in (score["low"], score["high"])
