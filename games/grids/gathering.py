@@ -9,13 +9,14 @@ Players are arrays over seats. Who is off the board stands on cell -1.
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from shaping_bench.games.base import Game
 from shaping_bench.games.grids.board import NOTHING, Board, Piece, Window, below, framed, place, unframed
 
 NOOP, FORWARD, BACKWARD, STEP_LEFT, STEP_RIGHT, TURN_LEFT, TURN_RIGHT, ZAP = range(8)
@@ -39,6 +40,33 @@ def drawn(text: str) -> tuple[tuple[int, int], Mapping[str, np.ndarray]]:
     found: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(0, np.int32))
     found.update({sign: np.flatnonzero(signs == sign).astype(np.int32) for sign in set(signs.tolist())})
     return (len(rows), columns), found
+
+
+class GatheringGame(Game):
+    """What such games have in common: an apple is what is paid for."""
+
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+    family: ClassVar[str | None] = "commons"
+
+    num_players: int
+    horizon: int
+
+    @property
+    def n_players(self) -> int:
+        return self.num_players
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """None: policies are networks of the learner's choice."""
+        return ()
+
+    @property
+    def num_steps(self) -> int:
+        return self.horizon
+
+    @property
+    def reward_bounds(self) -> tuple[float, float]:
+        return 0.0, 1.0
 
 
 class Bodies(NamedTuple):

@@ -16,11 +16,11 @@ import numpy as np
 from jax import Array
 
 from shaping_bench.games.anchors import Anchors
-from shaping_bench.games.base import Count, Game
+from shaping_bench.games.base import Count
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.grids import gathering
 from shaping_bench.games.grids.board import Board, Glyph, place, unframed
-from shaping_bench.games.grids.gathering import Bodies, Sites
+from shaping_bench.games.grids.gathering import Bodies, GatheringGame, Sites
 
 BOARDS: dict[str, str] = {
     "open": """
@@ -106,11 +106,9 @@ def _near(name: str, radius: int) -> np.ndarray:
 
 
 @pytree_dataclass
-class Harvest(Game):
+class Harvest(GatheringGame):
     """Apples that all may take, and that grow back from apples."""
 
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
-    family: ClassVar[str | None] = "commons"
     counts: ClassVar[tuple[Count, ...]] = (
         Count("apples", "apples eaten, per step", "apples per step", direction="higher"),
         Count("zaps", "others hit, per step", "hits per step"),
@@ -126,17 +124,8 @@ class Harvest(Game):
     cooldown: int = field(2, "steps after a beam in which one has none", low=1, static=True)
 
     @property
-    def n_players(self) -> int:
-        return self.num_players
-
-    @property
     def n_actions(self) -> int:
         return 8
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """None: policies are networks of the learner's choice."""
-        return ()
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
@@ -148,17 +137,9 @@ class Harvest(Game):
         return PLANES - 1
 
     @property
-    def num_steps(self) -> int:
-        return self.horizon
-
-    @property
     def symmetric(self) -> bool:
         """Unless some start inside and others not."""
         return len(self._map.inner) in (0, self.num_players)
-
-    @property
-    def reward_bounds(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     @property
     def _map(self) -> _Map:
