@@ -320,7 +320,10 @@ class COALAPG(PreparedLearner):
             seen = Play(game, trajectory, player).episodes(slice(self.batch_size))
             others = [seen.rewards(j) for j in seats if j != player]
             return joint, Trial(
-                seen.observations(end=False), seen.actions(), seen.rewards(), sum(others[1:], others[0]) / len(others)
+                observations=seen.observations(end=False),
+                actions=seen.actions(),
+                rewards=seen.rewards(),
+                others=sum(others[1:], others[0]) / len(others),
             )
 
         with costs.repeated(self.episodes):
