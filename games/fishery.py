@@ -38,7 +38,7 @@ class Fishery(ShareGame):
 
     family: ClassVar[str | None] = "fishery"
     counts: ClassVar[tuple[Count, ...]] = (
-        Count("stock", "fish after the catch, as a share of the largest stock", "share", "higher", high=1.0),
+        Count("stock", "fish after the catch, as a share of the largest stock", "share", direction="higher", high=1.0),
         Count("effort", "of the player", "units per step"),
         *incomes.COUNTS,
     )

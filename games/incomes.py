@@ -17,7 +17,7 @@ COUNTS: tuple[Count, ...] = (
         "sustainability",
         "mean time of the player's positive rewards, as a share of the episode",
         "share",
-        "higher",
+        direction="higher",
         high=1.0,
         source=_SOURCE,
         per="earning",

@@ -81,7 +81,7 @@ class Negotiation(Game):
             "efficiency",
             "what both earned, over the most that both together could have",
             "share",
-            "higher",
+            direction="higher",
             high=1.0,
             source="official code of Advantage Alignment (max_sum_reward_ratio)",
         ),

@@ -60,7 +60,17 @@ def gains(results: Results) -> tuple[Gain, ...]:
         returns, seat = _returns(rows, record), strangers[0]
         own, own_half = _gain(returns[:, seat], among, record, seat)
         others, others_half = _gain(np.delete(returns, seat, axis=1).mean(axis=1), among, record, seat)
-        out.append(Gain(series, n, labels[seat], own, own_half, others, others_half))
+        out.append(
+            Gain(
+                series=series,
+                players=n,
+                learner=labels[seat],
+                own=own,
+                own_half=own_half,
+                others=others,
+                others_half=others_half,
+            )
+        )
     return tuple(sorted(out, key=lambda x: (results.rank("game", f"{x.series} {x.players}"), x.learner)))
 
 
