@@ -231,7 +231,7 @@ def _overdeclared(trial: Trial) -> Note | None:
     if access == Access.ACTIONS:
         return None
     try:
-        jax.eval_shape(lambda *x: trial.update(*x, access=Access(access - 1)), *trial.arguments())
+        jax.eval_shape(lambda own, lane, at: trial.update(own, lane, at, Access(access - 1)), *trial.arguments())
     except AccessError:
         return None
     return Note(f"declares access {str(access)!r}; what it asked the view for needs less")
