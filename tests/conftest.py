@@ -29,6 +29,10 @@ executables.MOST_BYTES = 0
 # Two devices exercise the sharded path on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
 
+# Tracing makes millions of objects that live on; to look through them all again and again for what could go takes
+# a twentieth of a run.
+gc.set_threshold(100_000, 20, 50)
+
 # Examples are compiled programs: few of them, each as slow as it needs, the same every time.
 settings.register_profile("few", max_examples=10, deadline=None, derandomize=True, database=None)
 settings.load_profile("few")
