@@ -621,7 +621,7 @@ def shipped_policies() -> str:
             code(x["rule"]),
             code(x["game"]),
             str(x["updates"]),
-            *(" | ".join(f"{y:.3f}" for y in x["measured"][other]) for other in MET),
+            *(", ".join(digits_.number(y, 3) for y in x["measured"][other]) for other in MET),
             code(x["command"]),
         )
         for name, x in sorted(files.shipped().items())
