@@ -211,7 +211,7 @@ def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
     """Planes ``(n, 5, ROWS, COLUMNS)`` int8: outside, and others by where they look: as I do, to my right, towards me,
     to my left. All dark for who is off the board."""
     n = len(bodies.cell)
-    # Short numbers, more of which are compared at once, and no sum over players, which would be taken one by one.
+    # Short numbers: more of them are compared at once.
     row, column, heading = (x.astype(jnp.int16)[:, None] for x in (*place(bodies.cell, size[1]), bodies.heading))
     ahead, right = (jnp.asarray(x.ravel(), jnp.int16) for x in np.indices((ROWS, COLUMNS)))
     r, c = unframed(row, column, heading, AHEAD - ahead, right - ASIDE)
@@ -221,13 +221,11 @@ def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
     visible = (forth <= AHEAD) & (forth >= -BEHIND) & (jnp.abs(aside) <= ASIDE)
     visible &= ~jnp.eye(n, dtype=bool)
     index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int16)
-    turned = ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.int16) + 1
+    turned = ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.int8) + 1
     cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int16)
-    looks = jnp.zeros((n, ROWS * COLUMNS), jnp.int16)
-    for other in range(n):
-        looks = jnp.where(index[:, other, None] == cells, turned[:, other, None], looks)
-    planes = [outside, *(looks == k for k in range(1, 5))]
-    return jnp.stack([x.astype(jnp.int8) for x in planes], axis=1).reshape(n, 5, ROWS, COLUMNS)
+    looks = jnp.where(index[..., None] == cells, turned[..., None], 0).max(axis=1)
+    others = looks[:, None] == jnp.arange(1, 5, dtype=jnp.int8)[:, None]
+    return jnp.concatenate([outside[:, None], others], axis=1).astype(jnp.int8).reshape(n, 5, ROWS, COLUMNS)
 
 
 def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any]) -> Board:
