@@ -92,6 +92,10 @@ class Budget(Changes):
     game: str | None = None
     learners: list[str] | None = pydantic.Field(None, min_length=1)
 
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return _without_unused(serialize(self), "starts")
+
 
 class ClaimProtocol(Strict):
     """One encounter: a protocol, and who plays. ``learners`` has one entry for self-play; ``seeds`` are

@@ -11,7 +11,7 @@ import yaml
 from shaping_bench.analysis import stats
 from shaping_bench.claims import verify as claims
 from shaping_bench.claims.files import Claim, Quantity, load_claims, select
-from shaping_bench.claims.record import record_about, recorded, to_json, to_text
+from shaping_bench.claims.record import read_record, record_about, record_file, recorded, to_json, to_text
 from shaping_bench.claims.verify import verify
 from shaping_bench.errors import BadInput
 from shaping_bench.spec import registry
@@ -57,6 +57,13 @@ def complaint(folder: Path, *entries: dict) -> str:
 
 
 # --- the files of the repository ----------------------------------------------------------
+
+
+def test_what_is_added_to_protocols_leaves_verdicts_of_older_claims_valid():
+    """One of a claim with a budget of its own, one without."""
+    entries, named = read_record(record_file()), load_claims()
+    for name in ("aa-ipd-unshifted", "paa-ipd-control"):
+        assert entries[name]["hash"] == named[name].hash
 
 
 def test_all_claims_load_and_can_be_run():
