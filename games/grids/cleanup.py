@@ -232,7 +232,8 @@ class Cleanup(GatheringGame):
         brushes = (actions == CLEAN) & present & (state.brush == 0)
         hits = gathering.hit(shoots, *gathering.relative(bodies, board.size[1]))
         reached = self._first_dirt(bodies, state.dirt, brushes)
-        cleaned = (reached[..., None] == jnp.arange(waters)).any(axis=(0, 1))
+        # Scattered: by comparison, what each beam reaches would be found anew for every cell of the river.
+        remains = state.dirt.at[reached].set(False, mode="drop")
         # One more cell becomes dirty, any of the clean ones. The number of a cell breaks ties.
         clean = ~state.dirt
         lot = jnp.where(clean, (soils & ~jnp.uint32(255)) | jnp.arange(waters, dtype=jnp.uint32), 0)
@@ -252,7 +253,7 @@ class Cleanup(GatheringGame):
             bodies=bodies,
             brush=jnp.where(brushes, self.brush_cooldown, jnp.maximum(state.brush - 1, 0)),
             apples=apples,
-            dirt=(state.dirt & ~cleaned) | soiled,
+            dirt=remains | soiled,
             beaming=shoots.astype(jnp.int32) + 2 * brushes.astype(jnp.int32),
         )
         dtype = jnp.result_type(float)
