@@ -66,6 +66,15 @@ class Glyph:
         }
 
 
+def seated(legend: Mapping[str, Glyph], n_players: int) -> dict[str, Glyph]:
+    """The legend without what belongs to seats that nobody has, in games of any number of players.
+
+    >>> list(seated({"red": Glyph("disc", "red", player=0), "green": Glyph("disc", "green", player=2)}, n_players=2))
+    ['red']
+    """
+    return {name: x for name, x in legend.items() if max(x.player or 0, x.owner or 0) < n_players}
+
+
 class Piece(NamedTuple):
     """Something on a cell: a key of the legend, where, and possibly where it looks."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.games.base import Game
-from shaping_bench.games.grids.board import Board
+from shaping_bench.games.grids.board import Board, seated
 
 SHOWN_STEPS = 64
 """Most steps of an episode that is shown."""
@@ -68,6 +68,6 @@ def _episode(game: Game, learners: Sequence[Learner], params: Sequence[Any], see
         "note": game.board_note,
         "rows": first.rows,
         "columns": first.columns,
-        "legend": {name: glyph.plain() for name, glyph in game.legend.items()},
+        "legend": {name: glyph.plain() for name, glyph in seated(game.legend, game.n_players).items()},
         "frames": frames,
     }

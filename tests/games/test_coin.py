@@ -20,11 +20,9 @@ KEY = jax.random.key(0)
 
 def board(players, coins, owners, time=0):
     """A state from (row, column) places on a 3 x 3 board."""
-    cell = [jnp.int32(3 * row + column) for row, column in (*players, *coins)]
-    nothing = jnp.zeros(())
-    return State(
-        jnp.int32(time), (cell[0], cell[1]), tuple(cell[2:]), tuple(map(jnp.int32, owners)), (nothing, nothing)
-    )
+    cell, n = [jnp.int32(3 * row + column) for row, column in (*players, *coins)], len(players)
+    nothing = (jnp.zeros(()),) * n
+    return State(jnp.int32(time), tuple(cell[:n]), tuple(cell[n:]), tuple(map(jnp.int32, owners)), nothing)
 
 
 def place(cell, size=3):
@@ -68,15 +66,15 @@ TOLERANCE = 0.009
 """At least three standard errors of the difference of two estimates, the worst entry taken."""
 
 
-def play(game, episodes):
-    """Per pairing and step: rewards, own and other's pick-ups, each ``(pairings, 2)``, and the
+def play(game, episodes, pairings=PAIRINGS):
+    """Per pairing and step: rewards, own and others' pick-ups, each ``(pairings, n_players)``, and the
     standard error of the rewards."""
     scripts = list(SCRIPTS.values())
-    seats = jnp.array([[list(SCRIPTS).index(name) for name in pair.split()] for pair in PAIRINGS])
+    seats = jnp.array([[list(SCRIPTS).index(name) for name in pair.split()] for pair in pairings])
 
     def episode(key, kinds):
         def step(state, key):
-            *keys, chance = jax.random.split(key, 3)
+            *keys, chance = jax.random.split(key, game.n_players + 1)
             actions = [
                 jnp.stack([script(game, k, state, i) for script in scripts])[kinds[i]] for i, k in enumerate(keys)
             ]
@@ -198,19 +196,20 @@ def test_boards_start_as_the_preset_says(preset):
     game = make("coin-game", preset=preset)
     draws = 20000
     _, state = jax.vmap(game.reset)(jax.random.split(KEY, draws))
-    red, blue = state.players
+    red, blue, *_ = state.players
     close = 5 * np.sqrt((1 / 9) * (8 / 9) / draws)
-    for cells in (red, blue, *state.coins):
+    for cells in (*state.players, *state.coins):
         np.testing.assert_allclose(_frequencies(cells, 9), 1 / 9, atol=close)
     together = float(np.mean(red == blue))
     assert together == (0.0 if preset in ("lola", "lola_dice") else pytest.approx(1 / 9, abs=close))
     for coin in state.coins:
-        under = float(np.mean((coin == red) | (coin == blue)))
-        assert under == (0.0 if game.rules.initial_coins == "free" else pytest.approx(17 / 81, abs=0.015))
+        under = float(np.mean(np.any([coin == player for player in state.players], axis=0)))
+        any_cell = pytest.approx(1 - (8 / 9) ** game.n_players, abs=0.015)
+        assert under == (0.0 if game.rules.initial_coins == "free" else any_cell)
     if game.rules.num_coins == 1:
-        assert float(np.mean(state.owners[0])) == pytest.approx(0.5, abs=0.02)
+        np.testing.assert_allclose(_frequencies(state.owners[0], game.n_players), 1 / game.n_players, atol=0.02)
     else:
-        assert [set(np.asarray(x).tolist()) for x in state.owners] == [{0}, {1}]
+        assert [set(np.asarray(x).tolist()) for x in state.owners] == [{k} for k in range(game.n_players)]
         assert float(np.mean(state.coins[0] == state.coins[1])) == pytest.approx(1 / 9, abs=close)
 
 
@@ -307,6 +306,150 @@ def test_mfos_sees_rewards_and_the_end_of_an_episode():
     assert not bool(done)
 
 
+# --- three players ------------------------------------------------------------------------
+
+AWAY = (UP, UP, DOWN)
+TOWARDS = (RIGHT, LEFT, UP)  # of red, blue and green beside the coin at (0, 1)
+
+
+def owed(takers, owner, penalties, n=3):
+    """Rewards for one coin as the two codes write them: LOQA's once for any, the Reciprocator's each -n / (n - 1)."""
+    rewards = np.array(takers, float)
+    foreign = sum(takers) - takers[owner]
+    rewards[owner] += {"each": -2 * foreign, "once": -2 * (foreign > 0), "balanced": -n / (n - 1) * foreign}[penalties]
+    return rewards
+
+
+@pytest.mark.parametrize("penalties", ["each", "once", "balanced"])
+def test_what_one_coin_pays_three_players(penalties):
+    game = make("coin-game", preset="loqa_three", moves="lola", penalties=penalties)
+    cases = list(itertools.product(itertools.product((0, 1), repeat=3), range(3)))
+    actions = [[TOWARDS[i] if takes else AWAY[i] for i, takes in enumerate(takers)] for takers, _ in cases]
+    start = board([(0, 0), (0, 2), (1, 1)], [(0, 1)], [0])
+
+    def step(actions, owner, key):
+        return game.step(key, start._replace(owners=(owner,)), actions)
+
+    owners = jnp.array([owner for _, owner in cases])
+    play = jax.jit(jax.vmap(step))
+    _, after, rewards, _, info = play(jnp.array(actions), owners, jax.random.split(KEY, len(cases)))
+    np.testing.assert_allclose(rewards, [owed(takers, owner, penalties) for takers, owner in cases])
+    takers = np.array([takers for takers, _ in cases])
+    mine = np.arange(3) == np.asarray(owners)[:, None]
+    np.testing.assert_array_equal(info["own_coins"], takers & mine)
+    np.testing.assert_array_equal(info["other_coins"], takers & ~mine)
+    taken = takers.any(axis=1)
+    np.testing.assert_array_equal(after.owners[0], np.where(taken, (owners + 1) % 3, owners))
+    assert not np.any((np.stack(after.players, 1) == np.asarray(after.coins[0])[:, None])[taken])
+    known = {"each": -4.0, "once": -2.0, "balanced": -3.0}[penalties]  # both others take red's
+    assert rewards[cases.index(((0, 1, 1), 0))].tolist() == [known, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("tie_rule", "rewards"),
+    [("red_first", (1, 0, -2)), ("split", (1 / 3, 1 / 3, 1 / 3 - 4 / 3)), ("both", (1, 1, 1 - 4))],
+)
+def test_three_players_on_one_coin_of_the_last(tie_rule, rewards):
+    game = make("coin-game", preset="loqa_three", moves="lola", penalties="each", tie_rule=tie_rule)
+    state = board([(0, 0), (0, 2), (1, 1)], [(0, 1)], [2])
+    got = game.step(KEY, state, jnp.array(TOWARDS))[2]
+    np.testing.assert_allclose(got, rewards, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["loqa_three", "reciprocator"])
+def test_three_players_step_by_step(preset):
+    """A long random episode beside the rules written down again."""
+    game = make("coin-game", preset=preset, horizon=1000)
+    rules = game.rules
+
+    def step(state, key):
+        actions = jax.random.randint(key, (3,), 0, game.n_actions)
+        seen = game.observe(state)
+        _, after, rewards, _, info = game.step(key, state, actions)
+        return after, (state, after, actions, rewards, info, seen, game.paid(seen[0], actions))
+
+    episode = jax.lax.scan(step, game.reset(KEY)[1], jax.random.split(KEY, 1000))[1]
+    before, after, actions, rewards, info, seen, paid = jax.tree.map(np.asarray, episode)
+    np.testing.assert_allclose(paid, rewards)
+    moves = np.array(MOVES[rules.moves])
+    places = (np.stack(np.divmod(np.stack(before.players, 1), 3), -1) + moves[actions]) % 3
+    cells = 3 * places[..., 0] + places[..., 1]
+    np.testing.assert_array_equal(np.stack(after.players, 1), cells)
+    coins, owners = np.stack(before.coins, 1), np.stack(before.owners, 1)
+    new, colours = np.stack(after.coins, 1), np.stack(after.owners, 1)
+    times = range(len(cells))
+    takers = cells[:, None] == coins[:, :, None]
+    expected = [sum(owed(x, k, rules.penalties) for x, k in zip(takers[t], owners[t], strict=True)) for t in times]
+    np.testing.assert_allclose(rewards, expected)
+    mine = owners[:, :, None] == np.arange(3)
+    np.testing.assert_array_equal(info["own_coins"], (takers & mine).sum(1))
+    np.testing.assert_array_equal(info["other_coins"], (takers & ~mine).sum(1))
+    taken = takers.any(-1)
+    assert 100 < taken.sum() < taken.size - 100
+    np.testing.assert_array_equal(new[~taken], coins[~taken])
+    if rules.num_coins == 1:
+        np.testing.assert_array_equal(colours, (owners + taken) % 3)
+        assert not (cells[:, None] == new[:, :, None])[taken].any()
+    else:
+        assert (owners == [0, 1, 2]).all()
+        assert (colours == owners).all()
+        assert (cells[:, None] == new[:, :, None])[taken].any()  # they may fall on players
+        # A third of what is taken is one's own, the rest costs its owners half as much again: blind play is worth 0.
+        np.testing.assert_allclose(rewards.sum(), (takers & mine).sum() - (takers & ~mine).sum() / 2)
+        assert abs(rewards.mean()) < 0.05
+    # Everybody sees its own planes first, then those of the seats that follow.
+    plain = np.zeros((1000, 6, 9))
+    for k in range(3):
+        plain[times, k, before.players[k]] = 1
+    for k in range(rules.num_coins):
+        plain[times, 3 + owners[:, k], coins[:, k]] = 1
+    for seat, order in enumerate(([0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 3], [2, 0, 1, 5, 3, 4])):
+        np.testing.assert_array_equal(seen[:, seat].reshape(1000, 6, 9), plain[:, order])
+
+
+def test_new_coins_avoid_three_players():
+    game = make("coin-game", preset="loqa_three", num_actions=5)
+    together = [(1, 4, 7), (1, 4, 1), (1, 1, 1)]
+    draws, stay = 10000, jnp.full(3, 4)
+    state = board([(0, 1)] * 3, [(0, 1)], [0])
+    play = jax.jit(jax.vmap(lambda k, players: game.step(k, state._replace(players=tuple(players)), stay), (0, None)))
+    for players in together:
+        coins = play(jax.random.split(KEY, draws), jnp.array(players, jnp.int32))[1].coins
+        free = ~np.isin(np.arange(9), players)
+        np.testing.assert_allclose(_frequencies(coins[0], 9), free / free.sum(), atol=0.02)
+
+
+def test_three_players_may_start_apart():
+    game = make("coin-game", preset="loqa_three", initial_players="distinct")
+    players = np.stack(jax.jit(jax.vmap(game.reset))(jax.random.split(KEY, 9 * 8 * 7 * 20))[1].players, 1)
+    counts = np.unique(players, axis=0, return_counts=True)[1]
+    assert len(counts) == 9 * 8 * 7
+    assert (counts.min() > 3, counts.max() < 45) == (True, True)  # 20 each, by chance 4.5 more or less
+
+
+def test_seats_of_three_are_alike_unless_the_colour_goes_around():
+    assert make("coin-game", preset="reciprocator").symmetric
+    assert make("coin-game", preset="loqa_three", colours="random").symmetric
+    assert not make("coin-game", preset="loqa_three").symmetric
+
+
+THREE = ("AC AC AC", "AD random random", "random random random", "AD AD AD")
+
+
+def test_scripted_policies_of_three_earn_the_anchors():
+    game = make("coin-game", preset="loqa_three")
+    rewards, _, other, standard_error = play(game, 4096, THREE)
+    assert standard_error.max() < 0.003
+    anchors = game.anchors()
+    np.testing.assert_allclose(rewards[0], anchors.social_optimum, atol=TOLERANCE)
+    np.testing.assert_allclose(rewards[1, 0], anchors.best_response, atol=TOLERANCE)
+    np.testing.assert_allclose(rewards[2], anchors.random, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        rewards[3], 0.208, atol=TOLERANCE
+    )  # greed of all: a coin that two take costs one penalty
+    np.testing.assert_allclose(other[0], 0.0)
+
+
 # --- episodes -----------------------------------------------------------------------------
 
 
@@ -379,7 +522,8 @@ def test_scripted_policies_move_as_defined():
 # --- in the benchmark ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["loqa", "lola", "mfos", "jaxmarl"])  # the others differ from these in data
+# The others differ from these in data.
+@pytest.mark.parametrize("preset", ["loqa", "lola", "mfos", "jaxmarl", "loqa_three", "reciprocator"])
 def test_the_conformance_kit_passes(preset, float64):
     findings = check_game_instance(make("coin-game", preset=preset))
     assert [str(f) for f in findings if not f.passed] == []
@@ -402,6 +546,10 @@ def test_exact_learners_refuse_it_in_one_line():
         "coin-game(horizon=0)",
         "coin-game(tie_rule=blue_first)",
         "coin-game(num_coins=3)",
+        "coin-game(num_players=4)",
+        "coin-game(penalties=twice)",
+        "coin-game(preset=jaxmarl,num_players=3)",
+        "coin-game(preset=reciprocator,num_players=2)",
         "coin-game(grid=3)",
     ],
 )

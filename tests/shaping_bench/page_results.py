@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from shaping_bench.games.grids.board import seated
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.publish.report.drawing import STATES
 from tests.shaping_bench.synthetic_results import write_cell, write_suite
@@ -24,7 +25,7 @@ OLD_FRAMES = [
 """An episode as the first version stored it, of three steps on a 3 x 3 torus; the last step of player 1
 leaves over the edge."""
 
-LEGEND = {name: glyph.plain() for name, glyph in CoinGame.legend.items()}
+LEGEND = {name: glyph.plain() for name, glyph in seated(CoinGame.legend, n_players=2).items()}
 
 FRAMES = [
     {"pieces": [["red coin", 0, 1], ["blue coin", 2, 0], ["red", 0, 0], ["blue", 2, 2]], "rewards": [0, 0]},

@@ -122,7 +122,16 @@ def test_coin_games_have_the_constants_of_their_variant(rules, social_optimum, b
 
 @pytest.mark.parametrize(
     "rules",
-    [{"size": 9}, {"penalty": -1.0}, {"tie_rule": "split"}, {"colours": "random"}, {"horizon": 5}, {"respawn": "any"}],
+    [
+        {"size": 9},
+        {"penalty": -1.0},
+        {"tie_rule": "split"},
+        {"colours": "random"},
+        {"horizon": 5},
+        {"respawn": "any"},
+        {"preset": "loqa_three", "penalties": "each"},
+        {"preset": "reciprocator"},
+    ],
 )
 def test_coin_games_that_were_not_measured_have_none(rules):
     assert anchors_of(games.make("coin-game", **rules)) is None
