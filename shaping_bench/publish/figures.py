@@ -180,7 +180,9 @@ def within_curves(results: Results, game: str) -> Figure | None:
     """What final policies get in each step of an episode, as :func:`learning_curves` shows learning."""
     bands = curves.within_bands(results, "return")
     bands = bands[bands["game"] == game]
-    return _panels_of_curves(results, bands[bands["learner"] == bands["opponent"]], bands, "step")
+    # Opponents' names are other categories: a company of two is one, but no learner.
+    alone = bands["learner"].astype(str) == bands["opponent"].astype(str)
+    return _panels_of_curves(results, bands[alone], bands, "step")
 
 
 def _panels_of_curves(results: Results, alone: pd.DataFrame, bands: pd.DataFrame, along: str) -> Figure | None:

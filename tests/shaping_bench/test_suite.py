@@ -232,7 +232,8 @@ def test_any_payoff_matrix_from_yaml():
 def test_hyphenated_words_need_no_quotes():
     assert parse_call("ppo(network=conv-gru,lr=-1)", "learner") == ("ppo", {"network": "conv-gru", "lr": -1})
     assert registry.make_learner("ppo(network=conv-mlp,separate=true)").value.network == "conv-mlp"
-    for text in ("a(b=1-2)", "a(b=x-1)", "a(b=-x)"):
+    assert parse_call("a(b=x-1)", "learner") == ("a", {"b": "x-1"})
+    for text in ("a(b=1-2)", "a(b=-x)"):
         with pytest.raises(BadInput, match="allowed: hyperparameters written key=value"):
             parse_call(text, "learner")
 

@@ -61,7 +61,7 @@ def test_play_agrees_with_what_is_expected_of_it():
     rng = np.random.default_rng(0)
     rules, final = (NaivePG(), Bot()), (rng.normal(size=(2, 5)), everybody("drawn")[[1, 4]])
     expected = within(game, rules, outcome(*final), seed=0, episodes=1)
-    played = _played(game, rules, outcome(*final).final, seed=0, episodes=episodes)
+    played = _played(game, rules, outcome(*final).final, seeds=np.arange(2), seed=0, episodes=episodes)
     wanted = table(expected).to_numpy().reshape(5, 2, 2)
     np.testing.assert_allclose(np.moveaxis(played["return"], 1, 2), wanted, atol=5 * 1.5 / np.sqrt(episodes))
     assert played["cooperation"].shape == (5, 2, 2)
