@@ -30,8 +30,9 @@ bench: $(READY)
 	@$(BIN)/shaping-bench run quick -o $(RESULTS)
 	@echo "upload: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)  (to your own W&B; numbers: cells/*/*.parquet)"
 
+# One process more than cores: tests of clusters and of killed processes wait more than they compute.
 test: $(READY) $(ADAPTERS)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 # Of the tests of what has changed, as many as there is time for.
 check: $(READY)
