@@ -257,10 +257,10 @@ class AAPG(NetworkLearner):
         return range(1 if self.self_play else game.n_players)
 
     def _adam(self) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optimiser("adam", self.lr))
+        return optimiser("adam", self.lr, max_grad_norm=self.max_grad_norm)
 
     def _critic_adam(self) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optimiser("adam", self.critic_lr))
+        return optimiser("adam", self.critic_lr, max_grad_norm=self.max_grad_norm)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, AlignedState]:
         actor_key, critic_key = jax.random.split(key)

@@ -12,6 +12,7 @@ from jax import Array
 from shaping_bench.algorithms.core import GradientLearner, Info, View, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.games.base import Game
+from shaping_bench.games.views import replaced
 
 
 @pytree_dataclass
@@ -36,10 +37,9 @@ class BasinEntry(GradientLearner):
 
     def direction(self, view: View) -> Tree:
         gradient = view.gradient()
-        players = range(view.n_players)
 
         def own_gradient(own: Tree) -> Tree:
-            return view.at([own if j == view.player else view.params[j] for j in players]).gradient()
+            return view.at(replaced(view.params, view.player, own)).gradient()
 
         curvature = jax.jvp(own_gradient, (view.own,), (gradient,))[1]
         anticipating = trees.add(gradient, curvature, self.own * self.lookahead_lr)

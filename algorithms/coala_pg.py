@@ -34,6 +34,7 @@ from shaping_bench.algorithms.core import (
 )
 from shaping_bench.algorithms.core.coplayers import Mixture
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import optimiser
 from shaping_bench.algorithms.parts.estimators import lambda_returns
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import Net, NetworkPolicy, acting_head, encoding
@@ -239,7 +240,7 @@ class COALAPG(PreparedLearner):
         return Mixture.of(self.against, {"naive": self.naive_learner()})
 
     def _adam(self) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.meta_lr, eps=1e-5))
+        return optimiser("adam", self.meta_lr, eps=1e-5, max_grad_norm=self.max_grad_norm)
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Training:
         weights = jax.vmap(self.policy(game, player).init)(jax.random.split(key, self.population))
@@ -378,7 +379,7 @@ class COALAPG(PreparedLearner):
         def part(carry: Training, chosen: Array) -> tuple[Training, None]:
             some = jax.tree.map(lambda x: x[chosen], lesson)
             slope = jax.grad(self._objective)(carry.weights, some, game, player)
-            change, memory = self._adam().update(jax.tree.map(jnp.negative, slope), carry.optimiser)
+            change, memory = self._adam().update(slope, carry.optimiser)
             return Training(optax.apply_updates(carry.weights, change), memory), None
 
         keys = jax.random.split(key, self.epochs)

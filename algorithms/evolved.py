@@ -19,6 +19,7 @@ from shaping_bench.algorithms.parts.estimators import step_mean
 from shaping_bench.algorithms.parts.evolution import CANDIDATES, as_arrays, check_population, generation, open_es
 from shaping_bench.algorithms.parts.policies import network_field
 from shaping_bench.games.base import Game
+from shaping_bench.games.views import replaced
 
 
 @pytree_dataclass
@@ -84,7 +85,7 @@ class OpenES(NetworkLearner):
         strategy = self._strategy(view.own)
 
         def trials(key: Array, candidate: Tree) -> tuple[Array, Array]:
-            seated = [candidate if i == view.player else theta for i, theta in enumerate(view.params)]
+            seated = replaced(view.params, view.player, candidate)
             play = view.imagine(key, view.policies, seated, self.episodes)
             earned = [step_mean(play.rewards(i), play.alive) for i in range(view.n_players)]
             others = functools.reduce(jnp.add, (earned[i] for i in view.others))

@@ -19,6 +19,7 @@ import jax
 
 from shaping_bench.algorithms.core import GradientLearner, View, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.games.views import replaced
 
 FOERSTER = "Foerster et al., AAMAS 2018"
 
@@ -77,7 +78,7 @@ class LOLAExact(ShapingLearner):
 
     def direction(self, view: View) -> Tree:
         def anticipated_value(own: Tree) -> jax.Array:
-            imagined = view.at([own if j == view.player else theta for j, theta in enumerate(view.params)])
+            imagined = view.at(replaced(view.params, view.player, own))
             for _ in range(self.lookahead_steps):
                 steps = {j: imagined.gradient(of=j, wrt=j) for j in view.others}
                 imagined = imagined.moved(steps, self.lookahead_lr)
@@ -117,7 +118,7 @@ class HOLA(ShapingLearner):
         i = view.player
 
         def anticipated_value(own: Tree) -> jax.Array:
-            here = view.at([own if j == i else theta for j, theta in enumerate(view.params)])
+            here = view.at(replaced(view.params, i, own))
             steps = {j: self._exact(here.seat(j), order - 1) for j in view.others}
             return here.moved(steps, self.lookahead_lr).value()
 

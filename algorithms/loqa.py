@@ -265,7 +265,7 @@ class LOQA(Learner):
 
     def _actor_optimiser(self) -> optax.GradientTransformation:
         longest = jnp.where(self.max_grad_norm > 0.0, self.max_grad_norm, jnp.inf)
-        return optax.chain(optax.clip_by_global_norm(longest), optimiser("adam", self.lr))
+        return optimiser("adam", self.lr, max_grad_norm=longest)
 
     def _critic_optimiser(self) -> optax.GradientTransformation:
         return optimiser("adam", self.critic_lr)

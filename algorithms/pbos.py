@@ -12,6 +12,7 @@ from jax import Array
 from shaping_bench.algorithms.core import GradientLearner, Info, View, field, pytree_dataclass, trees
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.games.base import Game
+from shaping_bench.games.views import replaced
 
 
 @pytree_dataclass
@@ -52,7 +53,7 @@ class PBOS(GradientLearner):
         i = view.player
 
         def value(own: Tree) -> Array:
-            here = view.at([own if j == i else view.params[j] for j in range(view.n_players)])
+            here = view.at(replaced(view.params, i, own))
             return self.preferred(self.anticipated(here, preferences), i, preferences[i])
 
         return jax.grad(value)(view.own)
@@ -65,7 +66,7 @@ class PBOS(GradientLearner):
         i = view.player
 
         def value(own: Tree) -> Array:
-            here = view.at([own if j == i else view.params[j] for j in range(view.n_players)])
+            here = view.at(replaced(view.params, i, own))
             return self.anticipated(here, preferences).value()
 
         # The preference moves the own step along what that is worth to the others, and nothing else.

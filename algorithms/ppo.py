@@ -126,7 +126,7 @@ class PPO(NetworkLearner):
 
     def _steps(self) -> optax.GradientTransformation:
         """What turns gradients into steps of ascent."""
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optimiser("adam", self.lr, eps=1e-5))
+        return optimiser("adam", self.lr, eps=1e-5, max_grad_norm=self.max_grad_norm)
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, PPOState]:
         actor_key, critic_key = jax.random.split(key)

@@ -37,6 +37,7 @@ from shaping_bench.algorithms.core.distributions import Categorical
 from shaping_bench.algorithms.core.policy import ENVIRONMENTS, Policy
 from shaping_bench.algorithms.core.rollouts import Trajectory
 from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.actor_critic import optimiser
 from shaping_bench.algorithms.parts.estimators import gae, step_mean
 from shaping_bench.algorithms.parts.evolution import SHAPINGS, as_arrays, check_population, generation, open_es
 from shaping_bench.algorithms.parts.policies import Encoding, encoding
@@ -371,7 +372,7 @@ class Shaper(PreparedLearner):
         )
 
     def _adam(self) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.meta_lr, eps=1e-5))
+        return optimiser("adam", self.meta_lr, eps=1e-5, max_grad_norm=0.5)
 
     def prepare_init(self, key: Array, game: Game, player: int) -> Tree:
         self.check_game(game, player)
@@ -479,14 +480,14 @@ class Shaper(PreparedLearner):
         targets = advantages + values
         advantages = (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
 
-        def loss(weights: Tree) -> Array:
+        def objective(weights: Tree) -> Array:
             acting, judging = judged(weights)
             gain = jnp.mean(clipped_surrogate(acting.log_prob(row.actions) - old, advantages, self.clip))
             error = jnp.mean(clipped_error(judging, values, targets, self.clip))
-            return self.value_coefficient * error - gain - self.entropy * jnp.mean(acting.entropy())
+            return gain + self.entropy * jnp.mean(acting.entropy()) - self.value_coefficient * error
 
         def epoch(carry: Taught, _: None) -> tuple[Taught, None]:
-            change, memory = self._adam().update(jax.grad(loss)(carry.weights), carry.optimiser)
+            change, memory = self._adam().update(jax.grad(objective)(carry.weights), carry.optimiser)
             return Taught(optax.apply_updates(carry.weights, change), memory), None
 
         after, _ = lax.scan(epoch, carry, None, length=self.epochs)

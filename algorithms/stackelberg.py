@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from shaping_bench.algorithms.core import GradientLearner, View, field, pytree_dataclass
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts import joint
+from shaping_bench.games.views import replaced
 
 
 @pytree_dataclass
@@ -30,7 +31,7 @@ class Stackelberg(GradientLearner):
         followers = view.others
 
         def gradients(own: Tree) -> list[Tree]:
-            here = view.at([own if j == view.player else view.params[j] for j in range(view.n_players)])
+            here = view.at(replaced(view.params, view.player, own))
             return [here.gradient(of=j, wrt=j) for j in followers]
 
         rows = [jnp.concatenate([joint.jacobian_block(view, a, b) for b in followers], 1) for a in followers]

@@ -25,10 +25,12 @@ class ActorCriticState(NamedTuple):
     critic_optimiser: Tree
 
 
-def optimiser(name: str, lr: Any, eps: float = 1e-8) -> optax.GradientTransformation:
-    """``sgd`` or ``adam`` by name, for ascent: its updates are added to parameters. ``eps`` is Adam's."""
+def optimiser(name: str, lr: Any, eps: float = 1e-8, max_grad_norm: Any = None) -> optax.GradientTransformation:
+    """``sgd`` or ``adam`` by name, for ascent: its updates are added to parameters. ``eps`` is Adam's; gradients
+    longer than ``max_grad_norm`` are cut to it, if one is given."""
     rule = optax.sgd(lr) if name == "sgd" else optax.adam(lr, eps=eps)
-    return optax.chain(optax.scale(-1.0), rule)
+    ascent = optax.chain(optax.scale(-1.0), rule)
+    return ascent if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), ascent)
 
 
 class NetworkLearner(Learner):

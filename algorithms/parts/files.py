@@ -19,6 +19,12 @@ def shipped(folder: Path = POLICIES) -> Mapping[str, Mapping[str, Any]]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
+def list_shipped(entries: Mapping[str, Mapping[str, Any]], folder: Path = POLICIES) -> None:
+    """Writes what is known of policies that are shipped."""
+    (folder / "policies.json").write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+    shipped.cache_clear()
+
+
 def content(path: str, sha256: str) -> io.BytesIO:
     """What a file holds.
 
