@@ -118,3 +118,21 @@ def of_numbers(game: "ScalarGame") -> Anchors | None:
             response = float(game.per_step * np.mean([float(g) for g in gains]))
     # The ascent ends within 1e-12 of the optimum; what is beyond those digits is noise.
     return Anchors(random=round(random, 12), social_optimum=round(-best.fun, 12) + 0.0, best_response=response)
+
+
+def of_scripts(
+    measured: tuple[float, float, float],
+    smallest: float,
+    largest: float,
+    source: str = "scripted policies, measured once",
+) -> Anchors:
+    """Anchors of what scripts were once measured to return: random play, the optimum, and a response to random play."""
+    random, optimum, response = measured
+    return Anchors(
+        random=random,
+        social_optimum=optimum,
+        best_response=response,
+        smallest=smallest,
+        largest=largest,
+        source=source,
+    )

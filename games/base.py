@@ -53,6 +53,11 @@ class Count:
         return {name: x for name, x in whole.items() if name != "per" or x}
 
 
+def share(name: str, part: str, rest: str, source: str) -> Count:
+    """What part one count has in the sum of two."""
+    return Count(name, f"{part} / ({part} + {rest})", "share", high=1.0, source=source, share_of=(part, rest))
+
+
 class Game(SampledGame, ExactGame):
     """Base of all games. Subclasses are frozen pytree dataclasses.
 
@@ -168,3 +173,14 @@ class Game(SampledGame, ExactGame):
     def per_step(self) -> Any:
         """Factor that turns a value into the reported per-step scale (1 - discount)."""
         return 1.0
+
+
+class PlayedGame(Game):
+    """Base of games that have no values, and are played."""
+
+    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """None: policies are networks of the learner's choice."""
+        return ()

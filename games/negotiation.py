@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from shaping_bench.games.anchors import Anchors
-from shaping_bench.games.base import Count, Game
+from shaping_bench.games.base import Count, PlayedGame, share
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.spaces import Box, Discrete, Product, Space
 
@@ -68,12 +68,11 @@ def _override(doc: str, *choices: Any) -> Any:
 
 
 @pytree_dataclass
-class Negotiation(Game):
+class Negotiation(PlayedGame):
     """Two players divide items: ``r_i = sum_m value_im pool_m share_im / (5 items)`` with the share
     ``claim_im / max(claim_1m + claim_2m, 5)``; the sampled view."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: rules._asdict() for name, rules in PRESETS.items()}
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     family: ClassVar[str | None] = "negotiation"
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")
     counts: ClassVar[tuple[Count, ...]] = (
@@ -97,14 +96,7 @@ class Negotiation(Game):
             "items per step",
             source="this benchmark",
         ),
-        Count(
-            "own_claim_share",
-            "own_claims / (own_claims + other_claims)",
-            "share",
-            high=1.0,
-            source="this benchmark",
-            share_of=("own_claims", "other_claims"),
-        ),
+        share("own_claim_share", "own_claims", "other_claims", source="this benchmark"),
     )
 
     preset: str = field("e99df9c", "whose conventions to play by", choices=tuple(PRESETS), static=True)
@@ -144,11 +136,6 @@ class Negotiation(Game):
     @property
     def n_players(self) -> int:
         return 2
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """None: policies are networks of the learner's choice."""
-        return ()
 
     @property
     def symmetric(self) -> bool:

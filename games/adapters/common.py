@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from shaping_bench.games.base import Game
+from shaping_bench.games.base import Game, PlayedGame
 
 INSTALL = {
     "jaxmarl": "pip install --no-deps jaxmarl chex jaxtyping wadler-lindig",
@@ -70,10 +70,9 @@ class OutsideState(NamedTuple):
     over: Array
 
 
-class OutsideGame(Game):
+class OutsideGame(PlayedGame):
     """What games of other packages have in common; a subclass says how one resets and steps."""
 
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     ends_early: ClassVar[bool] = True
 
     environment: Any
@@ -114,11 +113,6 @@ class OutsideGame(Game):
     @property
     def n_actions(self) -> int:
         return int(self._spaces()[1][0].n)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """None: policies are networks of the learner's choice."""
-        return ()
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:

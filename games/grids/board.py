@@ -94,6 +94,20 @@ class Window(NamedTuple):
     columns: int
 
 
+def window_from(
+    player: int, row: int, column: int, heading: int, *, ahead: tuple[int, int], right: tuple[int, int]
+) -> Window:
+    """What a player sees who stands there: from the least to the most cells ahead, and to the right.
+
+    >>> window_from(0, 4, 4, heading=3, ahead=(-1, 2), right=(-1, 1))
+    Window(player=0, top=2, left=3, rows=4, columns=3)
+    """
+    corners = [unframed(row, column, heading, a, r) for a in ahead for r in right]
+    top, left = (min(x[axis] for x in corners) for axis in (0, 1))
+    bottom, end = (max(x[axis] for x in corners) for axis in (0, 1))
+    return Window(player=player, top=top, left=left, rows=bottom - top + 1, columns=end - left + 1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Board:
     """A state for people who look. Row 0 is at the top, column 0 at the left.

@@ -172,15 +172,7 @@ class Cleanup(GatheringGame):
         rules = self.horizon, self.dirt_rate, self.dirt_delay, self.absence, self.cooldown, self.brush_cooldown
         if measured is None or rules != (1000, 0.5, 50, 50, 10, 2):
             return None
-        random, optimum, response = measured
-        return Anchors(
-            random=random,
-            social_optimum=optimum,
-            best_response=response,
-            smallest=0.0,
-            largest=1.0,
-            source="scripted policies, measured once; the optimum is that of the best script",
-        )
+        return gathering.anchors(measured)
 
     def reset(self, key: Array) -> tuple[Array, State]:
         """Returns observations ``(n_players, *observation_shape)`` and state: no apples, and dirt."""
@@ -242,12 +234,7 @@ class Cleanup(GatheringGame):
         soiled = clean & (lot == lot.max()) & spilt
 
         bodies = gathering.returned(bodies, back.reshape(n, -1), board.starts)
-        struck = hits.any(axis=0)
-        bodies = bodies._replace(
-            cell=jnp.where(struck, -1, bodies.cell),
-            away=jnp.where(struck, self.absence, bodies.away),
-            cooldown=jnp.where(shoots, self.cooldown, jnp.maximum(bodies.cooldown - 1, 0)),
-        )
+        bodies = gathering.struck(bodies, shoots, hits, absence=self.absence, cooldown=self.cooldown)
         after = State(
             time=state.time + 1,
             bodies=bodies,
@@ -306,28 +293,25 @@ class Cleanup(GatheringGame):
         if name == "random":
             return memory, jnp.zeros((self.n_actions,))
         board = self._map
-        row, column = place(state.bodies.cell[player], board.size[1])
-        heading = state.bodies.heading[player]
-        moves = [unframed(row, column, heading, *x) for x in ((0, 0), (1, 0), (-1, 0), (0, -1), (0, 1))]
+        ways = gathering.ways(state.bodies, player, board.size[1])
 
-        def ways(sites: Sites, wanted: Array) -> Array:
+        def distances(sites: Sites, wanted: Array) -> Array:
             goals = np.divmod(sites.cells, board.size[1])
-            far = [jnp.where(wanted, jnp.abs(r - goals[0]) + jnp.abs(c - goals[1]), 99).min() for r, c in moves]
+            far = [jnp.where(wanted, jnp.abs(r - goals[0]) + jnp.abs(c - goals[1]), 99).min() for r, c in ways]
             return jnp.stack(far)
 
-        eating = ways(board.orchard, state.apples | ~state.apples.any())
+        eating = distances(board.orchard, state.apples | ~state.apples.any())
         if name == "greedy":
             cost, beam, turn = eating, jnp.zeros((), bool), jnp.zeros((), bool)
         else:
             works = state.dirt.mean() > 0.1
-            cleaning = ways(board.river, state.dirt)
+            cleaning = distances(board.river, state.dirt)
             everybody = jnp.ones(self.num_players, bool)
             reached = self._first_dirt(state.bodies, state.dirt, everybody)[player]
             beam = works & (reached < len(board.river.cells)).any()
             turn = works & ~beam & (cleaning[0] <= 1)
             cost = jnp.where(works, cleaning, eating)
-        best = jnp.where(cost == cost.min(), 0.0, -6.0)  # now and then another way, past who stands in it
-        walks = jnp.concatenate([best, jnp.full(4, -jnp.inf)])
+        walks = gathering.walking(cost, self.n_actions)
         choice = jnp.arange(self.n_actions)
         walks = jnp.where(turn, jnp.where(choice == TURN_LEFT, 0.0, -jnp.inf), walks)
         waits = beam & (state.brush[player] > 0)
@@ -340,7 +324,7 @@ class Cleanup(GatheringGame):
         "w": Glyph("block", "river", tone=1),
         "*": Glyph("beam", "beams that hit", tone=0),
         "+": Glyph("beam", "beams that clean", tone=4),
-        **{str(i + 1): Glyph("disc", f"player {i + 1}", player=i) for i in range(7)},
+        **gathering.PLAYERS,
     }
     board_note: ClassVar[str] = (
         "An apple pays whoever steps on it. The dirtier the river, the slower apples grow; nobody is paid for cleaning."

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from shaping_bench.games.anchors import Anchors
-from shaping_bench.games.base import Count, Game
+from shaping_bench.games.anchors import Anchors, of_scripts
+from shaping_bench.games.base import Count, PlayedGame, share
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.grids.board import Board, Glyph, Piece, below, moved, place, wrapped
 
@@ -169,11 +169,10 @@ def _override(doc: str, *choices: Any, added: bool = False) -> Any:
 
 
 @pytree_dataclass
-class CoinGame(Game):
+class CoinGame(PlayedGame):
     """The Coin Game, in the sampled view. All rules default to those of the preset."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: rules._asdict() for name, rules in PRESETS.items()}
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     family: ClassVar[str | None] = "coin"
     counts: ClassVar[tuple[Count, ...]] = (
         Count(
@@ -190,13 +189,11 @@ class CoinGame(Game):
             direction="lower",
             source="Aghajohari et al., ICLR 2024 (adversity)",
         ),
-        Count(
+        share(
             "own_coin_share",
-            "own_coins / (own_coins + other_coins)",
-            "share",
-            high=1.0,
+            "own_coins",
+            "other_coins",
             source="Foerster et al., AAMAS 2018, Figure 5; Zhao et al., NeurIPS 2022",
-            share_of=("own_coins", "other_coins"),
         ),
     )
 
@@ -271,11 +268,6 @@ class CoinGame(Game):
         return self.rules.num_actions
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """None: policies are networks of the learner's choice."""
-        return ()
-
-    @property
     def seats(self) -> tuple[str, ...]:
         return COLOURS[: self.n_players]
 
@@ -305,16 +297,8 @@ class CoinGame(Game):
         penalised = rules.num_players == 2 or rules.penalties == "once"
         if measured is None or not (paid and colours and placed and penalised and rules.horizon >= 15):
             return None
-        random, optimum, greedy = measured
-        return Anchors(
-            random=random,
-            social_optimum=optimum,
-            best_response=greedy,
-            smallest=-2.0,
-            # Coins may lie on one cell, and then pay together.
-            largest=float(rules.num_coins),
-            source="scripted policies, measured once",
-        )
+        # Coins may lie on one cell, and then pay together.
+        return of_scripts(measured, smallest=-2.0, largest=float(rules.num_coins))
 
     @property
     def symmetric(self) -> bool:

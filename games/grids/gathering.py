@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from shaping_bench.games.base import Game
-from shaping_bench.games.grids.board import NOTHING, Board, Piece, Window, below, framed, place, unframed
+from shaping_bench.games.anchors import Anchors, of_scripts
+from shaping_bench.games.base import PlayedGame
+from shaping_bench.games.grids.board import NOTHING, Board, Glyph, Piece, below, framed, place, unframed, window_from
 
 NOOP, FORWARD, BACKWARD, STEP_LEFT, STEP_RIGHT, TURN_LEFT, TURN_RIGHT, ZAP = range(8)
 
@@ -32,6 +33,16 @@ TRIES = 4
 """Cells that are drawn for somebody who comes back; who finds all of them taken tries again in the next step."""
 
 
+PLAYERS: Mapping[str, Glyph] = {str(i + 1): Glyph("disc", f"player {i + 1}", player=i) for i in range(7)}
+"""How players are drawn: as their numbers."""
+
+
+def anchors(measured: tuple[float, float, float]) -> Anchors:
+    """Anchors of a game in which apples pay, of what its scripts return."""
+    source = "scripted policies, measured once; the optimum is that of the best script"
+    return of_scripts(measured, smallest=0.0, largest=1.0, source=source)
+
+
 def drawn(text: str) -> tuple[tuple[int, int], Mapping[str, np.ndarray]]:
     """Size of a board that is drawn, a line per row and a sign per cell, and its cells by sign."""
     rows = [line.strip() for line in text.split("\n") if line.strip()]
@@ -42,10 +53,9 @@ def drawn(text: str) -> tuple[tuple[int, int], Mapping[str, np.ndarray]]:
     return (len(rows), columns), found
 
 
-class GatheringGame(Game):
+class GatheringGame(PlayedGame):
     """What such games have in common: an apple is what is paid for."""
 
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     family: ClassVar[str | None] = "commons"
 
     num_players: int
@@ -54,11 +64,6 @@ class GatheringGame(Game):
     @property
     def n_players(self) -> int:
         return self.num_players
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """None: policies are networks of the learner's choice."""
-        return ()
 
     @property
     def num_steps(self) -> int:
@@ -135,6 +140,16 @@ def hit(shoots: Array, ahead: Array, right: Array) -> Array:
     return hits & shoots[:, None]
 
 
+def struck(bodies: Bodies, shoots: Array, hits: Array, *, absence: Any, cooldown: Any) -> Bodies:
+    """Bodies after beams: who is hit is off the board for so many steps, who shoots may not for as many."""
+    out = hits.any(axis=0)
+    return bodies._replace(
+        cell=jnp.where(out, -1, bodies.cell),
+        away=jnp.where(out, absence, bodies.away),
+        cooldown=jnp.where(shoots, cooldown, jnp.maximum(bodies.cooldown - 1, 0)),
+    )
+
+
 def returned(bodies: Bodies, words: Array, cells: Any) -> Bodies:
     """Bodies with those back on the board whose absence is over, on free ones of the cells, looking anywhere.
     ``words`` are ``(n, TRIES)``."""
@@ -157,6 +172,21 @@ def returned(bodies: Bodies, words: Array, cells: Any) -> Bodies:
     back = due & (cell >= 0)
     away = jnp.where(due, jnp.where(back, 0, 1), jnp.maximum(bodies.away - 1, 0))
     return bodies._replace(cell=cell, heading=jnp.where(back, heading, bodies.heading), away=away)
+
+
+# --- scripts ------------------------------------------------------------------------------
+
+
+def ways(bodies: Bodies, player: int, columns: int) -> list[tuple[Array, Array]]:
+    """Rows and columns where a player would be: as it is, and after a step forward, backward, left and right."""
+    row, column = place(bodies.cell[player], columns)
+    steps = ((0, 0), (1, 0), (-1, 0), (0, -1), (0, 1))
+    return [unframed(row, column, bodies.heading[player], *step) for step in steps]
+
+
+def walking(cost: Array, n_actions: int) -> Array:
+    """Logits of who takes the cheapest of the five :func:`ways`; now and then another one, past who stands in it."""
+    return jnp.concatenate([jnp.where(cost == cost.min(), 0.0, -6.0), jnp.full(n_actions - len(cost), -jnp.inf)])
 
 
 # --- what is seen -------------------------------------------------------------------------
@@ -253,9 +283,6 @@ def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground:
         for r, c in covered:
             if 0 <= r < rows and 0 <= c < columns and cells[r * columns + c] == NOTHING:
                 cells[r * columns + c] = beams[i]
-        corners = [unframed(row, column, heading, a, s) for a in (-BEHIND, AHEAD) for s in (-ASIDE, ASIDE)]
-        top, left = (min(x[axis] for x in corners) for axis in (0, 1))
-        bottom, right = (max(x[axis] for x in corners) for axis in (0, 1))
-        windows.append(Window(player=i, top=top, left=left, rows=bottom - top + 1, columns=right - left + 1))
+        windows.append(window_from(i, row, column, heading, ahead=(-BEHIND, AHEAD), right=(-ASIDE, ASIDE)))
     lines = ["".join(line) for line in cells.reshape(rows, columns)]
     return Board(rows=rows, columns=columns, pieces=pieces, cells=lines, windows=windows)

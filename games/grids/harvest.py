@@ -19,7 +19,7 @@ from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.grids import gathering
-from shaping_bench.games.grids.board import Board, Glyph, place, unframed
+from shaping_bench.games.grids.board import Board, Glyph
 from shaping_bench.games.grids.gathering import Bodies, GatheringGame, Sites
 
 BOARDS: dict[str, str] = {
@@ -150,15 +150,7 @@ class Harvest(GatheringGame):
         measured = ANCHORS.get((self.layout, self.num_players))
         if measured is None or (self.growth, self.horizon, self.absence, self.cooldown) != ("melting_pot", 1000, 5, 2):
             return None
-        random, optimum, greedy = measured
-        return Anchors(
-            random=random,
-            social_optimum=optimum,
-            best_response=greedy,
-            smallest=0.0,
-            largest=1.0,
-            source="scripted policies, measured once; the optimum is that of the best script",
-        )
+        return gathering.anchors(measured)
 
     def reset(self, key: Array) -> tuple[Array, State]:
         """Returns observations ``(n_players, *observation_shape)`` and state: all apples are there."""
@@ -199,12 +191,7 @@ class Harvest(GatheringGame):
         shoots = (actions == gathering.ZAP) & (bodies.cell >= 0) & (bodies.cooldown == 0)
         hits = gathering.hit(shoots, *gathering.relative(bodies, board.size[1]))
         bodies = gathering.returned(bodies, back.reshape(n, -1), board.starts)
-        struck = hits.any(axis=0)
-        bodies = bodies._replace(
-            cell=jnp.where(struck, -1, bodies.cell),
-            away=jnp.where(struck, self.absence, bodies.away),
-            cooldown=jnp.where(shoots, self.cooldown, jnp.maximum(bodies.cooldown - 1, 0)),
-        )
+        bodies = gathering.struck(bodies, shoots, hits, absence=self.absence, cooldown=self.cooldown)
         after = State(time=state.time + 1, bodies=bodies, apples=apples, beaming=shoots)
         rewards = eats.astype(jnp.result_type(float))
         info = {
@@ -242,23 +229,19 @@ class Harvest(GatheringGame):
         if name == "sustain":
             near = state.apples.astype(jnp.float32) @ jnp.asarray(_near(self.layout, RATES[self.growth][0]))
             wanted &= near > 3.5
-        row, column = place(state.bodies.cell[player], board.size[1])
         goals = np.divmod(board.sites.cells, board.size[1])
         costs = []
-        for ahead, right in ((0, 0), (1, 0), (-1, 0), (0, -1), (0, 1)):
-            r, c = unframed(row, column, state.bodies.heading[player], ahead, right)
+        for k, (r, c) in enumerate(gathering.ways(state.bodies, player, board.size[1])):
             far = jnp.abs(r - goals[0]) + jnp.abs(c - goals[1])
             # Not onto an apple that is not wanted, if there is another way.
-            spoils = ((far == 0) & state.apples & ~wanted).any() & ((ahead, right) != (0, 0))
+            spoils = ((far == 0) & state.apples & ~wanted).any() & (k > 0)
             costs.append(jnp.where(wanted, far, 99).min() + 9 * spoils)
-        cost = jnp.stack(costs)
-        best = jnp.where(cost == cost.min(), 0.0, -6.0)  # now and then another way, past who stands in it
-        return memory, jnp.concatenate([best, jnp.full(3, -jnp.inf)])
+        return memory, gathering.walking(jnp.stack(costs), self.n_actions)
 
     legend: ClassVar[Mapping[str, Glyph]] = {
         "a": Glyph("diamond", "apples", tone=2),
         "*": Glyph("beam", "beams", tone=4),
-        **{str(i + 1): Glyph("disc", f"player {i + 1}", player=i) for i in range(7)},
+        **gathering.PLAYERS,
     }
     board_note: ClassVar[str] = (
         "An apple pays whoever steps on it. One grows back the more probably the more apples are near; where none is "

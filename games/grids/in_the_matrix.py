@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from shaping_bench.games.anchors import Anchors
-from shaping_bench.games.base import Count, Game
+from shaping_bench.games.anchors import Anchors, of_scripts
+from shaping_bench.games.base import Count, PlayedGame, share
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.grids.board import Board, Glyph, Piece, Window, below, framed, place, stepped, unframed
+from shaping_bench.games.grids.board import Board, Glyph, Piece, below, framed, place, stepped, unframed, window_from
 
 TURN_RIGHT, TURN_LEFT, FORWARD, INTERACT, STAY = range(5)
 
@@ -109,22 +109,19 @@ class State(NamedTuple):
 
 
 @pytree_dataclass
-class InTheMatrix(Game):
+class InTheMatrix(PlayedGame):
     """A matrix game whose actions are what two players have collected on a board."""
 
-    views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     family: ClassVar[str | None] = "in-the-matrix"
     counts: ClassVar[tuple[Count, ...]] = (
         Count("interactions", "rounds of the matrix game, per step", "rounds per step"),
         Count("cooperated", "share of C in what is held at rounds of the matrix game, summed, per step", "per step"),
         Count("defected", "share of D in what is held at rounds of the matrix game, summed, per step", "per step"),
-        Count(
+        share(
             "cooperation_at_rounds",
-            "cooperated / (cooperated + defected)",
-            "share",
-            high=1.0,
+            "cooperated",
+            "defected",
             source="Khan et al., AAMAS 2024 (ratio of coins at interactions)",
-            share_of=("cooperated", "defected"),
         ),
     )
 
@@ -164,11 +161,6 @@ class InTheMatrix(Game):
         return 5
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """None: policies are networks of the learner's choice."""
-        return ()
-
-    @property
     def seats(self) -> tuple[str, ...]:
         return ("red", "blue")
 
@@ -205,15 +197,7 @@ class InTheMatrix(Game):
         if measured is None or self.payoffs is not None or (self.horizon, self.freeze) != (152, 5):
             return None
         low, high = self.reward_bounds
-        random, optimum, greedy = measured
-        return Anchors(
-            random=random,
-            social_optimum=optimum,
-            best_response=greedy,
-            smallest=low,
-            largest=high,
-            source="scripted policies, measured once",
-        )
+        return of_scripts(measured, smallest=low, largest=high)
 
     def reset(self, key: Array) -> tuple[Array, State]:
         """Returns observations ``(2, *observation_shape)`` and state."""
@@ -342,9 +326,8 @@ class InTheMatrix(Game):
                 cell = unframed(row, column, heading, ahead, right)
                 if all(0 <= x < SIZE for x in cell) and cell not in occupied:
                     cells[cell[0]][cell[1]] = "*"
-            corners = [unframed(row, column, heading, a, r) for a in (0, VIEW - 1) for r in (-(VIEW // 2), VIEW // 2)]
-            top, left = (min(x[axis] for x in corners) for axis in (0, 1))
-            windows.append(Window(player=i, top=top, left=left, rows=VIEW, columns=VIEW))
+            sides = (-(VIEW // 2), VIEW // 2)
+            windows.append(window_from(i, row, column, heading, ahead=(0, VIEW - 1), right=sides))
         return Board(
             rows=SIZE,
             columns=SIZE,

@@ -74,10 +74,4 @@ class OrdinalGame(MemoryOneGame):
 
     def unpinned(self) -> RepeatedGame:
         """The table that it is: all 78 share one program, with one another and with all repeated tables."""
-        return RepeatedGame(  # type: ignore[call-arg, return-value]
-            payoffs=self.payoffs,
-            gamma=self.gamma,
-            init_mean=self.init_mean,
-            init_std=self.init_std,
-            horizon=self.horizon,
-        ).unpinned()
+        return self.as_table()

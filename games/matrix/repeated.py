@@ -290,6 +290,16 @@ class MemoryOneGame(TableGame):
     gamma: Any
     horizon: int
 
+    def as_table(self) -> "RepeatedGame":
+        """The repeated game of its payoffs, whose programs all repeated games of as many players share."""
+        return RepeatedGame(  # type: ignore[call-arg, return-value]
+            payoffs=self.payoffs,
+            gamma=self.gamma,
+            init_mean=self.init_mean,
+            init_std=self.init_std,
+            horizon=self.horizon,
+        ).unpinned()
+
     @property
     def sizes(self) -> tuple[int, ...]:
         return (1 + 2**self.n_players,) * self.n_players

@@ -159,13 +159,7 @@ class Tensor(TensorGame):
 
     def unpinned(self) -> RepeatedGame:
         """The table that it is: programs are shared with all repeated games of as many players."""
-        return RepeatedGame(  # type: ignore[call-arg, return-value]
-            payoffs=self.payoffs,
-            gamma=self.gamma,
-            init_mean=self.init_mean,
-            init_std=self.init_std,
-            horizon=self.horizon,
-        ).unpinned()
+        return self.as_table()
 
 
 def _checked_row(name: str, row: Any) -> tuple[float, ...]:
