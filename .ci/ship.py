@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from shaping_bench.algorithms.parts.files import POLICIES, shipped
+from shaping_bench.algorithms.parts.files import list_shipped, shipped
 from shaping_bench.run import devices
 from shaping_bench.run.shipping import measured, ship
 
@@ -17,9 +17,9 @@ def main(name: str, cell: str, *numbers: str) -> None:
     """Writes the file, and its entry of the list."""
     seed, seat, update = (*map(int, numbers), *(0, 1, 0)[len(numbers) :])
     entry = ship(name, Path(cell), seed=seed, seat=seat, update=update or None)
-    known = {**shipped(), name: {**entry, "measured": measured(name, entry["game"])}}
-    (POLICIES / "policies.json").write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-    print(json.dumps(known[name], indent=1))
+    entry = {**entry, "measured": measured(name, entry["game"])}
+    list_shipped({**shipped(), name: entry})
+    print(json.dumps(entry, indent=1))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -35,14 +35,21 @@ from shaping_bench.spec.protocol import (
 )
 
 
-def _without_unused(content: dict[str, Any], added: str) -> dict[str, Any]:
-    """Without a key that was added after verdicts had been recorded, where it is not used: they stay valid."""
-    return {k: v for k, v in content.items() if k != added or v}
+class Extended(Strict):
+    """What has got a key after verdicts had been recorded: where it is not used they stay valid."""
+
+    added: ClassVar[str]
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if k != self.added or v}
 
 
-class Grid(Strict):
+class Grid(Extended):
     """One start per point of a square grid over the joint parameters of two scalar players, or over the
     ``probabilities`` of action 0 whose logits these are."""
+
+    added: ClassVar[str] = "probabilities"
 
     low: float
     high: float
@@ -54,10 +61,6 @@ class Grid(Strict):
         if self.probabilities and not 0.0 < self.low < self.high < 1.0:
             raise ValueError("0 < low < high < 1 for probabilities")
         return self
-
-    @pydantic.model_serializer(mode="wrap")
-    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return _without_unused(serialize(self), "probabilities")
 
     @property
     def axis(self) -> np.ndarray:
@@ -86,15 +89,13 @@ class Init(Strict):
         return self
 
 
-class Budget(Changes):
+class Budget(Extended, Changes):
     """What the published budget changes of a protocol."""
+
+    added: ClassVar[str] = "starts"
 
     game: str | None = None
     learners: list[str] | None = pydantic.Field(None, min_length=1)
-
-    @pydantic.model_serializer(mode="wrap")
-    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return _without_unused(serialize(self), "starts")
 
 
 class ClaimProtocol(Strict):
@@ -148,7 +149,7 @@ class ClaimProtocol(Strict):
         return self.init.grid.num**2
 
 
-class Quantity(Strict):
+class Quantity(Extended):
     """One published number.
 
     Per seed the metric is taken ``at`` a number of updates done (default: all; a pair is the
@@ -162,6 +163,8 @@ class Quantity(Strict):
     ``runs`` seeds of the standard deviation within a block), or by ``fraction`` or ``count`` of
     those above ``threshold``.
     """
+
+    added: ClassVar[str] = "beyond"
 
     metric: str
     phase: Literal["encounter", "preparation"] = "encounter"
@@ -196,10 +199,6 @@ class Quantity(Strict):
         if self.aggregate == "std" and self.runs is None:
             raise ValueError("with aggregate 'std', the published number of runs")
         return self
-
-    @pydantic.model_serializer(mode="wrap")
-    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return _without_unused(serialize(self), "beyond")
 
     @property
     def text(self) -> str:

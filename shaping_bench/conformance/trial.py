@@ -250,6 +250,10 @@ class Trial:
         """An update of ``(rule, lane, game)``, compiled; whoever asks for it again, batched or not, traces nothing."""
         return jax.jit(lambda own, lane, game: self.update(own, lane, game))
 
+    @functools.cached_property
+    def _together(self) -> Any:
+        return jax.jit(jax.vmap(self.program, in_axes=(0, 0, None)))
+
     def arguments(self) -> Any:
         """Of one update, as abstract values: for tracing."""
         return jax.tree.map(
@@ -262,8 +266,6 @@ class Trial:
 
     def together(self, lanes: Sequence[tuple[Learner, Lane]], game: Game | None = None) -> list[Updated]:
         """All these updates at once, by one compiled program; in a game that differs in numbers only, if given."""
-        if not hasattr(self, "_together"):
-            self._together = jax.jit(jax.vmap(self.program, in_axes=(0, 0, None)))
         rules, laid = (jax.tree.map(lambda *x: np.stack(x), *column) for column in zip(*lanes, strict=True))
         out = jax.device_get(self._together(rules, laid, numbers_of(self.game if game is None else game)))
         return [jax.tree.map(lambda x, k=k: x[k], out) for k in range(len(lanes))]

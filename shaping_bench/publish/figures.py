@@ -138,17 +138,21 @@ def figures(results: Results, game: str | None = None) -> dict[str, Callable[[],
         "adoption": adoption,
     }
     for label in [game] if game else results.games:
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
-        figures |= {f"{name}-{kind}": functools.partial(draw, results, label) for kind, draw in kinds.items()}
+        figures |= {
+            f"{_file_name(label)}-{kind}": functools.partial(draw, results, label) for kind, draw in kinds.items()
+        }
     if game is None:
         figures |= {
             f"card-{card.track.name}-{card.tier}": functools.partial(profiles_of_card, results, card)
             for card in cards_in(results)
         }
         for series in dict.fromkeys(gain.series for gain in players.gains(results)):
-            name = re.sub(r"[^A-Za-z0-9.]+", "-", series).strip("-")
-            figures[f"{name}-by-players"] = functools.partial(gains_by_players, results, series)
+            figures[f"{_file_name(series)}-by-players"] = functools.partial(gains_by_players, results, series)
     return figures
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
 
 
 # --- lines --------------------------------------------------------------------------------

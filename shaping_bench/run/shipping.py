@@ -16,7 +16,7 @@ import numpy as np
 
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.foreign import named_leaves
-from shaping_bench.algorithms.parts.files import POLICIES, shipped
+from shaping_bench.algorithms.parts.files import POLICIES, list_shipped, shipped
 from shaping_bench.algorithms.parts.policies import NetworkPolicy
 from shaping_bench.errors import BadInput
 from shaping_bench.run.encounter import run_encounter
@@ -85,8 +85,7 @@ def ship(
         "seconds": round(sum(record["timings"].values()), 1),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    (folder / "policies.json").write_text(json.dumps({**known, name: entry}, indent=1, sort_keys=True) + "\n")
-    shipped.cache_clear()
+    list_shipped({**known, name: entry}, folder)
     return entry
 
 
