@@ -30,6 +30,10 @@ SHOWN: tuple[tuple[str, str, str], ...] = (
     ("cournot(num_players=5)", "all-c", "all-d"),
     ("fishery", "all-c", "all-d"),
     ("fishery(num_players=5)", "all-c", "all-d"),
+    ("harvest(layout=small,num_players=3)", "all-c", "all-d"),
+    ("harvest", "all-c", "all-d"),
+    ("cleanup(layout=small,num_players=3)", "all-c", "all-d"),
+    ("cleanup", "all-c", "all-d"),
 )
 """Games, cooperators and defectors."""
 

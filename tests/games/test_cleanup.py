@@ -109,9 +109,9 @@ def test_more_players_than_starts_are_refused():
 def test_who_takes_turns_cleaning_earns_more():
     game = make("cleanup", layout="small", num_players=2, horizon=300)
     earned = {}
-    for name in ("greedy", "turns"):
+    for name in ("all-d", "all-c"):
         policies = [Scripted(game, name, i) for i in range(2)]
         play = jax.jit(lambda key, policies=policies: rollout(key, game, policies, [()] * 2, 8))(KEY)
         earned[name] = np.asarray(play.rewards).sum(0).mean()
-    assert earned["greedy"] < 2
-    assert earned["turns"] > 10
+    assert earned["all-d"] < 2
+    assert earned["all-c"] > 10
