@@ -12,6 +12,8 @@ shapers
 frozen            the exact best response's return          the subject's return
 adversary         what the best of the pure memory-one      what the subject's policy of self-play keeps
                   policies keeps, or random play            against its exact best response
+rational          that of ``adversary``                     the same against the scenario's background, who
+                                                            was trained against it
 ================  ========================================  =============================================
 
 ``low`` is what random play gets in the very scenario: in the subject's seat, among this background. (What
@@ -178,6 +180,14 @@ def subject_of(
     for scenario in scenarios.values():
         if not scenario.projected:
             continue
+        if scenario.background is not None:
+            for member in scenario.members:
+                several = answers.get((scenario.name, member), [])
+                rows += [stored.faced(scenario, member, x, records[x]) for x in several if x in records]
+                if not all(x in records for x in several or [""]):
+                    why = "not computed" if several else "it cannot meet the subject's policies"
+                    absent[scenario.name] = absent.get(f"{scenario.game}/self", why)
+            continue
         if track.responders:
             for member in scenario.members:
                 several = answers.get((scenario.name, member), [])
@@ -291,6 +301,14 @@ class _Stored:
             numbers = (own, own, other, other, nothing, nothing)
             out.append(_rows(scenario, name, key, record, numbers, lost))
         return out
+
+    def faced(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
+        """What is kept, of the policies of seat 1 of a self-play, against who was trained to face them."""
+        returns = self._finals["return"][key]
+        own, other = returns[:, 0], returns[:, 1]
+        nothing = np.full(len(own), np.nan)
+        lost = (self._finals["diverged"][key][:, 0] > 0) | ~np.isfinite(own)
+        return _rows(scenario, member, key, record, (own, own, other, other, nothing, nothing), lost)
 
     def answered(
         self, scenario: Scenario, member: str, hashes: Sequence[str], records: Mapping[str, Mapping[str, Any]]
@@ -413,7 +431,7 @@ def anchors_of(track: Track, subjects: Sequence[Subject], split: str = "test") -
     for scenario in track.of(split):
         for member, call in scenario.members.items():
             key = scenario.name, member
-            if key not in at_random.index:
+            if key not in at_random.index or scenario.family == "rational":
                 continue
             game = registry.make_game(call).value
             smallest, largest = _rewards(game, call)
@@ -543,7 +561,18 @@ class Scored:
     def __init__(
         self, subject: Subject, *, naive: Subject, anchors: Anchors, track: Track, split: str = "test"
     ) -> None:
-        self.track, self.subject, self.anchors, self.split = track, subject, anchors, split
+        self.track, self.subject, self.split = track, subject, split
+        # Whoever faces a policy of self-play is measured as the adversary is.
+        rational = {
+            (x.name, m): anchors[key]
+            for x in track.of(split)
+            if x.family == "rational"
+            for y in track.of(split)
+            if y.family == "adversary" and y.game == x.game
+            for m in x.members
+            if (key := (y.name, m)) in anchors
+        }
+        self.anchors = {**anchors, **rational}
         self._runs = _by_member(subject.runs)
         self._naive = _by_member(naive.runs)
         gridded = {x.name for x in track.of(split) if x.gridded}
@@ -573,6 +602,13 @@ class Scored:
             if (runs := self._runs.get((scenario.name, member))) is not None
         ]
         return sum(shares) / len(shares) if shares else None
+
+    def rational(self) -> float | None:
+        """The share that its policies of self-play keep of what there is to keep, as ``safety`` has it, against who was
+        trained to be the worst of rational partners; the mean over games. None if the card does not ask."""
+        asked = [x for x in self.scenarios("diagnostic") if x.family == "rational" and self.members(x)]
+        shares = [self.share(x)["value"] for x in asked]
+        return float(np.mean(shares)) if shares else None  # type: ignore[arg-type]
 
     def members(self, scenario: Scenario) -> list[str]:
         """Those that tell rules apart and that the subject has played."""
@@ -629,7 +665,8 @@ class Scored:
         """Scenarios with learning backgrounds in which the subject gets more than anybody was known to."""
         out = []
         for scenario in self.track.of(self.split):
-            for member in self.members(scenario) if scenario.learns and scenario.background else ():
+            asked = scenario.learns and scenario.background is not None and not scenario.projected
+            for member in self.members(scenario) if asked else ():
                 anchor, runs = self.anchors[scenario.name, member], self._runs[scenario.name, member]
                 gained = runs["own"].mean() - anchor.high
                 surely = gained - 2.0 * runs["own"].std() / math.sqrt(len(runs))  # a few lucky seeds beat nobody

@@ -187,6 +187,7 @@ def _row(scored: Scored, tier: str) -> Row:
         "learner": subject.learner,
         **{column: scored.score(column, "main") for column in COLUMNS},
         "basin": scored.basin(),
+        "rational": scored.rational(),
         "cost": subject.cost(track),
         "access": subject.access,
         "ranked": not missing,
@@ -243,8 +244,11 @@ LEGEND = (
     "strategies; safety: kept from a best response; effect: on what others get. Ranked by generality, same scenarios.",
 )
 
-BASIN = "basin: share of a grid of starts from which it and its like end in what is best for both."
-"""What that column is, where a card has it."""
+EXTRAS: Mapping[str, str] = {
+    "basin": "share of a grid of starts from which it and its like end in what is best for both",
+    "rational": "as safety, kept from the worst partner found that is itself somebody's best response",
+}
+"""Columns that some cards have, and what they are; in no ranking."""
 
 
 def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
@@ -259,14 +263,14 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
         f"{card.title}, {card.track.tier(card.tier).seeds} seeds"
         + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
     ]
-    explained = [*LEGEND, *[BASIN] * has_basins(card), ""] if legend else []
+    explained = [*LEGEND, *_explained(extras(card)), ""] if legend else []
     notes = [*map(shortened, training(card)), *_notes(rows)]
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so
     shown = rows[:room]
-    basins = has_basins(card)
-    heading = ["", "learner", *COLUMNS, *["basin"] * basins, "lost", "access", COSTS[card.track.view][1]]
-    table = _aligned([heading, *(_line(row, card.track.view, basins) for row in shown)])
+    more_columns = extras(card)
+    heading = ["", "learner", *COLUMNS, *more_columns, "lost", "access", COSTS[card.track.view][1]]
+    table = _aligned([heading, *(_line(row, card.track.view, more_columns) for row in shown)])
     more = [f"and {len(rows) - room} more rows: --json"] if len(rows) > room else []
     return "\n".join([*explained, *head, *table, *more, *notes])
 
@@ -289,7 +293,8 @@ def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: i
         + " --cards" * bool(cards)
         + "  (--metric cooperation, --format latex)",
     ]
-    legend = [*LEGEND, *[BASIN] * any(map(has_basins, cards)), ""] if cards else []
+    told = [name for name in EXTRAS if any(name in extras(x) for x in cards)]
+    legend = [*LEGEND, *_explained(told), ""] if cards else []
     room = max_lines - len(legend) - len(missing) - len(more) - len(cards)
     whole = [len(text(x, sys.maxsize, legend=False).splitlines()) for x in cards]
     rooms = _shared(whole, room)
@@ -320,9 +325,13 @@ def spent(row: Row, view: str) -> tuple[float, str]:
     return row["cost"].get(name, 0.0) + row["cost"].get("preparation", {}).get(name, 0.0), name.replace("_", " ")
 
 
-def has_basins(card: Card) -> bool:
-    """Whether a card tells from which starts rules end in what is best for both."""
-    return any(row["basin"] is not None for row in card.rows)
+def extras(card: Card) -> list[str]:
+    """Which of :data:`EXTRAS` a card has."""
+    return [name for name in EXTRAS if any(row[name] is not None for row in card.rows)]
+
+
+def _explained(names: Sequence[str]) -> list[str]:
+    return [f"{name}: {EXTRAS[name]}." for name in names]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -335,17 +344,17 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _line(row: Row, view: str, basins: bool) -> list[str]:
+def _line(row: Row, view: str, more_columns: Sequence[str]) -> list[str]:
     mark = (SHIPPED if row["origin"] == "reference" else "") + (" (changed)" if row["changed"] else "")
     room = NAME_WIDTH - len(mark)
     name = (row["learner"] if len(row["learner"]) <= room else row["learner"][: room - 1] + "…") + mark
     rank = str(row["rank"]) if row["ranked"] else "-"
-    basin = ["" if row["basin"] is None else digits.number(row["basin"], 2)] * basins
+    more = ["" if row[name] is None else digits.number(row[name], 2) for name in more_columns]
     return [
         rank,
         name,
         *(_entry(row[c]) for c in COLUMNS),
-        *basin,
+        *more,
         str(row["lost"]),
         row["access"],
         digits.brief(spent(row, view)[0]),

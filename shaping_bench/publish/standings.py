@@ -3,6 +3,7 @@ whom; and what normalised returns are measured by."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import Standing, standing
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
-from shaping_bench.publish.cards import SHIPPED, Card, Row, has_basins
+from shaping_bench.publish.cards import EXTRAS, SHIPPED, Card, Row, extras
 from shaping_bench.publish.model import ABSENT, Entry, Table, count, plain
 from shaping_bench.store.results import Results
 
@@ -26,9 +27,9 @@ def card_tables(card: Card) -> list[Table]:
 
 def card_table(card: Card) -> Table:
     """The scores of a card, the best by generality first; rules that lack a scenario last and without a rank."""
-    basin = ("basin",) if has_basins(card) else ()
+    more = extras(card)
     spent = ("gradient evaluations", "environment steps")
-    columns = ("rank", *COLUMNS, "ordinal generality", *basin, "lost", "access", *spent)
+    columns = ("rank", *COLUMNS, "ordinal generality", *more, "lost", "access", *spent)
     return Table(
         title=card.title,
         note=(
@@ -36,15 +37,13 @@ def card_table(card: Card) -> Table:
             "a lost run counts as -1, with 95 % bootstrap intervals over seeds; ranked by generality over "
             "the same scenarios; bold: the best, and what its seeds do not tell from it (exchange test, Holm-corrected "
             f"over all pairs of the column, level 0.05); {SHIPPED}: shipped results; costs per seed, preparations "
-            "included"
-            + "; basin: share of a grid of starts from which a rule and its like end in what is best for both"
-            * bool(basin)
+            "included" + "".join(f"; {name}: {EXTRAS[name]}" for name in more)
         ),
         rows="learner",
         cols="",
         row_labels=tuple(name_of(row) for row in card.rows),
         col_labels=columns,
-        cells=tuple(_entries(row, bool(basin)) for row in card.rows),
+        cells=tuple(_entries(row, more) for row in card.rows),
     )
 
 
@@ -68,14 +67,14 @@ def name_of(row: Row) -> str:
     return row["learner"] + SHIPPED * (row["origin"] == "reference")
 
 
-def _entries(row: Row, basins: bool) -> tuple[Entry, ...]:
+def _entries(row: Row, more: Sequence[str]) -> tuple[Entry, ...]:
     cost, prepared = row["cost"], row["cost"].get("preparation", {})
     spent = (cost.get(x, 0.0) + prepared.get(x, 0.0) for x in ("gradient_evaluations", "environment_steps"))
     return (
         count(row["rank"]) if row["rank"] else Entry(ABSENT),
         *(score_entry(row[column]) for column in COLUMNS),
         score_entry(row["ordinal"]["generality"]),
-        *(plain(row["basin"], 2),) * basins,
+        *(plain(row[name], 2) for name in more),
         count(row["lost"]),
         Entry(row["access"]),
         *(plain(float(x), 0) for x in spent),

@@ -20,15 +20,18 @@ from shaping_bench.spec import registry
 from shaping_bench.spec.configs import Strict, allowed, configs_folder, read_yaml
 from shaping_bench.spec.lineups import Labelled
 from shaping_bench.spec.protocol import Preparations, RecordEvery, Seeds, Starts, Steps
-from shaping_bench.spec.suite import Cell, responses
+from shaping_bench.spec.suite import Cell, adversaries, responses
 
-Family = Literal["self", "learners", "unseen-learners", "frozen", "shapers", "adversary"]
+Family = Literal["self", "learners", "unseen-learners", "frozen", "shapers", "adversary", "rational"]
 Split = Literal["train", "validation", "test"]
 Block = Literal["main", "ordinal", "diagnostic"]
 Role = Literal["visitor", "resident"]
 
 HELD_OUT: frozenset[str] = frozenset({"unseen-learners", "shapers"})
 """Families of which generality is the mean."""
+
+UNDRAWN: frozenset[str] = frozenset({"self", "learners", "adversary", "rational"})
+"""Families in which nothing is drawn for a split."""
 
 SPLITS: tuple[str, ...] = get_args(Split)
 
@@ -163,8 +166,8 @@ class Scenario:
 
     @property
     def projected(self) -> bool:
-        """Whether it has no encounters of its own: best responses are to the policies of self-play."""
-        return self.family == "adversary"
+        """Whether it has no encounters of its own: who answers them answers the policies of self-play."""
+        return self.family in ("adversary", "rational")
 
     def label(self, member: str) -> str:
         """The game's label in the suite of a card."""
@@ -216,7 +219,7 @@ class Track:
 
     def of(self, split: str) -> tuple[Scenario, ...]:
         """What a card of a split is made of: its scenarios, and those in which nothing is drawn for a split."""
-        return tuple(x for x in self.scenarios if x.split == split or x.family in ("self", "learners", "adversary"))
+        return tuple(x for x in self.scenarios if x.split == split or x.family in UNDRAWN)
 
     def tier(self, name: str, field: str = "--tier") -> Tier:
         if name not in self.tiers:
@@ -308,6 +311,13 @@ def read_track(content: Any) -> Track:
                 f"scenarios.responders are {', '.join(file.responders)}, but best responses are exact in {call!r}; "
                 "allowed: none"
             )
+    for scenario in scenarios:
+        own = {x.family for x in scenarios if x.game == scenario.game}
+        if scenario.family == "rational" and not own >= {"self", "adversary"}:
+            raise BadInput(
+                f"scenarios: {scenario.name!r} answers self-play and is measured as an adversary, which "
+                f"{scenario.game!r} has not; allowed: games of the families self and adversary"
+            )
     once = {x.name for x in scenarios}
     if len(once) < len(scenarios):
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
@@ -342,7 +352,7 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
                 f"{field}.role is 'resident' in {call!r} of {n} players; allowed: with a background among three and "
                 "more"
             )
-        if asked.family == "adversary" and n != 2:
+        if asked.family in ("adversary", "rational") and n != 2:
             raise BadInput(f"{field}.games holds {call!r} of {n} players; allowed for an adversary: games of two")
     suffix = "" if split == "test" else f":{split}"
     return Scenario(
@@ -355,8 +365,8 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         role=asked.role,
         learns=learns,
         split=split,
-        # What has seeds of its own is in no average of seeds.
-        block=group.block if asked.starts == "drawn" else "diagnostic",
+        # What has seeds of its own is in no average of seeds; nor is what stands beside safety.
+        block=group.block if asked.starts == "drawn" and asked.family != "rational" else "diagnostic",
         about=asked.about,
         tags=tuple(asked.tags),
         steps=file.steps,
@@ -403,7 +413,7 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
     for scenario in track.of(split):
         if scenario.projected:
             continue
-        answered = _answered(track, scenario, split)
+        league = _league(track, scenario, split)
         for member, game in scenario.members.items():
             # Who prepares does so for each game: for hundreds of them nobody waits.
             playing = subjects if scenario.block != "ordinal" else [x for x in subjects if not _prepares(x)]
@@ -421,7 +431,7 @@ def card_suite(track: Track, tier: str, subjects: Sequence[str], split: str = "t
             }
             if scenario.gridded:
                 entry |= {"starts": scenario.starts, "seeds": scenario.seeds(budget)}
-            games.append(entry | {"league": _league(track)} if answered else entry)
+            games.append(entry | {"league": league} if league else entry)
     return {
         "name": f"card-{track.name}-{tier}",
         "description": f"Cells of cards of the {track.name} track, {tier} tier.",
@@ -475,33 +485,43 @@ def card_cells(track: Track, tier: str, subject: str, split: str = "test") -> di
 
 
 def card_responses(track: Track, tier: str, subject: str, split: str = "test") -> dict[tuple[str, str], list[Cell]]:
-    """The league cells in which an adversary is trained: by scenario and member of the family ``adversary``, one
-    for each of the track's responders; none where best responses are exact, or the subject cannot play."""
+    """The league cells in which somebody is trained against a subject's policies of self-play, by scenario and member:
+    of the family ``adversary`` one for each of the track's responders, none where best responses are exact; of
+    ``rational`` one. None where the subject cannot play."""
     track = track.at(tier)
     encounters = card_cells(track, tier, subject, split)
     cells: dict[tuple[str, str], list[Cell]] = {}
-    for scenario in track.of(split) if track.responders else ():
+    for scenario in track.of(split):
         for member in scenario.members if scenario.projected else ():
             source = encounters.get((f"{scenario.game}/self", member))
-            if isinstance(source, Cell):
-                cells[scenario.name, member] = responses(
-                    source,
-                    track.responders,
-                    steps=track.response_steps,
-                    field="scenarios.responders",
-                    after=source.steps,
-                )
+            if not isinstance(source, Cell):
+                continue
+            budget: dict[str, Any] = {"steps": track.response_steps, "after": source.steps}
+            if scenario.background is not None:
+                several = adversaries(source, [scenario.background], field="scenarios.background", **budget)
+                cells[scenario.name, member] = several
+            elif track.responders:
+                several = responses(source, track.responders, field="scenarios.responders", **budget)
+                cells[scenario.name, member] = several
     return cells
 
 
-def _answered(track: Track, scenario: Scenario, split: str) -> bool:
-    """Whether an adversary is trained against the policies of a scenario's encounters."""
-    asked = {x.game for x in track.of(split) if x.projected}
-    return bool(track.responders) and scenario.family == "self" and scenario.game in asked
-
-
-def _league(track: Track) -> dict[str, Any]:
-    return {"responder": list(track.responders), "responder_steps": track.response_steps, "among": False}
+def _league(track: Track, scenario: Scenario, split: str) -> dict[str, Any]:
+    """Who is trained against the policies of a scenario's encounters; empty where nobody is."""
+    asked = [x for x in track.of(split) if x.projected and x.game == scenario.game]
+    if scenario.family != "self" or scenario.gridded:
+        return {}
+    league: dict[str, Any] = {"responder_steps": track.response_steps, "among": False}
+    rational = list(dict.fromkeys(x.background for x in asked if x.background is not None))
+    if rational:
+        league["adversaries"] = rational
+    if track.responders and len(asked) > len(rational):
+        league["responder"] = list(track.responders)
+    elif rational:
+        league["best_response"] = False
+    else:
+        return {}
+    return league
 
 
 def _prepares(subject: str) -> bool:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,6 +65,14 @@ class League(Strict):
     """Who is trained from scratch as the best response where none is exact: in games without
     exact values; in exact ones a naive learner is. Of several each is trained in a cell of its own."""
     responder_steps: Annotated[int, pydantic.Field(ge=1)] = 300
+    adversaries: list[Call] = pydantic.Field(default=[])
+    """Who else is trained from scratch against the policies of each self-play, for as many updates, whether or not best
+    responses are exact: ``rational-adversary``."""
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Without ``adversaries`` where there are none, as it was written before there were any."""
+        return {k: v for k, v in serialize(self).items() if k != "adversaries" or v}
 
 
 class GameEntry(Changes):
@@ -547,14 +555,16 @@ def _matches(file: SuiteFile, played: _Played) -> list[Cell]:
     if not league.among:
         fixed_labels = {x.label for x in others}
         cells = [cell for cell in cells if fixed_labels & {x.label for x in cell.learners}]
-    if league.best_response and game.n_players > 1:
-        responders = league.responder if isinstance(league.responder, list) else [league.responder]
-        for x in played.learners:
-            alone = played.cell("encounter", (x,) * game.n_players)
-            after = None if asked is file.league else alone.steps
-            cells += responses(
-                alone, responders, steps=league.responder_steps, field="suite.league.responder", after=after
-            )
+    responders = league.responder if isinstance(league.responder, list) else [league.responder]
+    for x in played.learners if game.n_players > 1 else ():
+        alone = played.cell("encounter", (x,) * game.n_players)
+        budget: dict[str, Any] = {
+            "steps": league.responder_steps,
+            "after": None if asked is file.league else alone.steps,
+        }
+        if league.best_response:
+            cells += responses(alone, responders, field="suite.league.responder", **budget)
+        cells += adversaries(alone, league.adversaries, field="suite.league.adversaries", **budget)
     return cells
 
 
@@ -580,26 +590,15 @@ def responses(
       field: what they are called in complaints.
       after: as of the cells.
     """
-    game, n = alone.game, len(alone.learners)
-    answer = registry.make_learner("best-response")
+    game = alone.game
     exactly = valued_exactly(game.named.value, [x.named.value for x in alone.learners])
-
-    def response(label: str, **changes: Any) -> Cell:
-        lineup = (*alone.learners[: n - 1], Labelled(named=answer, label=label))
-        return dataclasses.replace(alone, kind="league", learners=lineup, best_response=True, **changes)
-
     if exactly and game.named.value.has_best_response:
-        return [response("best-response")]
-    calls = ["naive"] if exactly else responders
-    trained = [
-        Labelled(
-            named=registry.make_learner(call, field, game.named.name), label=registry.make_learner(call, field).text
-        )
-        for call in calls
-    ]
+        return [_response(alone, "best-response")]
+    trained = _trained(game, ["naive"] if exactly else responders, field)
     # Of several each has a label of its own: cells of the same labels would supersede one another.
     return [
-        response(
+        _response(
+            alone,
             "best-response" if len(trained) == 1 else f"best-response by {x.label}",
             responder=x,
             steps=steps,
@@ -607,3 +606,41 @@ def responses(
         )
         for x in trained
     ]
+
+
+def adversaries(alone: Cell, calls: Sequence[Call], *, steps: int, field: str, after: int | None = None) -> list[Cell]:
+    """The league cells in which each of these is trained in the last seat against the policies of a self-play, as far
+    as it can meet them.
+
+    Args:
+      alone, steps, field, after: as of :func:`responses`.
+      calls: who is trained.
+
+    Raises:
+      BadInput: one of them does not learn.
+    """
+    cells = []
+    for x in _trained(alone.game, calls, field):
+        if not x.named.value.learns:
+            raise BadInput(f"{field} has {x.label!r}; allowed: who learns")
+        try:
+            registry.check_encounter(alone.game.named, [*(y.named for y in alone.learners[:-1]), x.named])
+        except BadInput:
+            continue
+        cells.append(_response(alone, x.label, responder=x, steps=steps, after=after))
+    return cells
+
+
+def _trained(game: Labelled, calls: Sequence[Call], field: str) -> list[Labelled]:
+    return [
+        Labelled(
+            named=registry.make_learner(call, field, game.named.name), label=registry.make_learner(call, field).text
+        )
+        for call in calls
+    ]
+
+
+def _response(alone: Cell, label: str, **changes: Any) -> Cell:
+    """A self-play's policies against somebody who answers them in the last seat."""
+    lineup = (*alone.learners[:-1], Labelled(named=registry.make_learner("best-response"), label=label))
+    return dataclasses.replace(alone, kind="league", learners=lineup, best_response=True, **changes)

@@ -1,5 +1,6 @@
 """Scores of cards: formulas on runs made by hand, intervals by simulation, and a rule of one's own from end to end."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -99,6 +100,35 @@ def test_formulas():
     effects = [(-1.0 / 2 + 1.5 / 2) / 4.0] * 2 + [(-0.4 / 2 + 1.0 / 2) / 4.0]
     assert values(x, "effect") == pytest.approx(np.mean(effects))
     assert values(x, "cooperation", lifetime=True) == pytest.approx(0.65)
+
+
+def test_what_is_kept_of_a_rational_adversary_is_measured_as_safety_and_is_in_no_rank():
+    asked = {
+        "name": "rational",
+        "family": "rational",
+        "about": "x",
+        "background": "rational-adversary",
+        "games": ["ipd"],
+        "tiers": ["standard"],
+    }
+    with pytest.raises(BadInput, match=r"'bos/rational' answers self-play .* allowed: games of the families self and"):
+        read_track({**CONTENT, "scenarios": [*CONTENT["scenarios"], {**asked, "games": ["bos"]}]})
+    track = read_track({**CONTENT, "scenarios": [*CONTENT["scenarios"], asked]})
+    assert reference.protocol_of(track) == reference.protocol_of(TRACK)
+    known = subject("sga", adversary=-1.0)
+    met = known.runs[known.runs["scenario"] == "ipd/adversary"].assign(scenario="ipd/rational", own=-1.5)
+    runs = pd.concat([known.runs, met], ignore_index=True)
+    both = [dataclasses.replace(known, runs=runs), dataclasses.replace(NAIVE, absent={"ipd/rational": "not computed"})]
+    card = cards.card(both, naive=NAIVE, anchors=ANCHORS, track=track, tier="standard")
+    own, other = sorted(card.rows, key=lambda row: row["learner"] != "sga")
+    assert (own["safety"]["value"], own["rational"]) == (pytest.approx(0.5), pytest.approx(0.25))
+    assert other["rational"] is None
+    assert own["ranked"]
+    assert other["ranked"]
+    assert not own["beats_best_known"]
+    assert cards.extras(card) == ["rational"]
+    assert cards.EXTRAS["rational"] in cards.text(card)
+    assert cards.extras(card_of([NAIVE])) == []
 
 
 def test_a_card_says_in_words_who_is_on_which_side():
@@ -353,13 +383,14 @@ def test_what_is_shipped_is_about_the_scenarios_there_are(name):
     tier = track.tiers[known.manifest["tier_name"]]
     assert reference.serving(track, "quick") is not None
     assert known.serves(track, known.manifest["tier_name"])
-    members = {(x.name, member) for x in track.of("test") for member in x.members}
+    asked = track.at(known.manifest["tier_name"]).of("test")
+    members = {(x.name, member) for x in asked for member in x.members}
     assert set(known.anchors) == members
     for learner in known.learners:
         runs = known.subject(learner, tier).runs
         assert set(zip(runs["scenario"], runs["member"], strict=True)) == members
         seeds = runs.groupby("scenario")["seed"].nunique()
-        assert seeds.to_dict() == {x.name: x.seeds(tier) for x in track.of("test")}
+        assert seeds.to_dict() == {x.name: x.seeds(tier) for x in asked}
     assert sum(path.stat().st_size for path in reference.folder().iterdir()) < 15e6
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import SHIPPED, Card, Row, has_basins, spent, training
+from shaping_bench.publish.cards import EXTRAS, SHIPPED, Card, Row, extras, spent, training
 from shaping_bench.publish.digits import brief
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
@@ -130,16 +130,16 @@ def _identity(number: int, k: int) -> str:
 
 
 def _table(card: Card, number: int) -> str:
-    basins = has_basins(card)
+    more = extras(card)
     ordinal = any(row["ordinal"]["generality"]["value"] is not None for row in card.rows)
-    names = ["rank", *COLUMNS, *["ordinal games"] * ordinal, *["basin"] * basins, "lost runs", "access", "cost"]
+    names = ["rank", *COLUMNS, *["ordinal games"] * ordinal, *more, "lost runs", "access", "cost"]
     head = "".join(f'<th scope="col">{escape(x)}</th>' for x in names)
     lines = []
     for k, row in enumerate(card.rows):
         address = f"#{_identity(number, k)}"
         scores = [score_entry(row[c]) for c in COLUMNS] + [score_entry(row["ordinal"]["generality"])] * ordinal
         cells = "".join(f"<td>{_linked(x, address)}</td>" for x in scores)
-        cells += f"<td>{_number(row['basin'])}</td>" * basins
+        cells += "".join(f"<td>{_number(row[name])}</td>" for name in more)
         lines.append(
             f'<tr><th scope="row">{breakable(name_of(row))}{" (changed)" if row["changed"] else ""}</th>'
             f"<td>{row['rank'] or ABSENT}</td>{cells}<td>{row['lost']}</td><td>{escape(row['access'])}</td>"
@@ -150,7 +150,7 @@ def _table(card: Card, number: int) -> str:
         "column, and all that its seeds do not tell from it (exchange test, Holm-corrected over all pairs of the "
         "column, 0.05)."
         + " Ordinal games: generality over all games of two actions, from either seat." * ordinal
-        + " Basin: share of a grid of starts from which a rule and its like end in what is best for both." * basins
+        + "".join(f" {name.capitalize()}: {EXTRAS[name]}." for name in more)
         + f" Cost: {spent(card.rows[0], card.track.view)[1]} that it asked for in all scenarios together, per seed, "
         "preparations included."
     )
