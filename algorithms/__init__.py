@@ -16,7 +16,7 @@ from shaping_bench.algorithms.cola import COLA
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
 from shaping_bench.algorithms.good_shepherd import GoodShepherd
-from shaping_bench.algorithms.in_context import InContext
+from shaping_bench.algorithms.in_context import InContext, InContextPPI
 from shaping_bench.algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from shaping_bench.algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG
@@ -86,6 +86,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "coala-pg": COALAPG,
     "coala-exact": COALAExact,
     "in-context": InContext,
+    "in-context-ppi": InContextPPI,
     "meva": MeVa,
     "rational-adversary": RationalAdversary,
     "best-response": BestResponse,

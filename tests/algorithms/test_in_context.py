@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from shaping_bench.algorithms.core import costs
-from shaping_bench.algorithms.in_context import Episodes, InContext
+from shaping_bench.algorithms.fixed import Random
+from shaping_bench.algorithms.in_context import Episodes, InContext, InContextPPI, added
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.algorithms.populations import MemoryOne
 from shaping_bench.games import make
@@ -68,7 +69,7 @@ def test_agents_are_shown_the_tables_they_meet_and_nothing_of_learners():
     @jax.jit
     def meetings(key):
         weights = rule.prepare_init(key, game, 0).weights
-        return rule._among_agents(key, weights, game), rule._against_tables(key, weights[0], game, 0)
+        return rule._among_agents(key, key, weights, game), rule._against_tables(key, 6, game, 0, weights[0])
 
     together, (met,) = meetings(jax.random.key(0))
     for (agents,) in together:
@@ -100,20 +101,17 @@ def test_what_is_shown_matters_and_an_encounter_shows_nothing():
     assert np.abs(told - unrolled).max() > 1e-3
 
 
-def test_an_iteration_teaches_every_agent_and_costs_what_is_played():
-    rule = InContext(batch_size=8, tables=0.25, hidden=3)
-
-    @jax.jit
-    def iteration(key):
-        carry = rule.prepare_init(key, GAME, 0)
-        return carry, *rule.prepare_step(key, 0, carry, GAME, 0)
-
-    with costs.counting() as spent:
-        carry, taught, info = iteration(jax.random.key(0))
-    assert spent.steps == (6 + 2 * 2) * GAME.num_steps
-    assert set(info) == {"return_among_agents", "return_from_tables"}
-    for before, after in zip(carry.weights, taught.weights, strict=True):
-        assert np.abs(before["recurrent"] - after["recurrent"]).max() > 0
+def test_an_iteration_costs_what_everybody_plays():
+    for tables, names in ((0.25, {"return_among_agents", "return_from_tables"}), (0.0, {"return_among_agents"})):
+        rule = InContext(batch_size=8, tables=tables, hidden=3)
+        with costs.counting() as spent:
+            carry = jax.eval_shape(lambda key, rule=rule: rule.prepare_init(key, GAME, 0), jax.random.key(0))
+            _, info = jax.eval_shape(
+                lambda c, key, rule=rule: rule.prepare_step(key, 0, c, GAME, 0), carry, jax.random.key(0)
+            )
+        apart = round(8 * tables)
+        assert spent.steps == (8 - apart + 2 * apart) * GAME.num_steps
+        assert set(info) == names
 
 
 @pytest.mark.parametrize(
@@ -130,3 +128,55 @@ def test_whom_a_pool_may_consist_of(rule, game, said):
     else:
         with pytest.raises(ValueError, match=said):
             rule.check_game(game, 0)
+
+
+# --- by prediction ------------------------------------------------------------------------
+
+
+def test_better_actions_become_likelier_by_what_the_model_foresees():
+    """A model without chance: after cooperation CC is seen, after defection CD, and from then on it cooperates."""
+    policy = InContextPPI(beta=0.5, depth=4, hidden=2).policy(GAME, 0)
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    weights = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+    sees = np.zeros((2, 5))
+    sees[0, 1] = sees[1, 2] = 99.0
+    weights["head_observation"]["bias"] = jnp.asarray(sees.ravel(), jnp.float32)
+    weights["head_reward"]["bias"] = jnp.array([9.0, 1.0, -1.0, 7.0, 7.0])
+    weights["head_logits"]["bias"] = jnp.array([99.0, 0.0])
+    said = jax.jit(policy.unroll)(weights, jnp.zeros((1, 1), jnp.int32))
+    worth = np.array([1.0 + 3 * 1.0, -1.0 + 3 * 1.0])
+    np.testing.assert_allclose(said.logits[0, 0], [99.0, 0.0] + 0.5 * worth, rtol=1e-5)
+
+
+def test_a_model_learns_what_is_so_and_its_policy_improves_on_it():
+    """Everybody plays at random: defecting now is worth 1 more, and what is seen next is a toss-up."""
+    rule = InContextPPI(
+        against=Random(), minibatch=32, epochs=100, hidden=4, depth=1, imagined=512, beta=2.0, model_lr=0.03
+    )
+
+    @jax.jit
+    def modelled(key):
+        policy, seen = rule.policy(GAME, 0), jnp.zeros((1, 1), jnp.int32)
+        (episodes,) = rule._against_tables(key, 64, GAME, 0)
+        weights = rule.fitted(key, episodes, 64, GAME, 0)
+        heads = policy.heads(weights, seen, jnp.zeros((1, 0)))
+        foreseen = [jax.nn.softmax(policy.foreseen(heads, jnp.full((1, 1), a)).logits)[0, 0] for a in (0, 1)]
+        played = policy.unroll(weights, seen).logits[0, 0]
+        return heads["logits"][0, 0], jnp.stack(foreseen), heads["reward"][0, 0], played
+
+    said, foreseen, rewards, played = jax.device_get(modelled(jax.random.key(0)))
+    np.testing.assert_allclose(foreseen, [[0, 0.5, 0.5, 0, 0], [0, 0, 0, 0.5, 0.5]], atol=0.2)
+    np.testing.assert_allclose(rewards[1:], [1, -1, 2, 0], atol=0.2)
+    np.testing.assert_allclose(said[0], said[1], atol=0.5)
+    # By as much as the model says, but for the chance of 512 imagined steps.
+    worth = foreseen @ rewards
+    np.testing.assert_allclose((played - said)[1] - (played - said)[0], 2.0 * (worth[1] - worth[0]), atol=0.5)
+
+
+def test_new_episodes_are_written_where_there_is_room():
+    old, new = (
+        Episodes(*(np.full(shape, x) for shape in ((n, 5), (3, n), (2, n), (2, n)))) for n, x in ((5, 0), (2, 1))
+    )
+    old, new = old._replace(names=np.zeros((5, 0))), new._replace(names=np.zeros((2, 0)))
+    for x in added(old, new, 2)[1:]:
+        np.testing.assert_array_equal(x, np.broadcast_to([0, 0, 1, 1, 0], x.shape))
