@@ -95,7 +95,7 @@ class ContextPolicy(NetworkPolicy):
 
 
 def _seen(play: Play, names: Array) -> Episodes:
-    return Episodes(names, play.observations(), play.actions(), play.rewards())
+    return Episodes(names=names, observations=play.observations(), actions=play.actions(), rewards=play.rewards())
 
 
 def joined(met: Sequence[Episodes]) -> Episodes:
@@ -123,8 +123,9 @@ TOLD = 16
 """Episodes of which an encounter's update tells the return."""
 
 
+@pytree_dataclass
 class Pooled(PreparedLearner):
-    """Base of those whose preparation teaches one agent per seat in a pool. It has no fields of its own.
+    """Base of those whose preparation teaches one agent per seat in a pool.
 
     Of the ``batch_size`` episodes of an iteration each agent plays the share ``tables`` against policies that do not
     learn (``against``), drawn anew for every episode and seat, the rest against the other agents.
@@ -134,11 +135,17 @@ class Pooled(PreparedLearner):
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     prepared_jointly: ClassVar[bool] = True
 
-    against: Any
-    tables: float
-    identity: bool
-    batch_size: int
-    hidden: int
+    against: Any = field(
+        "tables",
+        "who is met beside the learners; tables: memory-one(split=train)",
+        choices=("tables",),
+        static=True,
+        learner=True,
+    )
+    tables: float = field(0.5, "share of the episodes that are played against them", low=0.0, high=1.0, static=True)
+    identity: bool = field(False, "agents are shown whom they play", static=True)
+    batch_size: int = field(4096, "episodes per iteration and agent", low=1, static=True, small=4)
+    hidden: int = field(128, "units of the GRU", low=1, static=True, small=4)
 
     @property
     def preparation_width(self) -> int:
@@ -279,16 +286,6 @@ class InContext(Pooled):
 
     source = "Weis et al. 2026, arXiv 2602.16301 (A2C, mixed pool); no code was published"
 
-    against: Any = field(
-        "tables",
-        "who is met beside the learners; tables: memory-one(split=train)",
-        choices=("tables",),
-        static=True,
-        learner=True,
-    )
-    tables: float = field(0.5, "share of the episodes that are played against them", low=0.0, high=1.0, static=True)
-    identity: bool = field(False, "agents are shown whom they play", static=True)
-    batch_size: int = field(4096, "episodes per iteration and agent", low=1, static=True, small=4)
     iterations: int = field(70000, "of the preparation", low=1, static=True)
     meta_lr: float = field(1e-3, "step of Adam", low=0.0)
     meta_gamma: float = field(0.99, "discount per step", low=0.0, high=1.0)
@@ -298,7 +295,6 @@ class InContext(Pooled):
     entropy: float = field(0.01, "weight of the policy's entropy, in nats", low=0.0)
     max_grad_norm: float = field(1.0, "longer gradients are cut to this norm", low=0.0)
     normalise: bool = field(True, "advantages to mean 0 and deviation 1 in each batch", static=True)
-    hidden: int = field(128, "units of the GRU", low=1, static=True, small=4)
 
     @property
     def preparation_steps(self) -> int:
@@ -440,15 +436,6 @@ class InContextPPI(Pooled):
 
     source = "Weis et al. 2026, arXiv 2602.16301 (PPI, mixed pool); no code was published"
 
-    against: Any = field(
-        "tables",
-        "who is met beside the learners; tables: memory-one(split=train)",
-        choices=("tables",),
-        static=True,
-        learner=True,
-    )
-    tables: float = field(0.5, "share of the episodes that are played against them", low=0.0, high=1.0, static=True)
-    identity: bool = field(False, "agents are shown whom they play", static=True)
     batch_size: int = field(20000, "episodes per phase and agent", low=1, static=True, small=4)
     phases: int = field(30, "in each of which is played by a model and learned from it", low=1, static=True, small=2)
     pretraining: int = field(200000, "episodes of tables with tables at first", low=1, static=True, small=4)
@@ -462,7 +449,6 @@ class InContextPPI(Pooled):
     imagined: int = field(
         1, "imagined episodes per action, of which the paper does not say how many", low=1, static=True
     )
-    hidden: int = field(128, "units of the GRU", low=1, static=True, small=4)
 
     @property
     def preparation_steps(self) -> int:
