@@ -15,8 +15,10 @@ from shaping_bench.algorithms.coala_pg import COALAPG
 from shaping_bench.algorithms.cola import COLA
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResponse, Grim, Random, ZDExtort
+from shaping_bench.algorithms.further import FURTHER, LILIMatrix
 from shaping_bench.algorithms.good_shepherd import GoodShepherd
 from shaping_bench.algorithms.in_context import InContext, InContextPPI
+from shaping_bench.algorithms.lili import LILI
 from shaping_bench.algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from shaping_bench.algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG
@@ -31,9 +33,10 @@ from shaping_bench.algorithms.pbos import PBOS
 from shaping_bench.algorithms.pola import POLA, POLAOM
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.algorithms.ppo import PPO
-from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, WoLFPHC
+from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, StatelessQ, WoLFPHC
 from shaping_bench.algorithms.rational_adversary import RationalAdversary
 from shaping_bench.algorithms.reciprocator import Reciprocator
+from shaping_bench.algorithms.sac import SAC, SACOracle
 from shaping_bench.algorithms.shaper import Shaper
 from shaping_bench.algorithms.sos import SOS
 from shaping_bench.algorithms.stackelberg import Stackelberg
@@ -66,6 +69,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "pola": POLA,
     "pola-om": POLAOM,
     "naive-q": NaiveQ,
+    "stateless-q": StatelessQ,
     "jal-q": JointActionQ,
     "phc": PHC,
     "wolf-phc": WoLFPHC,
@@ -89,6 +93,11 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "in-context-ppi": InContextPPI,
     "meva": MeVa,
     "rational-adversary": RationalAdversary,
+    "sac": SAC,
+    "sac-oracle": SACOracle,
+    "lili": LILI,
+    "further": FURTHER,
+    "lili-matrix": LILIMatrix,
     "best-response": BestResponse,
     "all-c": AllC,
     "all-d": AllD,

@@ -13,6 +13,7 @@ name       rule
 naive-q    Q(s, a) <- (1 - lr) Q(s, a) + lr (r + gamma max_a' Q(s', a')); epsilon-greedy
 jal-q      the same for Q(s, a, b), greedy on ``sum_b Q(s, a, b) C(s, b) / C(s)`` with the
            counts C of the others' actions b
+stateless-q  as naive-q, of actions alone: one row for all states
 phc        Q as naive-q; the policy moves towards the greedy action by a fixed step
 wolf-phc   the same, with a step twice as long while it does worse than its own average
 =========  ==============================================================================
@@ -219,6 +220,41 @@ def learnt(game: Game, table: Table, lr: Array, observation: Array, reward: Arra
     target = reward + game.gamma * jnp.maximum(*read(table, then))
     row = moved_towards(read(table, observation), own_action(then, game.n_players), target, lr)
     return write(table, observation, row)
+
+
+@pytree_dataclass
+class StatelessQ(EpsilonGreedy):
+    """Q-learning of the own actions without a state: the peer that FURTHER influences in Bach or Stravinsky.
+
+    Its code's step of 0.5 on a squared error, whose derivative has a factor 2, puts the target in the value's place:
+    ``lr=1``. It takes a random one of both actions with probability 0.05, so the other one with half of that.
+    """
+
+    source = "Kim et al., NeurIPS 2022, official code"
+
+    lr: float = field(1.0, "step size of the values at first", low=0.0, exclusive=True, step=True)
+    lr_decay: float = field(0.0, "added to 1/lr at every step", low=0.0)
+    epsilon: float = field(0.025, "probability of the action that is not the greedy one", low=0.0, high=1.0)
+    first: float = field(10.0, "value of action 0 at first")
+    second: float = field(20.0, "value of action 1 at first")
+
+    def start(self, key: Array, game: Game, player: int) -> QState:
+        del key
+        row = tuple(jnp.asarray(x, jnp.result_type(float)) for x in (self.first, self.second))
+        return QState((row,) * game.sizes[player], jnp.zeros((), jnp.int32))
+
+    def values(self, state: QState) -> Table:
+        return state.table
+
+    def row(self, state: QState, observation: Array) -> Row:
+        del observation
+        return state.table[0]
+
+    def react(self, game: Game, state: QState, observation: Array, reward: Array, then: Array) -> QState:
+        time, row = state.time + 1, state.table[0]
+        target = reward + game.gamma * jnp.maximum(*row)
+        row = moved_towards(row, own_action(then, game.n_players), target, rate(self.lr, self.lr_decay, time))
+        return QState((row,) * len(state.table), time)
 
 
 class JointState(NamedTuple):

@@ -22,6 +22,7 @@ from shaping_bench.games.matrix.repeated import RepeatedGame
 from shaping_bench.games.matrix.rps import RockPaperScissors
 from shaping_bench.games.matrix.tensor import Tensor
 from shaping_bench.games.negotiation import Negotiation
+from shaping_bench.games.point_mass import PointMass
 
 __all__ = ["GAMES", "Entry", "Game", "make"]
 
@@ -145,6 +146,11 @@ GAMES: dict[str, Entry] = {
         Fishery,
         "pax (Souly et al. 2023, arXiv 2312.12564)",
         "N boats choose their efforts; the stock of fish grows back",
+    ),
+    "point-mass": Entry(
+        PointMass,
+        "Xie et al., CoRL 2020 (arXiv 2011.06619), code that descends from the authors'",
+        "one player reaches for a hidden target that moves on by where the player has ended",
     ),
     "in-the-matrix": Entry(
         InTheMatrix,

@@ -48,6 +48,11 @@ class Distribution:
         """Log-probability, or log-density, of actions: ``(...)``."""
         raise NotImplementedError
 
+    def drawn(self, words: Array) -> tuple[Tree, Array]:
+        """What :meth:`sample` gives and its ``log_prob``; of numbers both are differentiable in the distribution."""
+        action = self.sample(words)
+        return action, self.log_prob(action)
+
     def entropy(self) -> Array:
         """In nats, ``(...)``."""
         raise NotImplementedError
@@ -146,6 +151,16 @@ class SquashedNormal(Distribution):
 
     def sample(self, words: Array) -> Array:
         return self.low + (self.high - self.low) * jax.nn.sigmoid(self.normal.sample(words))
+
+    def drawn(self, words: Array) -> tuple[Array, Array]:
+        z = self.normal.sample(words)  # bending it and unbending it again would lose what rounding loses
+        action = self.low + (self.high - self.low) * jax.nn.sigmoid(z)
+        return action, self.normal.log_prob(z) - self.normal._sum(self._log_slope(z))
+
+    @property
+    def middle(self) -> Array:
+        """The action that is as likely exceeded as not: what a policy plays that explores no more."""
+        return self.low + (self.high - self.low) * jax.nn.sigmoid(self.normal.mean)
 
     def _log_slope(self, z: Array) -> Array:
         """Logarithm of the derivative of the bent number."""

@@ -43,6 +43,8 @@ class Learner:
     learns: ClassVar[bool] = True
     online: ClassVar[bool] = False
     """Learns after every step of play; see ``rollouts.live``."""
+    chancy: ClassVar[bool] = False
+    """Online learners: whether they learn by :meth:`react_by_chance`."""
     reads_facts: ClassVar[bool] = False
     """Whether its update asks for facts of the game that follow from numbers (``view.game.symmetric``):
     games that differ in them then share no program."""
@@ -81,6 +83,14 @@ class Learner:
         """What acts while the learner trains; learning is about ``policy``."""
         return self.policy(game, player)
 
+    def valued_policy(self, game: Game, player: int) -> Policy:
+        """What metrics value in its place: another one for rules that explore by chance while they learn."""
+        return self.policy(game, player)
+
+    def learned(self, params: Tree) -> Tree:
+        """The part of its policy parameters that steps change: all, but for what some note of the last episode."""
+        return params
+
     def offers(self, state: Tree) -> Mapping[str, Tree]:
         """What of its state others with access ``simulator`` may use, by name: ``action_values``."""
         del state
@@ -97,6 +107,12 @@ class Learner:
 
     def react(self, game: Game, state: Tree, observation: Array, reward: Array, then: Array) -> Tree:
         """Online learners: the new state after a step; ``then`` is the next observation."""
+        raise NotImplementedError
+
+    def react_by_chance(
+        self, key: Array, game: Game, state: Tree, observation: Array, reward: Array, then: Array
+    ) -> Tree:
+        """The same of those that draw when they learn."""
         raise NotImplementedError
 
     def facts(self, game: Game) -> dict[str, Any]:

@@ -280,8 +280,8 @@ def live(
     """One episode in one environment in which those who learn online learn as they play.
 
     Learners with ``online`` act by ``act(word, state, observation)`` and learn after every step
-    by ``react(game, state, observation, reward, next_observation)``; the others play their
-    policies, unchanged.
+    by ``react(game, state, observation, reward, next_observation)``, by ``react_by_chance(key, ...)``
+    where they are ``chancy``; the others play their policies, unchanged.
 
     Returns:
       The trajectory, with a batch axis of length 1, and the new states of all learners.
@@ -290,7 +290,8 @@ def live(
     costs.charge(steps=length)
     n = game.n_players
     policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
-    reset_key, action_key, step_key = jax.random.split(key, 3)
+    chancy = any(rule.chancy for rule in learners)
+    reset_key, action_key, step_key, *own_key = jax.random.split(key, 4 if chancy else 3)
     seen, state = game.reset(reset_key)
     # One word per action, drawn ahead: a key derived at every step costs more than all else in it.
     words = jax.random.bits(action_key, (length, n), jnp.uint32)
@@ -299,7 +300,7 @@ def live(
 
     def step(loop: Any, now: Any) -> Any:
         seen, state, carries, minds, alive = loop
-        draws, key = now
+        draws, key, own = now
         actions, moved = [], []
         for i, rule in enumerate(learners):
             carry = carries[i]
@@ -316,10 +317,14 @@ def live(
         then, after, rewards, done, info = lax.optimization_barrier(
             game.step(key, state, lax.optimization_barrier(joint))
         )
-        learnt = tuple(
-            rule.react(game, minds[i], seen[i], rewards[i], then[i]) if rule.online else minds[i]
-            for i, rule in enumerate(learners)
-        )
+
+        def reaction(rule: Any, i: int) -> Tree:
+            if not rule.online:
+                return minds[i]
+            event = (game, minds[i], seen[i], rewards[i], then[i])
+            return rule.react_by_chance(jax.random.fold_in(own[0], i), *event) if rule.chancy else rule.react(*event)
+
+        learnt = tuple(reaction(rule, i) for i, rule in enumerate(learners))
         goes_on = None
         if alive is not None:
             learnt, rewards, info = jax.tree.map(
@@ -331,7 +336,7 @@ def live(
         return (then, after, tuple(moved), learnt, goes_on), (state, joint, rewards, info, alive)
 
     loop = (seen, state, tuple(policy.start() for policy in policies), tuple(states), alive)
-    inputs = (words, jax.random.split(step_key, length))
+    inputs = (words, jax.random.split(step_key, length), tuple(jax.random.split(x, length) for x in own_key))
     (_, last, _, minds, goes_on), (before, actions, rewards, info, alive) = lax.scan(step, loop, inputs)
     stacked, alive = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), (before, alive), (last, goes_on))
     trajectory = Trajectory(states=stacked, actions=actions, rewards=rewards, info=info, alive=alive)

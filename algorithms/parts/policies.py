@@ -98,7 +98,7 @@ def encoding(game: Game, kind: str | None = None, player: int = 0) -> Encoding:
     if shape is None or len(shape) not in (0, 3):
         if kind is not None:
             raise ValueError(f"observations that are neither planes nor an index have no encoding {kind!r}")
-        seen = jax.eval_shape(lambda key: game.reset(key)[0], jax.random.key(0))
+        seen = jax.eval_shape(lambda key: game.reset(key)[0], jax.eval_shape(jax.random.key, 0))
         own = seen[player] if isinstance(seen, tuple) else jax.eval_shape(lambda x: x[player], seen)
         arrays = jax.tree.leaves(own)
         return Encoding(

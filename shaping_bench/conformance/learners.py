@@ -341,7 +341,8 @@ def _check_lanes(trial: Trial, first: bool, thorough: bool) -> list[Finding]:
         if not steps:
             return _undeclared_steps(rule)
         out = ran()["no step"]
-        same = near(list(jax.tree.leaves(out.after)), list(jax.tree.leaves(out.before)))
+        after, before = (jax.tree.leaves(rule.learned(x)) for x in (out.after, out.before))
+        same = near(list(after), list(before))
         return None if same else f"{', '.join(steps)} = 0 moves the policy; every step is to be multiplied by it"
 
     def honest() -> str | None:

@@ -13,6 +13,7 @@ from jax import Array
 
 from shaping_bench.algorithms.core import Access, Joint, Learner, Play, PreparedLearner, Stage, View
 from shaping_bench.algorithms.core.stage import started
+from shaping_bench.games import make
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import check_field, field, pytree_dataclass
 from shaping_bench.games.matrix.repeated import EnvState, RepeatedGame
@@ -29,6 +30,9 @@ THREE_PLAYERS = ((1, 2, 0, -1, 3, -2, 1, 0), (0, 1, 2, -1, 1, 1, -2, 3), (2, 0, 
 PLAYGROUNDS: tuple[tuple[str, dict[str, Any]], ...] = (("ipd", {"horizon": 6}), ("coin-game", {"horizon": 6}))
 """Where a rule that plays is tried: memory-one policies, then networks."""
 
+ALONE: tuple[str, dict[str, Any]] = ("point-mass", {"horizon": 6})
+"""Where one is tried that takes only seats whose actions are numbers."""
+
 TABLE_OF_THREE: tuple[str, dict[str, Any]] = ("public-goods", {"horizon": 6})
 """Where it meets two others."""
 
@@ -40,7 +44,10 @@ def is_exact(rule: Learner | type[Learner]) -> bool:
 
 def trial_games(cls: type[Learner]) -> tuple[tuple[str, dict[str, Any]], ...]:
     """Where a rule is tried: names of games and their numbers."""
-    return SMALL_GAMES if is_exact(cls) else PLAYGROUNDS
+    if is_exact(cls):
+        return SMALL_GAMES
+    choosing = any(trial_rule(cls, name, make(name, **numbers)) is not None for name, numbers in PLAYGROUNDS)
+    return PLAYGROUNDS if choosing else (ALONE,)
 
 
 @pytree_dataclass

@@ -133,7 +133,7 @@ class Program:
                 return joint.params, {}
             game, learners = self._rebuild(shared, laned)
             key = jax.random.fold_in(jax.random.fold_in(_lane_key(base, seed), 2), t)
-            return (), played_values(key, game, learners, joint.params, self.episodes, joint.carries)
+            return (), played_values(key, game, learners, joint.params, self.episodes, joint.carries, joint.world)
 
         def one_tile(tile: Any) -> Any:
             laned, own, seeds, joint = tile
@@ -183,14 +183,15 @@ def played_values(
     params: Sequence[Any],
     episodes: int,
     carries: Sequence[Any] | None = None,
+    world: Any = None,
 ) -> dict[str, Array]:
     """Values of a joint policy by play, each ``(n_players,)``.
 
-    ``return`` is the mean reward per step, undiscounted; ``discounted_return`` is
-    ``(1 - gamma) sum_t gamma^t r_t``; what the game counts is per step too. Policies that keep their carries
-    go on from those given, one after the other until every episode has one.
+    ``return`` is the mean reward per step, undiscounted; ``discounted_return`` is ``(1 - gamma) sum_t gamma^t r_t``;
+    what the game counts is per step too. Policies that keep their carries, and games that keep their world, go on
+    from those given, one after the other until every episode has one: the values are those of what comes next.
     """
-    policies = [rule.policy(game, i) for i, rule in enumerate(learners)]
+    policies = [rule.valued_policy(game, i) for i, rule in enumerate(learners)]
 
     def carried(carry: Any) -> Any:
         return jax.tree.map(lambda x: jnp.take(x, jnp.arange(episodes) % len(x), axis=0), carry)
@@ -198,7 +199,11 @@ def played_values(
     starts = [
         carried(carries[i]) if policy.keeps_carry and carries is not None else None for i, policy in enumerate(policies)
     ]
-    play, _ = rollout_on(key, game, policies, params, episodes, carries=starts)
+    states = None
+    if game.keeps_world and world is not None:
+        keys = jax.random.split(jax.random.fold_in(key, episodes), episodes)
+        states = jax.vmap(game.resume)(keys, carried(world))
+    play, _ = rollout_on(key, game, policies, params, episodes, carries=starts, states=states)
 
     def per_step(x: Array) -> Array:
         return jnp.sum(jnp.mean(x, axis=1), axis=0) / game.num_moves

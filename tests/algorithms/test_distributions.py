@@ -90,6 +90,18 @@ def test_bent_numbers_stay_in_their_box_with_the_density_that_integrates_to_one(
     assert abs(policy.entropy() + log_density.mean()) < 4 * log_density.std() / np.sqrt(N) + 1e-3
 
 
+@pytest.mark.parametrize("space", [Discrete(3), FREE, UNIT])
+def test_what_is_drawn_with_its_density_is_what_is_sampled(space):
+    policy = said(space)
+    words = jax.random.bits(jax.random.key(5), (num_words(space),) if num_words(space) > 1 else (), jnp.uint32)
+    action, density = policy.drawn(words)
+    np.testing.assert_allclose(action, policy.sample(words), rtol=1e-6)
+    np.testing.assert_allclose(density, policy.log_prob(action), rtol=1e-4)
+    if not isinstance(space, Discrete):  # and the action moves with the distribution
+        slopes = jax.tree.leaves(jax.grad(lambda x: jnp.sum(x.drawn(words)[0]))(policy))
+        assert all((slope != 0.0).all() for slope in slopes)
+
+
 @pytest.mark.parametrize("space", [Discrete(2), Discrete(4), FREE, UNIT, Product([Discrete(3), UNIT])])
 def test_divergence_is_the_mean_log_ratio_and_has_no_slope_at_the_reference(space):
     policy, other = said(space, 0), said(space, 1)
