@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("algorithms", "games", "configs")  # folders at the top, linked into the package
 PYTHONS = ("3.11", "3.12", "3.13")
 FOR_RULES = {"flax", "optax", "evosax"}  # what a rule may count on, whoever writes it: networks, optimisers, evolution
-ADAPTED = {"axelrod", "gymnax", "jaxmarl"}  # other people's, imported only by those who ask for them: .ci/no-deps.txt
+# Other people's, imported only by those who ask for them: .ci/no-deps.txt
+ADAPTED = {"axelrod", "gymnax", "jaxmarl", "socialjax"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [
     Requirement(line)

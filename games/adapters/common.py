@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from shaping_bench.games.base import Game, PlayedGame
@@ -17,6 +18,7 @@ from shaping_bench.games.base import Game, PlayedGame
 INSTALL = {
     "jaxmarl": "pip install --no-deps jaxmarl chex jaxtyping wadler-lindig",
     "gymnax": "pip install --no-deps gymnax gymnasium farama-notifications cloudpickle seaborn six",
+    "socialjax": "pip install --no-deps chex, clone github.com/cooperativex/SocialJax, and put the clone on PYTHONPATH",
 }
 """Smallest sets of packages beside our own dependencies with which each can be imported."""
 
@@ -99,6 +101,11 @@ class OutsideGame(PlayedGame):
                 f"environment {self.environment!r} has the action spaces {[type(x).__name__ for x in actions]} with "
                 f"{sorted(map(str, counts))} actions; allowed: equally many discrete actions in all seats"
             )
+        unread = sorted({type(x).__name__ for x in observations if not (hasattr(x, "n") or hasattr(x, "shape"))})
+        if unread:
+            raise ValueError(
+                f"environment {self.environment!r} has observations in {', '.join(unread)}; allowed: arrays, numbers"
+            )
         shapes = {_planes_shape(space) for space in observations}
         if len(shapes) != 1:
             raise ValueError(
@@ -153,10 +160,15 @@ class OutsideGame(PlayedGame):
 def _planes_shape(space: Any) -> tuple[int, int, int]:
     if hasattr(space, "n"):
         return (int(space.n), 1, 1)
-    shape = tuple(space.shape)
+    shape = _shape(space)
     if len(shape) == 3:
         return (shape[2], shape[0], shape[1])
     return (math.prod(shape), 1, 1)
+
+
+def _shape(space: Any) -> tuple[int, ...]:
+    """Of the observations in a box; some write that of a vector as its length."""
+    return tuple(int(x) for x in np.atleast_1d(space.shape))
 
 
 def _planes(x: Array, space: Any) -> Array:
@@ -165,7 +177,7 @@ def _planes(x: Array, space: Any) -> Array:
     if hasattr(space, "n"):
         return jax.nn.one_hot(x, int(space.n), dtype=dtype).reshape(-1, 1, 1)
     x = jnp.asarray(x, dtype)
-    return jnp.moveaxis(x, -1, 0) if len(space.shape) == 3 else x.reshape(-1, 1, 1)
+    return jnp.moveaxis(x, -1, 0) if len(_shape(space)) == 3 else x.reshape(-1, 1, 1)
 
 
 def described(

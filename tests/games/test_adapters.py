@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,14 @@ import pytest
 from shaping_bench.algorithms.policy_gradient import NaivePG
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
-from shaping_bench.games.adapters import GymnaxGame, JaxMARLGame, to_gymnax, to_jaxmarl
+from shaping_bench.games.adapters import (
+    GymnaxGame,
+    JaxMARLGame,
+    SocialJaxGame,
+    to_gymnax,
+    to_jaxmarl,
+    to_socialjax,
+)
 from shaping_bench.games.grids.coin import CoinGame, State, always_defect
 from shaping_bench.run.encounter import run_encounter
 from shaping_bench.spec.registry import make_game
@@ -308,6 +316,15 @@ def test_a_seat_of_the_coin_game_against_a_script(gymnax):
             "environment is 'storm', whose rewards are wrong: .*; allowed: others, and the game",
         ),
         ("jaxmarl(environment=storm_np)", "environment is 'storm_np', whose rewards are wrong: "),
+        # One of every reason for which parts of its registry are refused, that imports without further packages.
+        ("jaxmarl(environment=storm_2p)", "environment 'storm_2p' has observations in dict; allowed: arrays"),
+        ("jaxmarl(environment=jaxnav)", r"'jaxnav' has the action spaces \['Box', 'Box'\] with"),
+        ("jaxmarl(environment=MPE_simple_speaker_listener_v4)", r"with \['3', '5'\] actions; allowed: equally many"),
+        (
+            "jaxmarl(environment=MPE_simple_tag_v3)",
+            r"observations of the shapes \[\(14, 1, 1\), \(16, 1, 1\)\]; allowed: one",
+        ),
+        ("jaxmarl(environment=ant_4x2)", "ant_4x2 requires brax"),
     ],
 )
 def test_bad_environments_are_bad_input(jaxmarl, text, complaint):
@@ -337,16 +354,142 @@ def test_importing_them_writes_nothing_to_stdout(jaxmarl):
 
 def test_without_their_packages_all_else_works():
     code = (
-        "import sys; sys.modules['jaxmarl'] = sys.modules['gymnax'] = None\n"
+        "import sys; sys.modules['jaxmarl'] = sys.modules['gymnax'] = sys.modules['socialjax'] = None\n"
         "from shaping_bench.spec.registry import make_game\n"
         "from shaping_bench.errors import BadInput\n"
         "make_game('ipd')\n"
-        "for text in ('jaxmarl(environment=coin_game)', \"gymnax(environment='CartPole-v1')\"):\n"
+        "games = 'jaxmarl(environment=x)', 'socialjax(environment=x)', \"gymnax(environment='CartPole-v1')\"\n"
+        "for text in games:\n"
         "    try:\n        make_game(text)\n    except BadInput as error:\n        print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    for line, package in zip(lines, ("jaxmarl", "gymnax"), strict=True):
+    assert len(lines) == 3
+    for line, package, install in zip(
+        lines, ("jaxmarl", "socialjax", "gymnax"), ("jaxmarl", "chex, clone", "gymnax"), strict=True
+    ):
         assert f"needs the package {package}" in line
-        assert f"pip install --no-deps {package}" in line
+        assert f"pip install --no-deps {install}" in line
+
+
+# --- SocialJax, which is no package that can be installed: its interface in small -----------------
+
+
+class _Space:
+    def __init__(self, *bounds, shape=None, n=None):
+        self.bounds = bounds
+        if shape is not None:
+            self.shape = shape
+        if n is not None:
+            self.n = n
+
+
+class Wages:
+    """An environment as SocialJax's are: agents are numbers, rewards and observations arrays, times N or common; it
+    resets by itself in the step that ends an episode, and pays nothing there."""
+
+    def __init__(self, num_agents=3, num_inner_steps=1000, shared_rewards=True):
+        self.num_agents, self.num_inner_steps, self.shared_rewards = num_agents, num_inner_steps, shared_rewards
+        self.agents = list(range(num_agents))
+
+    def observation_space(self):
+        return _Space(0, 1e9, shape=(2, 1, 1)), (2, 1, 1)
+
+    def action_space(self, agent_id=None):
+        return _Space(n=4)
+
+    def _seen(self, time):
+        own = jnp.arange(self.num_agents, dtype=jnp.float32)
+        return jnp.stack([own, jnp.broadcast_to(time, own.shape)], axis=1).reshape(-1, 2, 1, 1)
+
+    def reset(self, key):
+        return self._seen(0), {"time": 0}
+
+    def step_env(self, key, state, actions, timestep=0):
+        time = state["time"] + 1
+        pay = jnp.array(actions) * self.num_agents
+        rewards = jnp.full_like(pay, pay.sum() // self.num_agents) if self.shared_rewards else pay
+        over = time == self.num_inner_steps
+        time = jnp.where(over, 0, time)
+        dones = {str(a): over for a in (*self.agents, "__all__")}
+        return self._seen(time), {"time": time}, jnp.where(over, 0, rewards), dones, {}
+
+
+@pytest.fixture
+def socialjax(monkeypatch):
+    from shaping_bench.games.adapters import socialjax as adapter
+
+    class MultiAgentEnv:
+        def __init__(self, num_agents):
+            self.num_agents = num_agents
+
+    def make_named(name, **options):
+        return {"wages": Wages}[name](**options)
+
+    spaces = types.SimpleNamespace(
+        Box=lambda low, high, shape, dtype: _Space(low, high, shape=shape), Discrete=lambda n: _Space(n=n)
+    )
+    parts = {
+        "socialjax": {"make": make_named, "registered_envs": ["wages"]},
+        "socialjax.environments": {"spaces": spaces},
+        "socialjax.environments.multi_agent_env": {"MultiAgentEnv": MultiAgentEnv},
+    }
+    for name, content in parts.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    caches = adapter._socialjax, adapter._socialjax_class
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_an_environment_of_socialjax_is_a_game(socialjax):
+    """All of an episode's steps are paid, to each its own wage, and the last observation is the episode's own."""
+    game = SocialJaxGame(environment="wages", horizon=3, reward_scale=1 / 3)
+    assert (game.n_players, game.n_actions, game.num_steps, game.observation_shape) == (3, 4, 3, (1, 2, 1))
+    actions = np.array([(0, 1, 2), (3, 0, 0), (1, 1, 1)])
+    state, paid = game.reset(jax.random.key(0))[1], []
+    for joint in actions:
+        seen, state, rewards, done, _ = game.step(jax.random.key(0), state, jnp.asarray(joint))
+        paid.append(rewards)
+    np.testing.assert_allclose(paid, actions, rtol=1e-6)
+    np.testing.assert_array_equal(seen[:, 0, :, 0], [[0, 3], [1, 3], [2, 3]])
+    assert not bool(done)
+    # Their own habits, where options ask for them: the common reward, and an end that is not paid.
+    common = SocialJaxGame(
+        environment="wages", horizon=2, options=(("shared_rewards", True), ("num_inner_steps", 2), ("num_agents", 2))
+    )
+    state, paid = common.reset(jax.random.key(0))[1], []
+    for _ in range(2):
+        _, state, rewards, done, _ = common.step(jax.random.key(0), state, jnp.array([1, 2]))
+        paid.append(rewards.tolist())
+    assert (paid, bool(done)) == ([[3, 3], [0, 0]], True)
+    with pytest.raises(BadInput, match="environment is 'wage'; allowed: module:Class, or one of wages"):
+        make_game("socialjax(environment=wage)")
+
+
+def test_our_games_keep_socialjaxs_contract(socialjax):
+    """Rewards and observations are arrays, ends are by the numbers of agents as words, and the next episode begins
+    in the step that ends one; and back again a game is what it was."""
+    ours = make("ipd", horizon=2)
+    env = to_socialjax(ours)
+    box, shape = env.observation_space()
+    assert (env.agents, env.num_agents, env.action_space().n, shape, box.shape) == ([0, 1], 2, 2, (5,), (5,))
+    seen, state = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(seen, np.eye(5)[[0, 0]])
+    got = []
+    for joint in ([0, 1], [1, 1], [0, 0]):
+        seen, state, rewards, dones, info = env.step_env(jax.random.key(0), state, joint)
+        assert list(dones) == ["0", "1", "__all__"]
+        got.append((seen.argmax(axis=1).tolist(), rewards.tolist(), bool(dones["__all__"])))
+    assert got == [([2, 3], [-3, 0], False), ([0, 0], [-2, -2], True), ([1, 1], [-1, -1], False)]
+    assert info["cooperation"].tolist() == [1, 1]
+    back = SocialJaxGame(environment=env, horizon=2)
+    assert (back.n_players, back.n_actions, back.observation_shape) == (2, 2, (5, 1, 1))
+    _, _, rewards, *_ = back.step(jax.random.key(0), back.reset(jax.random.key(0))[1], jnp.array([0, 1]))
+    assert rewards.tolist() == [-3, 0]
+    with pytest.raises(ValueError, match=r"views \['exact'\]; allowed: games that are sampled"):
+        to_socialjax(make("tandem"))
