@@ -3,6 +3,7 @@
 Dirt comes into the river by itself, and the more of it lies there the slower apples grow in the orchard on the other
 side; from a share of dirt on, none. Who cleans eats nothing meanwhile: a public good. Introduced by Hughes et al. 2018
 (arXiv 1803.08884); the board and the rules are those of Melting Pot's ``clean_up``, on cells instead of pixels.
+Others' rules (:mod:`shaping_bench.games.grids.conduct`) go by ``rules``.
 """
 
 import functools
@@ -17,11 +18,9 @@ from jax import Array
 from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.grids import gathering
+from shaping_bench.games.grids import conduct, gathering
 from shaping_bench.games.grids.board import Board, Glyph, place, unframed
-from shaping_bench.games.grids.gathering import BEAM, TURN_LEFT, ZAP, Bodies, GatheringGame, Sites
-
-CLEAN = 8
+from shaping_bench.games.grids.gathering import CLEAN, TURN_LEFT, ZAP, Bodies, GatheringGame, Sites
 
 BOARDS: dict[str, str] = {
     "open": """
@@ -53,9 +52,34 @@ BOARDS: dict[str, str] = {
         HFHP   BB
         FHFP   BB
     """,
+    "ssd": """
+        HHHHHH.....BBBBB
+        FFFFFF......BBBB
+        HHHHHH.....BBBBB
+        HHHHH..P....BBBB
+        HHHHH....P.BBBBB
+        FFFFF.......BBBB
+        HHHHH......BBBBB
+        FFFFFFSSSSSSBBBB
+        FFFFFFSSSSSSBBBB
+        HHHHH...P.P.BBBB
+        FFFFF...P..BBBBB
+        HHHHHH....P.BBBB
+        FFFFFF.P...BBBBB
+        HHHHH.......BBBB
+        FFFF....P..BBBBB
+        HHHHH.......BBBB
+        FFFFF..P.P.BBBBB
+        HHHHH.......BBBB
+        FFFF.......BBBBB
+        HHHHH.......BBBB
+        FFFFF......BBBBB
+        HHHHH.......BBBB
+        FFFF.......BBBBB
+    """,
 }
 """F: dirt at the start; H: clean cells that may become dirty; S: river that never does; B: cells on which apples
-grow, none at first; P: cells to start from and to come back to."""
+grow, none at first; P: cells to start from and to come back to. ``ssd`` is that of the first published code."""
 
 GROWTH, DEPLETION = 0.05, 0.4
 """Probability per step that an apple grows on a free cell where all is clean, and share of dirt at which none does."""
@@ -98,6 +122,7 @@ class _Map(NamedTuple):
     dirty: np.ndarray
     starts: np.ndarray
     site_at: np.ndarray
+    stream: int
 
 
 @functools.cache
@@ -113,6 +138,7 @@ def _map(name: str) -> _Map:
         dirty=np.isin(river, cells["F"]),
         starts=cells["P"],
         site_at=site_at,
+        stream=len(cells["S"]),
     )
 
 
@@ -136,6 +162,13 @@ class Cleanup(GatheringGame):
     absence: int = field(50, "steps that who is hit is off the board", low=1, static=True)
     cooldown: int = field(10, "steps after a beam that hits in which one has none", low=1, static=True)
     brush_cooldown: int = field(2, "the same of a beam that cleans", low=1, static=True)
+    rules: str = field(
+        conduct.MELTING_POT,
+        "whose rules of moves and beams; by others than the default nobody is away and no beam has to cool",
+        choices=conduct.RULES,
+        static=True,
+        added=True,
+    )
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,6 +196,10 @@ class Cleanup(GatheringGame):
         return True
 
     @property
+    def reward_bounds(self) -> tuple[float, float]:
+        return conduct.reward_bounds(self.rules, self.num_players)
+
+    @property
     def _map(self) -> _Map:
         return _map(self.layout)
 
@@ -170,7 +207,7 @@ class Cleanup(GatheringGame):
         """Measured for the default rules; None for others."""
         measured = ANCHORS.get((self.layout, self.num_players))
         rules = self.horizon, self.dirt_rate, self.dirt_delay, self.absence, self.cooldown, self.brush_cooldown
-        if measured is None or rules != (1000, 0.5, 50, 50, 10, 2):
+        if measured is None or self.rules != conduct.MELTING_POT or rules != (1000, 0.5, 50, 50, 10, 2):
             return None
         return gathering.anchors(measured)
 
@@ -180,7 +217,7 @@ class Cleanup(GatheringGame):
         nothing = jnp.zeros(n, jnp.int32)
         state = State(
             time=jnp.int32(0),
-            bodies=gathering.started(key, board.starts, n),
+            bodies=conduct.started(key, board.starts, n, self.rules),
             brush=nothing,
             apples=jnp.zeros(len(board.orchard.cells), bool),
             dirt=jnp.asarray(board.dirty),
@@ -191,6 +228,8 @@ class Cleanup(GatheringGame):
     def growth(self, dirt: Array) -> Array:
         """Probability per step that an apple grows on a free cell."""
         share = dirt.mean(dtype=jnp.float32)
+        if conduct.of_socialjax(self.rules):  # counts the river that never becomes dirty, too
+            share *= dirt.size / (dirt.size + self._map.stream)
         return GROWTH * jnp.clip(1.0 - share / DEPLETION, 0.0, 1.0)
 
     def step(self, key: Array, state: State, actions: Array) -> tuple[Array, State, Array, Array, dict[str, Array]]:
@@ -200,7 +239,7 @@ class Cleanup(GatheringGame):
           key: chance of this step: who moves first, what grows or becomes dirty, where one comes back.
           state: from ``reset`` or ``step``.
           actions: ``(n_players,)``: nothing, forward, backward, step left, step right, turn left, turn right, zap,
-            clean.
+            clean; by others' rules in the order of :data:`~.conduct.ACTIONS`.
 
         Returns:
           Observations, state, rewards ``(n_players,)``, done, and counts.
@@ -210,11 +249,13 @@ class Cleanup(GatheringGame):
         sizes = np.cumsum([n, n * gathering.TRIES, trees, waters])
         words = jax.random.bits(key, (sizes[-1] + 1,), jnp.uint32)
         order, back, ripens, soils, spills = jnp.split(words, sizes)
-        actions = actions.astype(jnp.int32)
+        actions = conduct.meant(self.rules, actions)
+        if self.rules != conduct.MELTING_POT:
+            play = self._step_of_socialjax if conduct.of_socialjax(self.rules) else self._step_of_the_first_code
+            return play(state, actions, order, back.reshape(n, -1), (ripens, soils, spills))
         bodies = gathering.moved(state.bodies, actions, order, board.size)
 
-        rate = self.growth(state.dirt)
-        apples = state.apples | ((ripens >> 8).astype(jnp.float32) * 2.0**-24 < rate)
+        apples = state.apples | (_fraction(ripens) < self.growth(state.dirt))
         on = bodies.cell[:, None] == jnp.asarray(board.orchard.cells)
         eats = (on & apples).any(axis=1)
         apples &= ~on.any(axis=0)
@@ -226,12 +267,8 @@ class Cleanup(GatheringGame):
         reached = self._first_dirt(bodies, state.dirt, brushes)
         # Scattered: by comparison, what each beam reaches would be found anew for every cell of the river.
         remains = state.dirt.at[reached].set(False, mode="drop")
-        # One more cell becomes dirty, any of the clean ones. The number of a cell breaks ties.
-        clean = ~state.dirt
-        lot = jnp.where(clean, (soils & ~jnp.uint32(255)) | jnp.arange(waters, dtype=jnp.uint32), 0)
-        spilt = (spills[0] >> 8).astype(jnp.float32) * 2.0**-24 < self.dirt_rate
-        spilt &= (state.time >= self.dirt_delay) & clean.any()
-        soiled = clean & (lot == lot.max()) & spilt
+        soiled = _one_of(~state.dirt, soils)
+        soiled &= (_fraction(spills[0]) < self.dirt_rate) & (state.time >= self.dirt_delay)
 
         bodies = gathering.returned(bodies, back.reshape(n, -1), board.starts)
         bodies = gathering.struck(bodies, shoots, hits, absence=self.absence, cooldown=self.cooldown)
@@ -243,30 +280,110 @@ class Cleanup(GatheringGame):
             dirt=remains | soiled,
             beaming=shoots.astype(jnp.int32) + 2 * brushes.astype(jnp.int32),
         )
-        dtype = jnp.result_type(float)
-        rewards = eats.astype(dtype)
+        return self._told(after, eats, (reached < waters).sum(axis=1), hits, eats.astype(jnp.result_type(float)))
+
+    def _told(
+        self, after: State, eats: Array, cleaned: Array, hits: Array, rewards: Array
+    ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """What a step returns."""
+        dtype = rewards.dtype
         info = {
-            "apples": rewards,
-            "cleaned": (reached < waters).sum(axis=1).astype(dtype),
+            "apples": eats.astype(dtype),
+            "cleaned": cleaned.astype(dtype),
             "zaps": hits.sum(axis=1).astype(dtype),
-            "dirt": jnp.full(n, after.dirt.mean(), dtype),
+            "dirt": jnp.full(self.num_players, after.dirt.mean(), dtype),
         }
         return self.observe(after), after, rewards, after.time >= self.horizon, info
 
-    def _first_dirt(self, bodies: Bodies, dirt: Array, brushes: Array) -> Array:
-        """The first dirt in each of the three lines of each one's beam, ``(n, 3)``; the number of sites for none."""
+    def _step_of_socialjax(
+        self, state: State, actions: Array, order: Array, back: Array, chance: tuple[Array, Array, Array]
+    ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """Apples grow and dirt comes, neither under players, nor apples under old beams; who was hit a step ago is
+        placed, all move at once and eat, beams hit and clean all dirt in them; an episode's last step pays nothing."""
+        board, before = self._map, state.bodies
+        own = jnp.asarray(board.orchard.cells)
+        river = jnp.asarray(board.river.cells)
+        ripens, soils, spills = chance
+        shown = jnp.where(state.beaming[:, None] > 0, conduct.shot(before, board.size)[1], -1).ravel()
+        taken = (jnp.concatenate([before.cell, shown])[:, None] == own).any(axis=0)
+        apples = state.apples | ((_fraction(ripens) < self.growth(state.dirt)) & ~taken)
+        soiled = _one_of(~state.dirt, soils) & ~(before.cell[:, None] == river).any(axis=0)
+        soiled &= (_fraction(spills[0]) < self.dirt_rate) & (state.time > self.dirt_delay)
+        dirt = state.dirt | soiled
+
+        bodies = conduct.placed(before, back, board.starts, self.rules)
+        bodies = conduct.moved(bodies, actions, order, board.size, self.rules)
+        on = bodies.cell[:, None] == own
+        eats = (on & apples).any(axis=1)
+        apples &= ~on.any(axis=0)
+
+        shoots, brushes = actions == ZAP, actions == CLEAN
+        struck, cells = conduct.shot(bodies, board.size)
+        hits = conduct.struck_at(bodies, shoots, struck)
+        washed = (jnp.where(brushes[:, None], cells, -1)[..., None] == river).any(axis=1)
+        washed &= dirt & ~(bodies.cell[:, None] == river).any(axis=0)
+        after = State(
+            time=state.time + 1,
+            bodies=bodies._replace(away=jnp.maximum(bodies.away, hits.any(axis=0).astype(jnp.int32))),
+            brush=state.brush,
+            apples=apples,
+            dirt=dirt & ~washed.any(axis=0),
+            beaming=shoots.astype(jnp.int32) + 2 * brushes.astype(jnp.int32),
+        )
+        paid = eats & (after.time < self.horizon)
+        return self._told(after, eats, washed.sum(axis=1), hits, paid.astype(jnp.result_type(float)))
+
+    def _step_of_the_first_code(
+        self, state: State, actions: Array, order: Array, back: Array, chance: tuple[Array, Array, Array]
+    ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """All move at once and eat, beams fine who is hit and clean the first dirt in each line; then apples grow, and
+        while there is little dirt one more cell becomes dirty, neither under players."""
+        del back
+        board = self._map
+        ripens, soils, spills = chance
+        bodies = conduct.moved(state.bodies, actions, order, board.size, self.rules)
+        on = bodies.cell[:, None] == jnp.asarray(board.orchard.cells)
+        eats = (on & state.apples).any(axis=1)
+        shoots, brushes = actions == ZAP, actions == CLEAN
+        hits = gathering.hit(shoots, *gathering.relative(bodies, board.size[1]), length=conduct.LENGTH)
+        reached = self._first_dirt(bodies, state.dirt, brushes, conduct.LENGTH)
+        dirt = state.dirt.at[reached].set(False, mode="drop")
+        apples = (state.apples | (_fraction(ripens) < self.growth(dirt))) & ~on.any(axis=0)
+        # Cells are tried one after the other, each with the rate, until one becomes dirty.
+        free = ~dirt & ~(bodies.cell[:, None] == jnp.asarray(board.river.cells)).any(axis=0)
+        comes = _fraction(spills[0]) < 1.0 - (1.0 - self.dirt_rate) ** free.sum()
+        soiled = _one_of(free, soils) & comes & (dirt.mean(dtype=jnp.float32) < DEPLETION)
+        after = State(
+            time=state.time + 1,
+            bodies=bodies,
+            brush=state.brush,
+            apples=apples,
+            dirt=dirt | soiled,
+            beaming=shoots.astype(jnp.int32) + 2 * brushes.astype(jnp.int32),
+        )
+        cleaned = (reached < len(board.river.cells)).sum(axis=1)
+        return self._told(after, eats, cleaned, hits, conduct.fined(eats, shoots, hits))
+
+    def _first_dirt(self, bodies: Bodies, dirt: Array, brushes: Array, length: int = 3) -> Array:
+        """The first dirt in each of the three lines of each one's beam, ``(n, 3)``; the number of sites for none. By
+        the first code's rules lines also end at players."""
         board = self._map
         row, column = place(bodies.cell, board.size[1])
-        ahead, right = (jnp.array([x[axis] for x in BEAM], jnp.int32) for axis in (0, 1))
+        ahead, right = (jnp.array(x, jnp.int32) for x in zip(*gathering.beam(length), strict=True))
         r, c = unframed(row[:, None], column[:, None], bodies.heading[:, None], ahead, right)
         inside = (r >= 0) & (r < board.size[0]) & (c >= 0) & (c < board.size[1]) & brushes[:, None]
         cell = jnp.where(inside, r * board.size[1] + c, 0)
         none = len(board.river.cells)
         site = jnp.where(inside, jnp.asarray(board.site_at).at[cell].get(mode="promise_in_bounds"), none)
         dirty = jnp.append(dirt, False).at[site].get(mode="promise_in_bounds")
-        site = jnp.where(dirty, site, none).reshape(-1, 3, 3)
-        near, middle, far = site[..., 0], site[..., 1], site[..., 2]
-        return jnp.where(near < none, near, jnp.where(middle < none, middle, far))
+        site = jnp.where(dirty, site, none).reshape(-1, 3, length)
+        if self.rules == conduct.SSD:
+            players = (cell[..., None] == bodies.cell).any(axis=-1).reshape(site.shape)
+            site = jnp.where(jnp.cumsum(players, axis=-1) > 0, none, site)
+        found = site[..., -1]
+        for k in reversed(range(length - 1)):
+            found = jnp.where(site[..., k] < none, site[..., k], found)
+        return found
 
     def observe(self, state: State, player: int | None = None) -> Array:
         """What ``player`` sees of a state, whole numbers; by default what all see, ``(n_players, ...)``.
@@ -293,7 +410,7 @@ class Cleanup(GatheringGame):
         if name == "random":
             return memory, jnp.zeros((self.n_actions,))
         board = self._map
-        ways = gathering.ways(state.bodies, player, board.size[1])
+        ways = conduct.ways(self.rules, state.bodies, player, board.size[1])
 
         def distances(sites: Sites, wanted: Array) -> Array:
             goals = np.divmod(sites.cells, board.size[1])
@@ -307,7 +424,13 @@ class Cleanup(GatheringGame):
             works = state.dirt.mean() > 0.1
             cleaning = distances(board.river, state.dirt)
             everybody = jnp.ones(self.num_players, bool)
-            reached = self._first_dirt(state.bodies, state.dirt, everybody)[player]
+            if conduct.of_socialjax(self.rules):
+                cells = jnp.append(jnp.asarray(board.site_at), len(board.river.cells))
+                reached = cells[conduct.shot(state.bodies, board.size)[1][player]]
+                reached = jnp.where(jnp.append(state.dirt, False)[reached], reached, len(board.river.cells))
+            else:
+                length = conduct.LENGTH if self.rules == conduct.SSD else 3
+                reached = self._first_dirt(state.bodies, state.dirt, everybody, length)[player]
             beam = works & (reached < len(board.river.cells)).any()
             turn = works & ~beam & (cleaning[0] <= 1)
             cost = jnp.where(works, cleaning, eating)
@@ -316,7 +439,8 @@ class Cleanup(GatheringGame):
         walks = jnp.where(turn, jnp.where(choice == TURN_LEFT, 0.0, -jnp.inf), walks)
         waits = beam & (state.brush[player] > 0)
         walks = jnp.where(waits, jnp.where(choice == 0, 0.0, -jnp.inf), walks)
-        return memory, jnp.where(beam & ~waits, jnp.where(choice == CLEAN, 0.0, -jnp.inf), walks)
+        walks = jnp.where(beam & ~waits, jnp.where(choice == CLEAN, 0.0, -jnp.inf), walks)
+        return memory, conduct.ordered(self.rules, walks)
 
     legend: ClassVar[Mapping[str, Glyph]] = {
         "a": Glyph("diamond", "apples", tone=2),
@@ -337,3 +461,14 @@ class Cleanup(GatheringGame):
         ground = {"a": board.orchard.cells[live], "d": board.river.cells[dirt], "w": board.river.cells[~dirt]}
         beams = [("", "*", "+")[int(kind)] for kind in state.beaming]
         return gathering.picture(state.bodies, beams, board.size, ground)
+
+
+def _fraction(words: Array) -> Array:
+    """Uniform numbers from 0 to 1."""
+    return (words >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def _one_of(cells: Array, words: Array) -> Array:
+    """One of the cells ``(W,)`` that are marked, any of them. The number of a cell breaks ties between words."""
+    lot = jnp.where(cells, (words & ~jnp.uint32(255)) | jnp.arange(len(cells), dtype=jnp.uint32), 0)
+    return cells & (lot == lot.max())

@@ -20,14 +20,19 @@ from shaping_bench.games.anchors import Anchors, of_scripts
 from shaping_bench.games.base import PlayedGame
 from shaping_bench.games.grids.board import NOTHING, Board, Glyph, Piece, below, framed, place, unframed, window_from
 
-NOOP, FORWARD, BACKWARD, STEP_LEFT, STEP_RIGHT, TURN_LEFT, TURN_RIGHT, ZAP = range(8)
+NOOP, FORWARD, BACKWARD, STEP_LEFT, STEP_RIGHT, TURN_LEFT, TURN_RIGHT, ZAP, CLEAN = range(9)
 
 AHEAD, BEHIND, ASIDE = 9, 1, 5
 ROWS, COLUMNS = AHEAD + 1 + BEHIND, 2 * ASIDE + 1
 """The window: the far end is its first row."""
 
-BEAM = tuple((ahead, side) for side in (-1, 0, 1) for ahead in range(abs(side) ^ 1, 3 + (side == 0)))
-"""Cells of a beam as (ahead, to the right): three ahead, and three on either side from beside oneself on."""
+
+def beam(length: int = 3) -> tuple[tuple[int, int], ...]:
+    """Cells of a beam as (ahead, to the right): so many ahead, and as many on either side from beside oneself on."""
+    return tuple((first + k, side) for side in (-1, 0, 1) for first in (abs(side) ^ 1,) for k in range(length))
+
+
+BEAM = beam()
 
 TRIES = 4
 """Cells that are drawn for somebody who comes back; who finds all of them taken tries again in the next step."""
@@ -96,29 +101,64 @@ def started(key: Array, cells: Any, n: int) -> Bodies:
     )
 
 
+def aims(cell: Array, heading: Any, actions: Array, size: tuple[int, int]) -> tuple[Array, Array]:
+    """Who wants to step to another cell, and to which."""
+    row, column = place(cell, size[1])
+    ahead = (actions == FORWARD).astype(jnp.int32) - (actions == BACKWARD).astype(jnp.int32)
+    right = (actions == STEP_RIGHT).astype(jnp.int32) - (actions == STEP_LEFT).astype(jnp.int32)
+    row, column = unframed(row, column, heading, ahead, right)
+    inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
+    return inside & ((ahead != 0) | (right != 0)) & (cell >= 0), row * size[1] + column
+
+
+def turned(heading: Array, actions: Array) -> Array:
+    """Headings after turns."""
+    right = (actions == TURN_RIGHT).astype(jnp.int32) - (actions == TURN_LEFT).astype(jnp.int32)
+    return (heading + right) & 3
+
+
+def ranks(words: Array) -> Array:
+    """A random order, ``(n,)`` from as many words. The number of a seat breaks ties between them."""
+    words = (words & ~jnp.uint32(7)) | jnp.arange(len(words)).astype(jnp.uint32)
+    return (words[:, None] > words).sum(axis=1, dtype=jnp.int32)
+
+
 def moved(bodies: Bodies, actions: Array, words: Array, size: tuple[int, int]) -> Bodies:
     """Bodies after turns and moves on a board of that size; ``words`` ``(n,)`` draw who moves first."""
     n = len(actions)
-    seats = jnp.arange(n)
-    row, column = place(bodies.cell, size[1])
-    ahead = (actions == FORWARD).astype(jnp.int32) - (actions == BACKWARD).astype(jnp.int32)
-    right = (actions == STEP_RIGHT).astype(jnp.int32) - (actions == STEP_LEFT).astype(jnp.int32)
-    row, column = unframed(row, column, bodies.heading, ahead, right)
-    inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
-    goes = inside & ((ahead != 0) | (right != 0)) & (bodies.cell >= 0)
-    target = row * size[1] + column
-    # The number of a seat breaks ties between words.
-    words = (words & ~jnp.uint32(7)) | seats.astype(jnp.uint32)
-    turn = (words[:, None] > words).sum(axis=1, dtype=jnp.int32)
+    goes, target = aims(bodies.cell, bodies.heading, actions, size)
+    turn = ranks(words)
 
     def one(k: Any, cell: Array) -> Array:
         me = turn == k
         there = jnp.where(me, target, 0).sum(dtype=jnp.int32)
         return jnp.where(me & goes & ~(cell == there).any(), target, cell)
 
-    turned = (actions == TURN_RIGHT).astype(jnp.int32) - (actions == TURN_LEFT).astype(jnp.int32)
-    heading = jnp.where(bodies.cell >= 0, (bodies.heading + turned) & 3, bodies.heading)
+    heading = jnp.where(bodies.cell >= 0, turned(bodies.heading, actions), bodies.heading)
     return bodies._replace(cell=lax.fori_loop(0, n, one, bodies.cell), heading=heading)
+
+
+def claimed(cell: Array, goes: Array, target: Array, words: Array, careless: bool = False) -> Array:
+    """Cells after moves that all happen at once, ``(n,)``.
+
+    Who stays keeps its cell; of several who step on one, chance lets one. Cells are not exchanged by two, but may be
+    by three in a ring; one follows another if that one gets away. ``words`` ``(n,)`` draw. ``careless``: nobody looks
+    at whether who was there gets away, nor whether two exchange cells, so that two may end on one.
+    """
+    n = len(cell)
+    rank = ranks(words)
+
+    def fewer(_: Any, goes: Array) -> Array:
+        wanted = jnp.where(goes, target, cell)
+        weight = jnp.where(goes, rank, n)
+        same = wanted[:, None] == wanted
+        wins = weight == jnp.where(same, weight, -1).max(axis=1)
+        if careless:
+            return goes & wins
+        towards = (target[:, None] == cell) & goes[:, None] & goes
+        return goes & wins & ~(towards & towards.T & ~jnp.eye(n, dtype=bool)).any(axis=1)
+
+    return jnp.where(fewer(0, goes) if careless else lax.fori_loop(0, n, fewer, goes), target, cell)
 
 
 def relative(bodies: Bodies, columns: int) -> tuple[Array, Array]:
@@ -129,11 +169,12 @@ def relative(bodies: Bodies, columns: int) -> tuple[Array, Array]:
     return jnp.where(there, ahead, 99), jnp.where(there, right, 99)
 
 
-def hit(shoots: Array, ahead: Array, right: Array) -> Array:
-    """Who is hit by whom, ``(n, n)`` by shooter: each of a beam's three lines stops at the first player."""
+def hit(shoots: Array, ahead: Array, right: Array, length: int = 3) -> Array:
+    """Who is hit by whom, ``(n, n)`` by shooter: each of a beam's three lines, of so many cells, stops at the first
+    player."""
     hits = jnp.zeros(ahead.shape, bool)
     for side in (-1, 0, 1):
-        own = [a for a, s in BEAM if s == side]
+        own = [a for a, s in beam(length) if s == side]
         inside = (right == side) & (ahead >= own[0]) & (ahead <= own[-1])
         distance = jnp.where(inside, ahead, 99)
         hits |= inside & (distance == distance.min(axis=1, keepdims=True))
@@ -150,13 +191,15 @@ def struck(bodies: Bodies, shoots: Array, hits: Array, *, absence: Any, cooldown
     )
 
 
-def returned(bodies: Bodies, words: Array, cells: Any) -> Bodies:
-    """Bodies with those back on the board whose absence is over, on free ones of the cells, looking anywhere.
-    ``words`` are ``(n, TRIES)``."""
+def returned(bodies: Bodies, words: Array, cells: Any, headings: tuple[int, ...] = (0, 1, 2, 3)) -> Bodies:
+    """Bodies with those back on the board whose absence is over, on free ones of the cells, looking anywhere, or in one
+    of the directions given. ``words`` are ``(n, TRIES)``."""
     cells = jnp.asarray(cells, jnp.int32)
     chosen, rest = below(len(cells), words)
     chosen = cells.at[chosen].get(mode="promise_in_bounds")
-    heading, _ = below(4, rest[:, 0])
+    heading, _ = below(len(headings), rest[:, 0])
+    if len(headings) < 4:
+        heading = jnp.asarray(headings, jnp.int32)[heading]
     due = bodies.away == 1
 
     def one(i: Any, cell: Array) -> Array:

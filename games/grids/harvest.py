@@ -3,12 +3,13 @@
 An apple pays 1 to who steps on it. Where one was, another grows with a probability that depends on how many apples
 lie near: none near, none ever. Everybody who leaves patches alone does best together; who is first does best alone.
 Beams send others off the board for a while. Introduced by Perolat et al. 2017 (arXiv 1707.06600); the board and the
-rules are those of Melting Pot's ``commons_harvest__open``, on cells instead of pixels.
+rules are those of Melting Pot's ``commons_harvest__open``, on cells instead of pixels. Others' rules
+(:mod:`shaping_bench.games.grids.conduct`) go by ``rules``.
 """
 
 import functools
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jax import Array
 from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.grids import gathering
+from shaping_bench.games.grids import conduct, gathering
 from shaping_bench.games.grids.board import Board, Glyph
 from shaping_bench.games.grids.gathering import Bodies, GatheringGame, Sites
 
@@ -51,8 +52,25 @@ BOARDS: dict[str, str] = {
         .AAA   .
         P A    P
     """,
+    "ssd": """
+        .P...P......A....P.AAAAA....P..A.P..
+        ..P.....A.P.AA....P....AAA....A..A..
+        .....A.AAA..AAA....A....A.AA.AAAA...
+        .A..AAA.A....A..A.AAA..A..A...A.A...
+        AAA..A.A....A..AAA.A..AAA........A.P
+        .A.A..AAA..AAA..A.A....A.AA...AA.AA.
+        ..A.A..AAA....A.A..AAA....AAA..A....
+        ...AAA..A......AAA..A....AAAA.......
+        .P..A.......A..A.AAA....A..A......P.
+        A..AAA..A..A..AAA.A....AAAA.....P...
+        ....A.A...AAA..A.A......A.AA...A..P.
+        .....AAA...A.A..AAA......AA...AAA.P.
+        .A....A.....AAA..A..P..........A....
+        .......P.....A.........P..P.P.....P.
+    """,
 }
-"""A: apples. P: cells to start from and to come back to; Q: those of the first two."""
+"""A: apples. P: cells to start from and to come back to; Q: those of the first two. ``ssd`` is that of the first
+published code."""
 
 RATES: dict[str, tuple[int, tuple[float, ...]]] = {
     "melting_pot": (4, (0.0, 0.0025, 0.005, 0.025)),
@@ -97,12 +115,17 @@ def _map(name: str) -> _Map:
 
 
 @functools.cache
-def _near(name: str, radius: int) -> np.ndarray:
-    """Which sites are near one another, ``(S, S)``, themselves left out."""
+def _near(name: str, radius: int, slip: bool = False) -> np.ndarray:
+    """Which sites (columns) count as near which (rows), ``(S, S)``, themselves left out. By a slip in SocialJax's code
+    those in the last column do not count the one below and to the left."""
     board = _map(name)
-    places = np.stack(np.divmod(board.sites.cells, board.size[1]))
-    square = ((places[:, :, None] - places[:, None]) ** 2).sum(axis=0)
-    return ((square <= radius) & (square > 0)).astype(np.float32)
+    row, column = np.divmod(board.sites.cells, board.size[1])
+    down, right = row - row[:, None], column - column[:, None]
+    square = down**2 + right**2
+    near = (square <= radius) & (square > 0)
+    if slip:
+        near &= ~((down == 1) & (right == -1) & (column == board.size[1] - 1)[:, None])
+    return near.astype(np.float32)
 
 
 @pytree_dataclass
@@ -122,6 +145,21 @@ class Harvest(GatheringGame):
     horizon: int = field(1000, "steps of an episode", low=1, static=True)
     absence: int = field(5, "steps that who is hit is off the board", low=1, static=True)
     cooldown: int = field(2, "steps after a beam in which one has none", low=1, static=True)
+    rules: str = field(
+        conduct.MELTING_POT,
+        "whose rules of moves, beams and growth; others than the default decide all of growth, absence and cooldown",
+        choices=conduct.RULES,
+        static=True,
+        added=True,
+    )
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """With one source of rules."""
+        rules, growth = values["rules"], values["growth"]
+        if rules != conduct.MELTING_POT and growth != conduct.MELTING_POT:
+            raise ValueError(f"growth is {growth!r}; allowed: none besides rules={rules}")
+        return dict(values)
 
     @property
     def n_actions(self) -> int:
@@ -142,13 +180,27 @@ class Harvest(GatheringGame):
         return len(self._map.inner) in (0, self.num_players)
 
     @property
+    def reward_bounds(self) -> tuple[float, float]:
+        return conduct.reward_bounds(self.rules, self.num_players)
+
+    @property
+    def _rates(self) -> tuple[int, tuple[float, ...]]:
+        """Squared distance of what is near, and rates of growth."""
+        return RATES[self.rules.partition("_v")[0] if self.rules != conduct.MELTING_POT else self.growth]
+
+    @property
+    def _neighbours(self) -> np.ndarray:
+        return _near(self.layout, self._rates[0], conduct.of_socialjax(self.rules))
+
+    @property
     def _map(self) -> _Map:
         return _map(self.layout)
 
     def anchors(self) -> Anchors | None:
         """Measured for the default rules; None for others."""
         measured = ANCHORS.get((self.layout, self.num_players))
-        if measured is None or (self.growth, self.horizon, self.absence, self.cooldown) != ("melting_pot", 1000, 5, 2):
+        rules = self.rules, self.growth, self.horizon, self.absence, self.cooldown
+        if measured is None or rules != (conduct.MELTING_POT, "melting_pot", 1000, 5, 2):
             return None
         return gathering.anchors(measured)
 
@@ -156,7 +208,10 @@ class Harvest(GatheringGame):
         """Returns observations ``(n_players, *observation_shape)`` and state: all apples are there."""
         board, n = self._map, self.num_players
         outer, inner = jax.random.split(key)
-        bodies = gathering.started(outer, board.starts, n)
+        starts = board.starts
+        if self.rules == conduct.SOCIALJAX_BEFORE:
+            starts = np.concatenate([board.inner, starts])
+        bodies = conduct.started(outer, starts, n, self.rules)
         if len(board.inner):
             some = min(n, len(board.inner))
             inside = jax.random.permutation(inner, jnp.asarray(board.inner))[:some]
@@ -171,7 +226,8 @@ class Harvest(GatheringGame):
         Args:
           key: chance of this step: who moves first, what grows, where one comes back.
           state: from ``reset`` or ``step``.
-          actions: ``(n_players,)``: nothing, forward, backward, step left, step right, turn left, turn right, zap.
+          actions: ``(n_players,)``: nothing, forward, backward, step left, step right, turn left, turn right, zap;
+            by others' rules in the order of :data:`~.conduct.ACTIONS`.
 
         Returns:
           Observations, state, rewards ``(n_players,)``, done, and counts.
@@ -180,7 +236,11 @@ class Harvest(GatheringGame):
         sites = len(board.sites.cells)
         words = jax.random.bits(key, (n * (1 + gathering.TRIES) + sites,), jnp.uint32)
         order, back, chance = jnp.split(words, [n, n * (1 + gathering.TRIES)])
-        actions = actions.astype(jnp.int32)
+        actions = conduct.meant(self.rules, actions)
+        if conduct.of_socialjax(self.rules):
+            return self._step_of_socialjax(state, actions, order, back.reshape(n, -1), chance)
+        if self.rules == conduct.SSD:
+            return self._step_of_the_first_code(state, actions, order, chance)
         bodies = gathering.moved(state.bodies, actions, order, board.size)
 
         apples = state.apples | (chance < self._thresholds(state.apples))
@@ -193,13 +253,60 @@ class Harvest(GatheringGame):
         bodies = gathering.returned(bodies, back.reshape(n, -1), board.starts)
         bodies = gathering.struck(bodies, shoots, hits, absence=self.absence, cooldown=self.cooldown)
         after = State(time=state.time + 1, bodies=bodies, apples=apples, beaming=shoots)
-        rewards = eats.astype(jnp.result_type(float))
+        return self._told(after, eats, hits, eats.astype(jnp.result_type(float)))
+
+    def _told(
+        self, after: State, eats: Array, hits: Array, rewards: Array
+    ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """What a step returns."""
         info = {
-            "apples": rewards,
+            "apples": eats.astype(rewards.dtype),
             "zaps": hits.sum(axis=1).astype(rewards.dtype),
-            "standing": jnp.full(n, apples.sum(), rewards.dtype),
+            "standing": jnp.full(self.num_players, after.apples.sum(), rewards.dtype),
         }
         return self.observe(after), after, rewards, after.time >= self.horizon, info
+
+    def _step_of_socialjax(
+        self, state: State, actions: Array, order: Array, back: Array, chance: Array
+    ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """Apples grow, who was hit a step ago is placed, all move at once and eat, and beams hit; the last step of an
+        episode pays nothing. An old beam is in the way for a step, but on players and where apples grow."""
+        board, before = self._map, state.bodies
+        own = jnp.asarray(board.sites.cells)
+        shown = jnp.where(state.beaming[:, None], conduct.shot(before, board.size)[1], -1).ravel()
+        taken = (jnp.concatenate([before.cell, shown])[:, None] == own).any(axis=0)
+        covered = shown[:, None] == jnp.concatenate([own, before.cell])
+        barred = jnp.where(covered.any(axis=1), -1, shown)
+        apples = state.apples | ((chance < self._thresholds(state.apples)) & ~taken)
+
+        bodies = conduct.placed(before, back, board.starts, self.rules)
+        barred = jnp.where((barred[:, None] == bodies.cell).any(axis=1), -1, barred)
+        bodies = conduct.moved(bodies, actions, order, board.size, self.rules, barred)
+        on = bodies.cell[:, None] == own
+        eats = (on & apples).any(axis=1)
+        apples &= ~on.any(axis=0)
+
+        shoots = actions == gathering.ZAP
+        hits = conduct.struck_at(bodies, shoots, conduct.shot(bodies, board.size)[0])
+        away = jnp.maximum(bodies.away, hits.any(axis=0).astype(jnp.int32))
+        after = State(time=state.time + 1, bodies=bodies._replace(away=away), apples=apples, beaming=shoots)
+        paid = eats & (after.time < self.horizon)
+        return self._told(after, eats, hits, paid.astype(jnp.result_type(float)))
+
+    def _step_of_the_first_code(
+        self, state: State, actions: Array, order: Array, chance: Array
+    ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
+        """All move at once and eat, beams fine who is hit, and apples grow where nobody stands."""
+        board = self._map
+        bodies = conduct.moved(state.bodies, actions, order, board.size, self.rules)
+        on = bodies.cell[:, None] == jnp.asarray(board.sites.cells)
+        eats = (on & state.apples).any(axis=1)
+        left = state.apples & ~on.any(axis=0)
+        shoots = actions == gathering.ZAP
+        hits = gathering.hit(shoots, *gathering.relative(bodies, board.size[1]), length=conduct.LENGTH)
+        grown = left | ((chance < self._thresholds(left)) & ~on.any(axis=0))
+        after = State(time=state.time + 1, bodies=bodies, apples=grown, beaming=shoots)
+        return self._told(after, eats, hits, conduct.fined(eats, shoots, hits))
 
     def observe(self, state: State, player: int | None = None) -> Array:
         """What ``player`` sees of a state, whole numbers; by default what all see, ``(n_players, ...)``.
@@ -227,16 +334,16 @@ class Harvest(GatheringGame):
         board = self._map
         wanted = state.apples
         if name == "all-c":
-            near = state.apples.astype(jnp.float32) @ jnp.asarray(_near(self.layout, RATES[self.growth][0]))
+            near = state.apples.astype(jnp.float32) @ jnp.asarray(self._neighbours.T)
             wanted &= near > 3.5
         goals = np.divmod(board.sites.cells, board.size[1])
         costs = []
-        for k, (r, c) in enumerate(gathering.ways(state.bodies, player, board.size[1])):
+        for k, (r, c) in enumerate(conduct.ways(self.rules, state.bodies, player, board.size[1])):
             far = jnp.abs(r - goals[0]) + jnp.abs(c - goals[1])
             # Not onto an apple that is not wanted, if there is another way.
             spoils = ((far == 0) & state.apples & ~wanted).any() & (k > 0)
             costs.append(jnp.where(wanted, far, 99).min() + 9 * spoils)
-        return memory, gathering.walking(jnp.stack(costs), self.n_actions)
+        return memory, conduct.ordered(self.rules, gathering.walking(jnp.stack(costs), self.n_actions))
 
     legend: ClassVar[Mapping[str, Glyph]] = {
         "a": Glyph("diamond", "apples", tone=2),
@@ -257,9 +364,8 @@ class Harvest(GatheringGame):
 
     def _thresholds(self, apples: Array) -> Array:
         """Words below which an apple grows, by site."""
-        radius, rates = RATES[self.growth]
-        near = apples.astype(jnp.float32) @ jnp.asarray(_near(self.layout, radius))
+        near = apples.astype(jnp.float32) @ jnp.asarray(self._neighbours.T)
         out = jnp.zeros(apples.shape, jnp.uint32)
-        for count, rate in enumerate(rates):
+        for count, rate in enumerate(self._rates[1]):
             out = jnp.where(near > count - 0.5, jnp.uint32(round(rate * 2**32)), out)
         return out

@@ -115,3 +115,65 @@ def test_who_takes_turns_cleaning_earns_more():
         earned[name] = np.asarray(play.rewards).sum(0).mean()
     assert earned["all-d"] < 2
     assert earned["all-c"] > 10
+
+
+# --- others' rules --------------------------------------------------------------------------------
+
+OTHERS = {rules: make("cleanup", num_players=2, rules=rules) for rules in ("socialjax", "socialjax_v1.1.0", "ssd")}
+STEPS = {rules: jax.jit(game.step) for rules, game in OTHERS.items()}
+STAY = {"socialjax": 6, "socialjax_v1.1.0": 6, "ssd": 4}
+
+
+def test_growth_falls_with_dirt_by_others_rules():
+    """SocialJax counts 20 cells of the river that never become dirty, too; the first code has 119 cells."""
+    first = make("cleanup", layout="ssd", rules="ssd")
+    assert (len(first._map.river.cells), int(first._map.dirty.sum()), len(first._map.orchard.cells)) == (119, 56, 103)
+    for game, rates in ((OTHERS["socialjax"], (0.0201, 0.0051)), (first, (0.0080, 0.0))):
+        dirt = [jnp.arange(len(game._map.river.cells)) < cells for cells in (40, 60)]
+        assert [float(game.growth(x)) for x in dirt] == pytest.approx(rates, abs=5e-5)
+
+
+def test_socialjax_cleans_all_that_a_beam_covers():
+    before = state((0, 10, SOUTH), (12, 5, EAST), dirt=[(1, 10), (2, 10), (1, 11), (4, 4)])
+    _, after, _, _, info = STEPS["socialjax"](KEY, before, jnp.array([CLEAN, 6]))
+    assert dirty(after) == {(4, 4)}
+    assert info["cleaned"].tolist() == [3, 0]
+    # Not under a player; and one of release 1.1.0 walks through another.
+    before = state((0, 10, SOUTH), (1, 10, EAST), dirt=[(1, 10), (2, 10)])
+    for rules in ("socialjax", "socialjax_v1.1.0"):
+        _, after, *_ = STEPS[rules](KEY, before, jnp.array([CLEAN, 6]))
+        assert dirty(after) == {(1, 10)}
+    swapped = [STEPS[rules](KEY, before, jnp.array([4, 5]))[1].bodies.cell.tolist() for rules in STEPS][:2]
+    assert swapped == [[10, 38], [38, 10]]
+
+
+def test_the_first_codes_dirt_stays_while_there_is_much_of_it():
+    """From a share of .4 on nothing comes and nothing grows; below, about one cell a step."""
+    half = [tuple(divmod(int(x), COLUMNS)) for x in RIVER[:60]]
+    idle = jnp.full(2, STAY["ssd"])
+    now = state((12, 5, EAST), (14, 9, EAST), dirt=half)
+    for k in range(5):
+        _, now, *_ = STEPS["ssd"](jax.random.key(k), now, idle)
+    assert dirty(now) == set(half)
+    assert not now.apples.any()
+    now = state((12, 5, EAST), (14, 9, EAST), dirt=half[:30])
+    for k in range(5):
+        _, now, *_ = STEPS["ssd"](jax.random.key(k), now, idle)
+    assert len(dirty(now)) == 35
+    # A line of five cells, from beside oneself on, ends at the first dirt and at players.
+    before = state((0, 10, SOUTH), (3, 11, EAST), dirt=[(4, 10), (4, 11), (2, 9)])
+    _, after, rewards, _, info = STEPS["ssd"](KEY, before, jnp.array([CLEAN, STAY["ssd"]]))
+    assert {(4, 11)} <= dirty(after)
+    assert info["cleaned"].tolist() == [2, 0]
+    assert rewards.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("rules", OTHERS)
+def test_who_cleans_does_so_by_others_rules(rules):
+    game, now = OTHERS[rules], state((6, 3, NORTH), (14, 9, EAST), dirt=[tuple(divmod(int(x), COLUMNS)) for x in RIVER])
+    counted = 0.0
+    for _ in range(6):
+        chosen = game.script("all-c", jnp.zeros(()), now, 0)[1].argmax()
+        _, now, _, _, info = STEPS[rules](KEY, now, jnp.array([chosen, STAY[rules]]))
+        counted += float(info["cleaned"][0])
+    assert counted > 0

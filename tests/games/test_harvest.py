@@ -7,6 +7,7 @@ import pytest
 
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.parts.policies import Scripted
+from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.grids.board import unframed
 from shaping_bench.games.grids.gathering import (
@@ -21,6 +22,7 @@ from shaping_bench.games.grids.gathering import (
     Bodies,
 )
 from shaping_bench.games.grids.harvest import State, _near
+from shaping_bench.spec.registry import make_game
 
 KEY = jax.random.key(0)
 EAST, SOUTH, WEST, NORTH = range(4)
@@ -198,3 +200,91 @@ def test_restraint_earns_more_than_greed_on_the_small_board():
         earned[name] = np.asarray(play.rewards).sum(0).mean()
     assert earned["all-d"] < 8
     assert earned["all-c"] > 2 * earned["all-d"]
+
+
+# --- others' rules --------------------------------------------------------------------------------
+
+SOCIALJAX = {rules: make("harvest", num_players=3, rules=rules) for rules in ("socialjax", "socialjax_v1.1.0")}
+FIRST = make("harvest", num_players=3, rules="ssd")
+STEPS = {name: jax.jit(game.step) for name, game in {**SOCIALJAX, "ssd": FIRST}.items()}
+TURN, LEFT, RIGHT, STAY, SHOOT = 0, 3, 2, 6, 7
+"""SocialJax's actions: a turn to the left, moves along the columns, and others."""
+
+
+def by(rules, before, *actions, key=KEY):
+    return STEPS[rules](key, before, jnp.array(actions))
+
+
+def test_growth_goes_by_the_rules():
+    single = jnp.isin(CELLS, jnp.array([22 * 0 + 1], jnp.int32))
+    site = CELLS.tolist().index(0)
+    rates = {rules: int(x._thresholds(single)[site]) / 2**32 for rules, x in {**SOCIALJAX, "ssd": FIRST}.items()}
+    assert rates == pytest.approx({"socialjax": 0.001, "socialjax_v1.1.0": 0.001, "ssd": 0.005}, abs=1e-9)
+    # SocialJax leaves out the cell below and to the left in the last column.
+    lost = (GAME._neighbours - SOCIALJAX["socialjax"]._neighbours).sum(axis=1)
+    assert [divmod(int(CELLS[k]), 22) for k in np.flatnonzero(lost)] == [(0, 21), (7, 21)]
+    with pytest.raises(BadInput, match=r"growth is 'ssd'; allowed: none besides rules=socialjax"):
+        make_game("harvest(rules=socialjax,growth=ssd)")
+
+
+def test_moves_of_socialjax_are_along_rows_and_columns_and_at_once():
+    exchange = state((12, 5, NORTH), (12, 6, NORTH), (15, 9, 0))
+    follow = state((12, 5, NORTH), (12, 6, NORTH), (15, 9, 0))
+    claim = state((12, 5, NORTH), (12, 7, NORTH), (15, 9, 0))
+    for rules, followed in (("socialjax", [(12, 6), (12, 7)]), ("socialjax_v1.1.0", [(12, 5), (12, 7)])):
+        assert places(by(rules, exchange, RIGHT, LEFT, STAY)[1])[:2] == [(12, 5), (12, 6)]
+        assert places(by(rules, follow, RIGHT, RIGHT, STAY)[1])[:2] == followed
+        outcomes = {tuple(places(by(rules, claim, RIGHT, LEFT, STAY, key=k)[1])[:2]) for k in jax.random.split(KEY, 16)}
+        assert outcomes == {((12, 6), (12, 7)), ((12, 5), (12, 6))}
+    # Before release 1.2.0 nobody can turn.
+    turned = [int(by(rules, claim, TURN, STAY, STAY)[1].bodies.heading[0]) for rules in SOCIALJAX]
+    assert turned == [WEST, NORTH]
+
+
+def test_socialjax_eats_and_pays_nothing_in_the_last_step():
+    before = state((0, 3, WEST), (15, 5, 0), (15, 9, 0))
+    _, after, rewards, *_ = by("socialjax", before, LEFT, STAY, STAY)
+    assert rewards.tolist() == [1, 0, 0]
+    assert not after.apples[CELLS.tolist().index(2)]
+    _, _, rewards, done, info = by("socialjax", before._replace(time=jnp.int32(999)), LEFT, STAY, STAY)
+    assert (rewards.tolist(), info["apples"].tolist(), bool(done)) == ([0, 0, 0], [1, 0, 0], True)
+
+
+def test_beams_of_socialjax_go_through_players_and_over_the_edge():
+    # Two ahead, and beside the first of them; both are placed before the next step's moves.
+    before = state((11, 5, SOUTH), (12, 6, 0), (13, 5, 0))
+    _, after, _, _, info = by("socialjax", before, SHOOT, STAY, STAY)
+    assert info["zaps"].tolist() == [2, 0, 0]
+    assert places(after) == [(11, 5), (12, 6), (13, 5)]
+    # The beam is in the way for one step.
+    _, later, *_ = by("socialjax", after, STAY, STAY, STAY)
+    assert np.isin(np.asarray(later.bodies.cell[1:]), GAME._map.starts).all()
+    assert np.isin(np.asarray(later.bodies.heading[1:]), (0, 1, 3)).all()
+    shot = state((11, 5, SOUTH), (12, 3, 0), (15, 9, 0))
+    _, after, *_ = by("socialjax", shot, SHOOT, STAY, STAY)
+    went = [places(by("socialjax", x, STAY, RIGHT, STAY)[1])[1] for x in (after, after._replace(beaming=shot.beaming))]
+    assert went == [(12, 3), (12, 4)]
+    # Over the first row it comes back from the last but one; at the last row it hits the shooter.
+    _, _, _, _, info = by("socialjax", state((0, 5, NORTH), (15, 5, 0), (14, 5, 0)), SHOOT, STAY, STAY)
+    assert info["zaps"].tolist() == [2, 0, 0]
+    _, _, _, _, info = by("socialjax", state((15, 5, SOUTH), (13, 5, 0), (12, 5, 0)), SHOOT, STAY, STAY)
+    assert info["zaps"].tolist() == [1, 0, 0]
+
+
+def test_the_first_codes_beams_fine_the_first_in_each_line():
+    before = state((12, 5, EAST), (12, 8, 0), (12, 9, 0))
+    _, after, rewards, *_ = by("ssd", before, SHOOT, 4, 4)
+    assert rewards.tolist() == [-1, -50, 0]
+    assert places(after) == [(12, 5), (12, 8), (12, 9)]
+    assert FIRST.reward_bounds == (-101, 1)
+    assert make("harvest", layout="ssd", rules="ssd")._map.sites.cells.shape == (155,)
+
+
+def test_scripts_walk_by_others_rules():
+    """Who is greedy walks the way to the nearest apple, whatever the actions are called."""
+    for rules, game in {**SOCIALJAX, "ssd": FIRST}.items():
+        now = state((3, 4, NORTH), (15, 5, 0), (15, 9, 0), apples=[22 * 3 + 6])
+        for _ in range(2):
+            chosen = game.script("all-d", jnp.zeros(()), now, 0)[1].argmax()
+            _, now, rewards, *_ = by(rules, now, chosen, STAY, STAY)
+        assert rewards[0] == 1, rules
