@@ -501,7 +501,8 @@ def _beside(context: Tree) -> Tree:
 
 @pytree_dataclass
 class SACOracle(SAC):
-    """The same, to which the other's hidden strategy is told: what inferring it could bring at most."""
+    """The same, to which the other's hidden strategy is told: what inferring it could bring at most. No access less
+    than the simulator's shows the state of the world."""
 
     access: ClassVar[Access] = Access.SIMULATOR
 
