@@ -264,7 +264,7 @@ class SAC(Learner):
     def valued_policy(self, game: Game, player: int) -> Policy:
         return self._policy(game, player, certain=True)
 
-    def learned(self, params: Tree) -> Tree:
+    def learned_part(self, params: Tree) -> Tree:
         return params["actor"]
 
     def _critic(self) -> Network:

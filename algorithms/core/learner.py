@@ -87,7 +87,7 @@ class Learner:
         """What metrics value in its place: another one for rules that explore by chance while they learn."""
         return self.policy(game, player)
 
-    def learned(self, params: Tree) -> Tree:
+    def learned_part(self, params: Tree) -> Tree:
         """The part of its policy parameters that steps change: all, but for what some note of the last episode."""
         return params
 

@@ -341,7 +341,7 @@ def _check_lanes(trial: Trial, first: bool, thorough: bool) -> list[Finding]:
         if not steps:
             return _undeclared_steps(rule)
         out = ran()["no step"]
-        after, before = (jax.tree.leaves(rule.learned(x)) for x in (out.after, out.before))
+        after, before = (jax.tree.leaves(rule.learned_part(x)) for x in (out.after, out.before))
         same = near(list(after), list(before))
         return None if same else f"{', '.join(steps)} = 0 moves the policy; every step is to be multiplied by it"
 
