@@ -18,7 +18,9 @@ from shaping_bench.algorithms.fixed import GTFT, TFT, WSLS, AllC, AllD, BestResp
 from shaping_bench.algorithms.further import FURTHER, LILIMatrix
 from shaping_bench.algorithms.good_shepherd import GoodShepherd
 from shaping_bench.algorithms.in_context import InContext, InContextPPI
+from shaping_bench.algorithms.incentive_pg import IncentivePG
 from shaping_bench.algorithms.lili import LILI
+from shaping_bench.algorithms.lio import LIO
 from shaping_bench.algorithms.lola import HOLA, LOLA, LOLAExact, LOLAFull, LookAhead
 from shaping_bench.algorithms.lola_dice import LOLADiCE, LOLADiCEOM
 from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG
@@ -92,6 +94,8 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "in-context": InContext,
     "in-context-ppi": InContextPPI,
     "meva": MeVa,
+    "lio": LIO,
+    "pg-incentive": IncentivePG,
     "rational-adversary": RationalAdversary,
     "sac": SAC,
     "sac-oracle": SACOracle,

@@ -11,6 +11,7 @@ from typing import Any
 from shaping_bench.games.base import Game
 from shaping_bench.games.cournot import Cournot
 from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, OneShotGame, Tandem, Ultimatum
+from shaping_bench.games.escape_room import PayingEscapeRoom
 from shaping_bench.games.fishery import Fishery
 from shaping_bench.games.grids.cleanup import Cleanup
 from shaping_bench.games.grids.coin import CoinGame
@@ -151,6 +152,12 @@ GAMES: dict[str, Entry] = {
         PointMass,
         "Xie et al., CoRL 2020 (arXiv 2011.06619), code that descends from the authors'",
         "one player reaches for a hidden target that moves on by where the player has ended",
+    ),
+    "escape-room": Entry(
+        PayingEscapeRoom,
+        "Yang et al., NeurIPS 2020 (arXiv 2006.06051), official code of LIO",
+        "somebody has to hold the lever for those who leave by the door, and to be paid for it",
+        {"payments": "minted"},
     ),
     "in-the-matrix": Entry(
         InTheMatrix,

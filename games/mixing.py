@@ -26,7 +26,7 @@ class _Options:
 
 
 OPTIONS: Mapping[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(_Options)}
-"""Hyperparameters that every game has besides its own, at their defaults without any effect."""
+"""Of those that every game has besides its own (:mod:`shaping_bench.games.options`), the one that mixes."""
 
 
 def mixture(own_share: Any, rewards: Sequence[Any]) -> tuple[Any, ...]:

@@ -108,6 +108,9 @@ class SampledGame:
     """Whether the state of the sampled view lives on from one episode of an encounter to the next;
     see :meth:`resume`."""
 
+    shows_payments: ClassVar[bool] = False
+    """Whether players see, where there are payments, what they have given so far; observations are then vectors."""
+
     gamma: Any
     """Discount."""
 

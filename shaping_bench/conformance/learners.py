@@ -35,6 +35,7 @@ from shaping_bench.conformance.program import (
 )
 from shaping_bench.conformance.trial import (
     PADDED,
+    ROOM_OF_THREE,
     TABLE_OF_THREE,
     THREE_PLAYERS,
     CutShort,
@@ -449,9 +450,12 @@ def _check_zero_sum(trial: Trial) -> Finding:
 
 def _check_three(cls: type[Learner], run: bool) -> list[Finding]:
     """Among three players, if the rule says that it can be; where it is not run, its program is only made."""
-    name, numbers = ("matrix-one-shot", {"payoffs": THREE_PLAYERS}) if is_exact(cls) else TABLE_OF_THREE
-    game = make(name, **numbers)
-    rule = trial_rule(cls, name, game)
+    places = (("matrix-one-shot", {"payoffs": THREE_PLAYERS}),) if is_exact(cls) else (TABLE_OF_THREE, ROOM_OF_THREE)
+    for name, numbers in places:
+        game = make(name, **numbers)
+        rule = trial_rule(cls, name, game)
+        if rule is not None:
+            break
     if rule is None or (rule.needs_preparation and not run):
         return []
 

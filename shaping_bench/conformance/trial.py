@@ -30,11 +30,18 @@ THREE_PLAYERS = ((1, 2, 0, -1, 3, -2, 1, 0), (0, 1, 2, -1, 1, 1, -2, 3), (2, 0, 
 PLAYGROUNDS: tuple[tuple[str, dict[str, Any]], ...] = (("ipd", {"horizon": 6}), ("coin-game", {"horizon": 6}))
 """Where a rule that plays is tried: memory-one policies, then networks."""
 
-ALONE: tuple[str, dict[str, Any]] = ("point-mass", {"horizon": 6})
-"""Where one is tried that takes only seats whose actions are numbers."""
+ELSEWHERE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("point-mass", {"horizon": 6}),
+    ("escape-room", {"payments": "minted", "horizon": 2}),
+)
+"""Where one is tried that can play neither of these, the first that it can: seats whose actions are numbers, games
+with payments."""
 
 TABLE_OF_THREE: tuple[str, dict[str, Any]] = ("public-goods", {"horizon": 6})
 """Where it meets two others."""
+
+ROOM_OF_THREE: tuple[str, dict[str, Any]] = ("escape-room", {"payments": "minted", "num_players": 3, "horizon": 2})
+"""The same, of one that pays."""
 
 
 def is_exact(rule: Learner | type[Learner]) -> bool:
@@ -46,8 +53,12 @@ def trial_games(cls: type[Learner]) -> tuple[tuple[str, dict[str, Any]], ...]:
     """Where a rule is tried: names of games and their numbers."""
     if is_exact(cls):
         return SMALL_GAMES
-    choosing = any(trial_rule(cls, name, make(name, **numbers)) is not None for name, numbers in PLAYGROUNDS)
-    return PLAYGROUNDS if choosing else (ALONE,)
+    places = (PLAYGROUNDS, *((place,) for place in ELSEWHERE))
+
+    def playable(place: tuple[tuple[str, dict[str, Any]], ...]) -> bool:
+        return any(trial_rule(cls, name, make(name, **numbers)) is not None for name, numbers in place)
+
+    return next(filter(playable, places), PLAYGROUNDS)
 
 
 @pytree_dataclass

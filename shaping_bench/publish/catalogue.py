@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shaping_bench.games.fields import written_name
-from shaping_bench.games.mixing import OPTIONS
+from shaping_bench.games.options import OPTIONS
 from shaping_bench.spec import registry, suite
 
 KINDS = ("algorithms", "games", "metrics", "suites", "claims", "scenarios")

@@ -35,7 +35,7 @@ from shaping_bench.games import GAMES, Entry
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import check_field, written_name
-from shaping_bench.games.mixing import OPTIONS, mixed
+from shaping_bench.games.options import OPTIONS, applied
 from shaping_bench.spec import coplayers
 from shaping_bench.spec.calls import parse_call, split_call, written
 
@@ -266,7 +266,7 @@ def _build(
             raise BadInput(f"{field}: {name}.{error}") from None
     try:
         value = cls(**{fields[key].name: x for key, x in values.items()})
-        value = mixed(value, **chosen) if chosen else value
+        value = applied(value, chosen) if chosen else value
         return Named(name=name, hyperparameters={**plain, **chosen}, value=value, game=game)
     except (ValueError, ImportError) as error:  # adapters: no such environment, or not its package
         raise BadInput(f"{field} {name!r}: {error}") from None
@@ -283,7 +283,7 @@ def _chosen(
         except ValueError as error:
             raise BadInput(f"{field}: {error}") from None
         if settings.get(key, f.default) != f.default:
-            chosen[key] = float(settings[key])
+            chosen[key] = settings[key] if isinstance(f.default, str) else float(settings[key])
     return chosen
 
 

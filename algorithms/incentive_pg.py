@@ -1,0 +1,57 @@
+"""Policy gradients that may give: LIO's controls.
+
+Giving is an action like others, learned from the player's own reward: a fixed amount to whom it likes, whatever they
+do in this step (``give=gifts``), or an amount that is drawn for what they do (``give=drawn``). Who pays by an action
+has no reason to: what it brings comes only after the other has learnt.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from shaping_bench.algorithms.core import Access, Info, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.parts.giving import Giver, GivingLearner, given, objective
+from shaping_bench.games.base import Game
+
+
+@pytree_dataclass
+class IncentivePG(GivingLearner):
+    """``theta <- theta + lr grad sum_t (G_t log pi(a_t, gift_t) + entropy H_t)`` over the own rewards, payments
+    included, of one episode."""
+
+    access: ClassVar[Access] = Access.ACTIONS
+    source = "Yang et al., NeurIPS 2020, official code (policy gradient with discrete and continuous gifts)"
+
+    give: str = field(
+        "gifts",
+        "gifts: a fixed amount, whatever the others do; drawn: a random amount for what they do; nothing",
+        choices=("gifts", "drawn", "nothing"),
+        static=True,
+    )
+    lr: float = field(1e-3, "own step size, on sums over an episode", low=0.0, step=True)
+    batch_size: int = field(1, "episodes per update", low=1, static=True, small=4)
+    entropy: float = field(0.01, "weight of the policy's entropy, in nats", low=0.0)
+    cost: float = field(1e-4, "what it takes giving to cost where the game lets it cost nothing", low=0.0)
+    exploration: float = field(1.0, "probability of any action at first", low=0.0, high=1.0)
+    least_exploration: float = field(0.1, "and at last", low=0.0, high=1.0)
+    exploration_step: float = field(9e-4, "by which it falls in an update", low=0.0, step=True)
+    hidden: tuple[int, ...] = field((64, 32), "units of the policy's layers", static=True, small=(6, 4))
+    offer_hidden: tuple[int, ...] = field((64, 16), "of the layers of what is given", static=True, small=(6, 4))
+
+    def policy(self, game: Game, player: int) -> Giver:
+        return self.giver(game, player, self.give)
+
+    def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
+        del key
+        play = view.play(self.batch_size)
+        rewards = play.rewards()
+        if view.game.payments == "minted":  # type: ignore[attr-defined]
+            rewards = rewards - self.cost * jnp.sum(given(play, view.player), axis=-1)
+        slope = jax.grad(lambda theta: objective(view.policy, theta, play, view.player, rewards, self.entropy))(
+            view.own
+        )
+        params = trees.add(view.own, slope, self.lr)
+        return self.explored_less(params), state, {"exploring": params["exploration"]}
