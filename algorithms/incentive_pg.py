@@ -31,11 +31,11 @@ class IncentivePG(GivingLearner):
         choices=("gifts", "drawn", "nothing"),
         static=True,
     )
-    lr: float = field(1e-3, "own step size, on sums over an episode", low=0.0, step=True)
+    lr: float = field(1e-3, "own step size, on sums over an episode", low=0.0, step=True, small=0.1)
     batch_size: int = field(1, "episodes per update", low=1, static=True, small=4)
     entropy: float = field(0.01, "weight of the policy's entropy, in nats", low=0.0)
     cost: float = field(1e-4, "what it takes giving to cost where the game lets it cost nothing", low=0.0)
-    exploration: float = field(1.0, "probability of any action at first", low=0.0, high=1.0)
+    exploration: float = field(1.0, "probability of any action at first", low=0.0, high=1.0, small=0.5)
     least_exploration: float = field(0.1, "and at last", low=0.0, high=1.0)
     exploration_step: float = field(9e-4, "by which it falls in an update", low=0.0, step=True)
     hidden: tuple[int, ...] = field((64, 32), "units of the policy's layers", static=True, small=(6, 4))

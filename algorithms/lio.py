@@ -48,7 +48,7 @@ class LIO(GivingLearner):
         }
     }
 
-    lr: float = field(1e-4, "own step size, on sums over an episode", low=0.0, step=True)
+    lr: float = field(1e-4, "own step size, on sums over an episode", low=0.0, step=True, small=0.1)
     lookahead_lr: float = field(1e-4, "alpha: step that the others are assumed to take", low=0.0)
     incentive_lr: float = field(1e-3, "step size of Adam, of what incentives gain", low=0.0, step=True)
     cost_lr: float = field(1e-4, "step size of another Adam, of what they cost", low=0.0, step=True)

@@ -568,7 +568,8 @@ def score(
     more:
         Others to put beside it.
     track:
-        Who can be compared: exact (derivatives of exact values), sampled (play) or deep (networks).
+        Who can be compared: exact (derivatives of exact values), sampled (play), deep (networks) or incentives
+        (games with payments).
     tier:
         A budget: quick or standard.
     split:

@@ -6,11 +6,11 @@ with which the actor takes any action while it learns.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from shaping_bench.algorithms.core.distributions import Categorical, Distribution, Normal, SquashedNormal
@@ -147,15 +147,20 @@ class Giver(Policy):
     def init(self, key: Array) -> Tree:
         """Weights uniform by Glorot, biases zero; the last layer of offers has none, as in the official code."""
         keys = jax.random.split(key, 4)
-        params = {"actor": glorot(keys[0], self.actor.init(keys[0])), "offers": (), "exploration": jnp.ones(())}
+        params = {"actor": glorot(keys[0], self.actor.init), "offers": (), "exploration": jnp.ones(())}
         if self.offers is not None:
-            width = self.encoding.shape[0] if self.eye is None else self.eye.dense[-1]
-            inputs = jnp.zeros((width + sum(self.shapes.choices),))
-            inner = self.offers.init(keys[1], (), inputs)["params"]
-            eye = () if self.eye is None else self.eye.init(keys[2], (), jnp.zeros(self.encoding.shape))["params"]
-            last = jnp.zeros((self.offers.dense[-1], len(self.shapes.choices)))
-            params["offers"] = glorot(keys[3], {"eye": eye, "inner": inner, "last": last})
+            params["offers"] = glorot(keys[3], self._offer_weights)
         return params
+
+    def _offer_weights(self, key: Array) -> Tree:
+        assert self.offers is not None
+        width = self.encoding.shape[0] if self.eye is None else self.eye.dense[-1]
+        inputs = jnp.zeros((width + sum(self.shapes.choices),))
+        return {
+            "eye": () if self.eye is None else self.eye.init(key, (), jnp.zeros(self.encoding.shape))["params"],
+            "inner": self.offers.init(key, (), inputs)["params"],
+            "last": jnp.zeros((self.offers.dense[-1], len(self.shapes.choices))),
+        }
 
     # acting
 
@@ -234,15 +239,15 @@ class Giver(Policy):
         return SquashedNormal(normal=normal, low=0.0, high=self.shapes.most)  # type: ignore[call-arg]
 
 
-def glorot(key: Array, weights: Tree) -> Tree:
-    """The same shapes with kernels uniform within ``sqrt(6 / (inputs + outputs))``, and the rest zero."""
-    leaves, structure = jax.tree.flatten(weights)
-    keys = jax.random.split(key, len(leaves))
+def glorot(key: Array, init: Callable[[Array], Tree]) -> Tree:
+    """Weights of the shapes that ``init`` makes: kernels uniform within ``sqrt(6 / (inputs + outputs))``, else zero."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(init, key))
     start = jax.nn.initializers.glorot_uniform()
+    keys = jax.random.split(key, len(leaves))
     return jax.tree.unflatten(
         structure,
         [
-            start(k, np.shape(x), jnp.float32) if np.ndim(x) > 1 else jnp.zeros_like(x)
+            start(k, x.shape, jnp.float32) if x.ndim > 1 else jnp.zeros(x.shape)
             for k, x in zip(keys, leaves, strict=True)
         ],
     )

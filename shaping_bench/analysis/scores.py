@@ -1,6 +1,7 @@
 """Scores of a card: runs of scenarios, the anchors that shares are measured by, and what they average to.
 
-``share(x) = (x - low) / (high - low)`` on returns per step, of every scenario and member:
+``share(x) = (x - low) / (high - low)`` on returns per step, or on what else a track measures by, of every scenario
+and member:
 
 ================  ========================================  =============================================
 family            ``high``                                  ``x``
@@ -120,6 +121,8 @@ class Subject:
       trained: by scenario, of an adversary that was trained: the share of seeds in which each responder was the
         stronger, updates and environment steps of all of them, and whether that was ``enough``
         (:func:`shaping_bench.metrics.curves.long_enough`).
+      told: by scenario, of metrics that the track's card tells besides, the mean at the end over seeds and members:
+        of the subject's seats and of the others.
     """
 
     learner: str
@@ -129,6 +132,7 @@ class Subject:
     absent: Mapping[str, str]
     origin: str
     trained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    told: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(default_factory=dict)
 
     def cost(self, track: Track) -> dict[str, Any]:
         """Per seed, of the track's main block: what its seat asked for, and its preparations apart."""
@@ -164,7 +168,7 @@ def subject_of(
     wanted = {key: cell.hash for key, cell in cells.items() if not isinstance(cell, str)}
     answers = {key: [cell.hash for cell in several] for key, several in (responses or {}).items()}
     read = dict.fromkeys(itertools.chain(wanted.values(), *answers.values()))
-    stored = _Stored(results, tuple(x for x in read if x in records))
+    stored = _Stored(results, tuple(x for x in read if x in records), track.measure)
     scenarios = {x.name: x for x in track.of(split)}
     rows: list[Rows] = []
     absent: dict[str, str] = {}
@@ -217,7 +221,27 @@ def subject_of(
         absent=absent,
         origin=str(results.directory),
         trained=trained,
+        told=_told(results, track, {key: found for key, found in wanted.items() if found in records}, scenarios),
     )
+
+
+def _told(
+    results: Results, track: Track, found: Mapping[tuple[str, str], str], scenarios: Mapping[str, Scenario]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """See :attr:`Subject.told`; of scenarios that have the metric."""
+    told: dict[str, dict[str, dict[str, float]]] = {}
+    for metric in track.told:
+        curves = _curves(results, metric, tuple(dict.fromkeys(found.values())))
+        means: dict[str, list[tuple[float, float]]] = {}
+        for (name, _), key in found.items():
+            if key in curves:
+                final, _ = _returns(*curves[key])
+                own, others = scenarios[name].sides(final.shape[1])
+                means.setdefault(name, []).append(tuple(float(np.nanmean(final[:, x])) for x in (own, others)))  # type: ignore[arg-type]
+        for name, pairs in means.items():
+            mine, theirs = (sum(x) / len(x) for x in zip(*pairs, strict=True))
+            told.setdefault(name, {})[metric] = {"own": mine, "others": theirs}
+    return told
 
 
 def without_runs(track: Track, learner: str, why: str, split: str = "test") -> Subject:
@@ -241,19 +265,27 @@ Rows = Mapping[str, np.ndarray]
 """Some runs, a column each."""
 
 
+def _curves(results: Results, metric: str, hashes: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By cell the recorded updates, and a metric there, ``(S, R, n_players)``."""
+    curves = results.curve(metric, hashes) if hashes else None
+    if curves is None:
+        return {}
+    read = {}
+    for key, part in curves.groupby("hash", observed=True):
+        updates, players = np.unique(part["update"]), part["player"].max()
+        # Ordered by seed, update, player.
+        read[str(key)] = updates, part["value"].to_numpy().reshape(-1, len(updates), players)
+    return read
+
+
 class _Stored:
     """Numbers of cells as arrays ``(S, n_players)``, each file of a cell read once."""
 
-    def __init__(self, results: Results, hashes: Sequence[str]) -> None:
-        self._curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        curves = results.curve("return", hashes) if hashes else None
-        if curves is not None:
-            for key, part in curves.groupby("hash", observed=True):
-                updates, players = np.unique(part["update"]), part["player"].max()
-                # Ordered by seed, update, player.
-                self._curves[str(key)] = updates, part["value"].to_numpy().reshape(-1, len(updates), players)
+    def __init__(self, results: Results, hashes: Sequence[str], measure: str) -> None:
+        self._measure = measure
+        self._curves = _curves(results, measure, hashes)
         self._finals: dict[str, dict[str, np.ndarray]] = {}
-        for metric in ("br_value", "held_value", "basin", "diverged", "return"):
+        for metric in ("br_value", "held_value", "basin", "diverged", measure):
             rows = results.final(metric)  # ordered as curves are
             own = rows[rows["hash"].isin(hashes)]
             keys = own["hash"].to_numpy(object)
@@ -271,8 +303,7 @@ class _Stored:
 
     def runs(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
         final, lifetime = _returns(*self._curves[key])
-        own = list(scenario.seats(final.shape[1]))
-        others = [i for i in range(final.shape[1]) if i not in own] or own  # everybody is the subject
+        own, others = scenario.sides(final.shape[1])
         known = scenario.family == "frozen" and self.exact(key)
         nothing = np.full(len(final), np.nan)
         best = self._best(key, own) if known else nothing
@@ -304,7 +335,7 @@ class _Stored:
 
     def faced(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
         """What is kept, of the policies of seat 1 of a self-play, against who was trained to face them."""
-        returns = self._finals["return"][key]
+        returns = self._finals[self._measure][key]
         own, other = returns[:, 0], returns[:, 1]
         nothing = np.full(len(own), np.nan)
         lost = (self._finals["diverged"][key][:, 0] > 0) | ~np.isfinite(own)
@@ -315,7 +346,7 @@ class _Stored:
     ) -> tuple[Rows, dict[str, Any]]:
         """What is kept, of the policies of seat 1 of a self-play, against the stronger of those who were trained
         to answer each; and how they were trained."""
-        returns = np.stack([self._finals["return"][x] for x in hashes])  # (R, S, 2)
+        returns = np.stack([self._finals[self._measure][x] for x in hashes])  # (R, S, 2)
         halfway = np.array([records[x]["responder"]["halfway"] for x in hashes], np.float64)
         seeds = np.arange(returns.shape[1])
         first = np.argmax(_or_least(returns[..., 1]), axis=0)

@@ -180,7 +180,7 @@ def anchor(kind: str, name: str) -> str:
 
 def command(name: str) -> str:
     """The shortest encounter that shows the learner at work, checked to be possible."""
-    for game, opponent in (("ipd", "naive"), ("coin-game", "ppo")):
+    for game, opponent in (("ipd", "naive"), ("coin-game", "ppo"), ("escape-room", "pg-incentive")):
         named = registry.make_game(game)
         learners = [registry.make_learner(text, game=game) for text in (name, opponent)]
         try:

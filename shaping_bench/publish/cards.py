@@ -203,11 +203,19 @@ def _row(scored: Scored, tier: str) -> Row:
         "ordinal": {column: scored.score(column, "ordinal") for column in COLUMNS}
         | {"missing": list(scored.missing("ordinal"))},
         "trained": {name: dict(x) for name, x in subject.trained.items()},
+        **{name: _told(scored, name) for name in track.told},
         "tier": tier,
         "origin": subject.origin,
         "scenarios": {x.name: _scenario(scored, x) for x in track.of(scored.split)},
     }
     return row
+
+
+def _told(scored: Scored, metric: str) -> float | None:
+    """Of the subject's seats, the mean over the scenarios of the main block that have it."""
+    told = scored.subject.told
+    values = [told[x][metric]["own"] for x in _names(scored, "main") if metric in told.get(x, {})]
+    return sum(values) / len(values) if values else None
 
 
 def _names(scored: Scored, block: str) -> list[str]:
@@ -230,6 +238,7 @@ def _scenario(scored: Scored, scenario: Scenario) -> dict[str, Any]:
         "lifetime_return": mean("own_lifetime"),
         "others_return": mean("other"),
         "lost": int(runs["lost"].sum()) if len(runs) else 0,
+        **({"told": dict(told)} if (told := scored.subject.told.get(scenario.name)) else {}),
         "cells": list(dict.fromkeys(runs["cell"])) if len(runs) else [],
     }
 
@@ -293,7 +302,7 @@ def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: i
         + " --cards" * bool(cards)
         + "  (--metric cooperation, --format latex)",
     ]
-    told = [name for name in EXTRAS if any(name in extras(x) for x in cards)]
+    told = list(dict.fromkeys(name for x in cards for name in extras(x)))
     legend = [*LEGEND, *_explained(told), ""] if cards else []
     room = max_lines - len(legend) - len(missing) - len(more) - len(cards)
     whole = [len(text(x, sys.maxsize, legend=False).splitlines()) for x in cards]
@@ -326,12 +335,19 @@ def spent(row: Row, view: str) -> tuple[float, str]:
 
 
 def extras(card: Card) -> list[str]:
-    """Which of :data:`EXTRAS` a card has."""
-    return [name for name in EXTRAS if any(row[name] is not None for row in card.rows)]
+    """Which of :data:`EXTRAS` a card has, and of what its track tells besides."""
+    return [name for name in (*EXTRAS, *card.track.told) if any(row[name] is not None for row in card.rows)]
+
+
+def explained(name: str) -> str:
+    """What such a column is."""
+    from shaping_bench.metrics import definition
+
+    return EXTRAS.get(name) or definition(name).formula
 
 
 def _explained(names: Sequence[str]) -> list[str]:
-    return [f"{name}: {EXTRAS[name]}." for name in names]
+    return [f"{name}: {explained(name)}." for name in names]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import Standing, standing
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
-from shaping_bench.publish.cards import EXTRAS, SHIPPED, Card, Row, extras
+from shaping_bench.publish.cards import SHIPPED, Card, Row, explained, extras
 from shaping_bench.publish.model import ABSENT, Entry, Table, count, plain
 from shaping_bench.store.results import Results
 
@@ -37,7 +37,7 @@ def card_table(card: Card) -> Table:
             "a lost run counts as -1, with 95 % bootstrap intervals over seeds; ranked by generality over "
             "the same scenarios; bold: the best, and what its seeds do not tell from it (exchange test, Holm-corrected "
             f"over all pairs of the column, level 0.05); {SHIPPED}: shipped results; costs per seed, preparations "
-            "included" + "".join(f"; {name}: {EXTRAS[name]}" for name in more)
+            "included" + "".join(f"; {name}: {explained(name)}" for name in more)
         ),
         rows="learner",
         cols="",

@@ -96,6 +96,8 @@ class TrackFile(Strict):
       responders: who is trained to be the adversary, the stronger of whom counts; none where best responses
         are exact.
       response_steps: updates of each.
+      measure: metric that scores are made of, where it is another one than the return.
+      told: metrics that its card tells besides, in no score.
     """
 
     track: str
@@ -107,6 +109,8 @@ class TrackFile(Strict):
     record_every: RecordEvery
     responders: list[str] = pydantic.Field(default=[])
     response_steps: ResponseSteps = 300
+    measure: str = "return"
+    told: list[str] = pydantic.Field(default=[])
     tiers: dict[str, Tier] = pydantic.Field(min_length=1)
     games: dict[str, GameGroup] = pydantic.Field(min_length=1)
     scenarios: list[Asked] = pydantic.Field(min_length=1)
@@ -164,6 +168,11 @@ class Scenario:
             return tuple(range(n_players))
         return tuple(range(n_players - 1)) if self.role == "resident" else (0,)
 
+    def sides(self, n_players: int) -> tuple[list[int], list[int]]:
+        """The subject's seats, and the others; where the subject sits in all of them, these are the others too."""
+        own = list(self.seats(n_players))
+        return own, [i for i in range(n_players) if i not in own] or own
+
     @property
     def projected(self) -> bool:
         """Whether it has no encounters of its own: who answers them answers the policies of self-play."""
@@ -186,6 +195,8 @@ class Track:
       reference: rules whose results are shipped.
       responders: who is trained to be the adversary, for ``response_steps`` updates each; none where best
         responses are exact.
+      measure: metric that its scores are made of.
+      told: metrics that its card tells besides.
       scenarios: of all splits.
       games: those of its games that are meant, if not all of them are.
     """
@@ -201,6 +212,8 @@ class Track:
     tiers: Mapping[str, Tier]
     scenarios: tuple[Scenario, ...]
     games: tuple[str, ...] = ()
+    measure: str = "return"
+    told: tuple[str, ...] = ()
 
     def only(self, games: Sequence[str] | None, field: str = "--games") -> "Track":
         """The track as far as it is about some of its games; all of it if none are given.
@@ -318,6 +331,7 @@ def read_track(content: Any) -> Track:
                 f"scenarios: {scenario.name!r} answers self-play and is measured as an adversary, which "
                 f"{scenario.game!r} has not; allowed: games of the families self and adversary"
             )
+    _check_metrics(file)
     once = {x.name for x in scenarios}
     if len(once) < len(scenarios):
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
@@ -332,7 +346,19 @@ def read_track(content: Any) -> Track:
         response_steps=file.response_steps,
         tiers=file.tiers,
         scenarios=tuple(scenarios),
+        measure=file.measure,
+        told=tuple(file.told),
     )
+
+
+def _check_metrics(file: TrackFile) -> None:
+    """Raises ``BadInput`` if something is measured or told that is no metric."""
+    from shaping_bench.metrics import METRICS
+
+    named = {"measure": file.measure, **{f"told.{k}": name for k, name in enumerate(file.told)}}
+    for field, name in named.items():
+        if name not in METRICS:
+            raise unknown(f"scenarios.{field}", name, METRICS, "shaping-bench list metrics")
 
 
 def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str) -> Scenario:

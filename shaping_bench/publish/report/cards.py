@@ -6,7 +6,7 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import EXTRAS, SHIPPED, Card, Row, extras, spent, training
+from shaping_bench.publish.cards import SHIPPED, Card, Row, explained, extras, spent, training
 from shaping_bench.publish.digits import brief
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
@@ -150,7 +150,7 @@ def _table(card: Card, number: int) -> str:
         "column, and all that its seeds do not tell from it (exchange test, Holm-corrected over all pairs of the "
         "column, 0.05)."
         + " Ordinal games: generality over all games of two actions, from either seat." * ordinal
-        + "".join(f" {name.capitalize()}: {EXTRAS[name]}." for name in more)
+        + "".join(f" {name.capitalize()}: {explained(name)}." for name in more)
         + f" Cost: {spent(card.rows[0], card.track.view)[1]} that it asked for in all scenarios together, per seed, "
         "preparations included."
     )
