@@ -31,26 +31,26 @@ FILTERS = 6
 
 @pytree_dataclass
 class Paying(Distribution):
-    """A choice, and the offer that is made beside it: one that is certain, or ``drawn`` from a distribution."""
+    """A choice, and the offer that is made beside it: one that is certain, or ``chance`` draws from a distribution."""
 
     action: Categorical = field(doc="of the game's own actions")
     offer: Any = field(doc="an array (..., answers, others), or a distribution of one")
-    drawn: bool = field(False, "whether it is a distribution", static=True)
+    chance: bool = field(False, "whether it is a distribution", static=True)
 
     def sample(self, words: Array) -> tuple[Array, Array]:
         action = self.action.sample(words[..., 0])
-        return action, self.offer.sample(words[..., 1:]) if self.drawn else self.offer
+        return action, self.offer.sample(words[..., 1:]) if self.chance else self.offer
 
     def log_prob(self, action: tuple[Array, Array]) -> Array:
         own = self.action.log_prob(action[0])
-        return own + self.offer.log_prob(action[1]) if self.drawn else own
+        return own + self.offer.log_prob(action[1]) if self.chance else own
 
     def entropy(self) -> Array:
         """Of the choice, as in the official code."""
         return self.action.entropy()
 
     def unmixed(self) -> "Paying":
-        return Paying(action=self.action.unmixed(), offer=self.offer, drawn=self.drawn)  # type: ignore[call-arg]
+        return Paying(action=self.action.unmixed(), offer=self.offer, chance=self.chance)  # type: ignore[call-arg]
 
 
 @pytree_dataclass
@@ -180,7 +180,7 @@ class Giver(Policy):
         table = self._one_hot(jnp.array(self.shapes.answers))
         offer = self._offered(params["offers"], seen, jnp.broadcast_to(table, (*seen.shape[:-2], *table.shape)))
         drawn = self.manner == "drawn"
-        return Paying(action=choice, offer=self._drawn(offer, 2) if drawn else self._amount(offer), drawn=drawn)  # type: ignore[call-arg]
+        return Paying(action=choice, offer=self._drawn(offer, 2) if drawn else self._amount(offer), chance=drawn)  # type: ignore[call-arg]
 
     def choice(self, params: Tree, observations: Array) -> Categorical:
         """Of actions, or of pairs of actions and gifts; with exploration, if it explores."""
