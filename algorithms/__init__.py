@@ -38,6 +38,7 @@ from shaping_bench.algorithms.ppo import PPO
 from shaping_bench.algorithms.q_learning import PHC, JointActionQ, NaiveQ, StatelessQ, WoLFPHC
 from shaping_bench.algorithms.rational_adversary import RationalAdversary
 from shaping_bench.algorithms.reciprocator import Reciprocator
+from shaping_bench.algorithms.rili import RILI
 from shaping_bench.algorithms.sac import SAC, SACOracle
 from shaping_bench.algorithms.shaper import Shaper
 from shaping_bench.algorithms.sos import SOS
@@ -100,6 +101,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "sac": SAC,
     "sac-oracle": SACOracle,
     "lili": LILI,
+    "rili": RILI,
     "further": FURTHER,
     "lili-matrix": LILIMatrix,
     "best-response": BestResponse,

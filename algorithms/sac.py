@@ -54,25 +54,27 @@ class Interactions(NamedTuple):
       seen: encoded observations, the end included, ``(N, H + 1, d)``.
       actions: between -1 and 1, ``(N, H, a)``.
       rewards: ``(N, H)``.
-      latents: hidden strategies, where they are seen, ``(N, l)``; of length 0 where not.
+      latents: hidden strategies, ``(N, l)``; ``()`` where they are not seen. (Arrays without numbers cannot be spread
+        over devices.)
       total: interactions so far.
     """
 
     seen: Array
     actions: Array
     rewards: Array
-    latents: Array
+    latents: Tree
     total: Array
 
-    def with_one(self, seen: Array, actions: Array, rewards: Array, latent: Array) -> "Interactions":
+    def with_one(self, seen: Array, actions: Array, rewards: Array, latent: Tree) -> "Interactions":
         """After another interaction."""
         slot = self.total % len(self.rewards)
-        new = {"seen": seen, "actions": actions, "rewards": rewards, "latents": latent}
-        kept = {
-            name: lax.dynamic_update_index_in_dim(getattr(self, name), x.astype(self.rewards.dtype), slot, 0)
-            for name, x in new.items()
-        }
-        return self._replace(**kept, total=self.total + 1)
+        kept = jax.tree.map(
+            lambda old, x: lax.dynamic_update_index_in_dim(old, x.astype(old.dtype), slot, 0),
+            (self.seen, self.actions, self.rewards, self.latents),
+            (seen, actions, rewards, latent),
+        )
+        names = ("seen", "actions", "rewards", "latents")
+        return self._replace(**dict(zip(names, kept, strict=True)), total=self.total + 1)
 
     def earlier(self, index: Array, by: Any) -> Array:
         """Index of the interaction so many before."""
@@ -212,6 +214,7 @@ class SAC(Learner):
     lr: float = field(3e-4, "step of Adam, policy, critics and temperature", low=0.0, step=True)
     polyak: float = field(5e-3, "share by which slow copies follow the critics", low=0.0, high=1.0)
     target_entropy: float = field(0.0, "of the policy, in nats, actions measured from -1 to 1")
+    temperature: float | None = field(None, "weight of the entropy; none: as keeps it at its target", low=0.0)
     reward_scale: float = field(1.0, "what critics learn of is this times the reward", low=0.0, exclusive=True)
     influence: bool = field(False, "values reach into the next interaction", static=True)
     interactions: int = field(32, "of a batch", low=1, static=True, small=4)
@@ -306,10 +309,10 @@ class SAC(Learner):
         del context, following
         return 0.0
 
-    def latents(self, play: Play) -> Array:
-        """The hidden strategy of the interaction played, ``(l,)``, as far as it is seen."""
+    def latents(self, play: Play) -> Tree:
+        """The hidden strategy of the interaction played, ``(l,)``; ``()`` where it is not seen."""
         del play
-        return jnp.zeros((0,))
+        return ()
 
     def _optimisers(self) -> dict[str, optax.GradientTransformation]:
         adam = optax.flatten(optax.adam(self.lr))  # of one vector: a tenth of the operations to compile
@@ -332,7 +335,7 @@ class SAC(Learner):
             seen=jnp.zeros((n, length + 1, size)),
             actions=jnp.zeros((n, length, actions)),
             rewards=jnp.zeros((n, length)),
-            latents=jnp.zeros((n, policy.size if policy.informed is not None else 0)),
+            latents=() if policy.informed is None else jnp.zeros((n, policy.size)),
             total=jnp.zeros((), jnp.int32),
         )
         optimisers = {name: rule.init(parts[name]) for name, rule in self._optimisers().items()}
@@ -409,7 +412,7 @@ class SAC(Learner):
         actor, nets, targets, optimisers = carry
         batch = self.drawn(words, memory)
         inputs = self.inputs(words, memory, batch)
-        alpha = jnp.exp(nets.log_alpha)
+        alpha = jnp.exp(nets.log_alpha) if self.temperature is None else jnp.asarray(self.temperature, jnp.float32)
 
         def acting(actor: Tree, name: str, seen: Array, context: Tree) -> tuple[Array, Array]:
             said: SquashedNormal = policy.said(policy.network.laid(actor), seen, context)

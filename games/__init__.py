@@ -17,6 +17,7 @@ from shaping_bench.games.grids.cleanup import Cleanup
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.grids.harvest import Harvest
 from shaping_bench.games.grids.in_the_matrix import InTheMatrix
+from shaping_bench.games.lanes import Lanes
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
 from shaping_bench.games.matrix.repeated import RepeatedGame
@@ -158,6 +159,11 @@ GAMES: dict[str, Entry] = {
         "Yang et al., NeurIPS 2020 (arXiv 2006.06051), official code of LIO",
         "somebody has to hold the lever for those who leave by the door, and to be paid for it",
         {"payments": "minted"},
+    ),
+    "lanes": Entry(
+        Lanes,
+        "this benchmark, in the manner of the driving domain of Xie et al., CoRL 2020 (arXiv 2011.06619)",
+        "one player passes a car that changes to a hidden lane, which depends on where the player was last",
     ),
     "in-the-matrix": Entry(
         InTheMatrix,

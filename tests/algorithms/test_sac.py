@@ -10,6 +10,7 @@ import pytest
 from shaping_bench.algorithms.core import Play, Stage
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.lili import LILI
+from shaping_bench.algorithms.rili import RILI
 from shaping_bench.algorithms.sac import SAC, Interactions, SACOracle, below, moments
 from shaping_bench.games import make
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
@@ -20,17 +21,17 @@ SMALL = dict(hidden=4, memory=6, interactions=3, transitions=3, gradient_steps=2
 LILIPUT = LILI(**SMALL, latent=2, encoder_hidden=4)
 
 
-def remembered(count, size=6):
-    """A memory in which interaction i earned i at every step and saw 10 i + t."""
+def remembered(count, size=6, d=1):
+    """A memory in which interaction i earned i at every step and saw 10 i + t, d times."""
     memory = Interactions(
-        seen=jnp.zeros((size, H + 1, 1)),
+        seen=jnp.zeros((size, H + 1, d)),
         actions=jnp.zeros((size, H, 1)),
         rewards=jnp.zeros((size, H)),
         latents=jnp.zeros((size, 1)),
         total=jnp.int32(0),
     )
     for i in range(count):
-        seen = 10.0 * i + jnp.arange(H + 1.0)[:, None]
+        seen = jnp.tile(10.0 * i + jnp.arange(H + 1.0)[:, None], d)
         memory = memory.with_one(seen, jnp.zeros((H, 1)), jnp.full(H, float(i)), jnp.full(1, float(i)))
     return memory
 
@@ -133,6 +134,27 @@ def test_stability_pays_for_strategies_that_stay():
     assert rule.bonus(jnp.zeros((1, 1, 2)), jnp.array([[[3.0, 4.0]]])).tolist() == [[-2.5]]
 
 
+def test_rili_reads_four_interactions_and_is_off_by_their_rewards_where_its_networks_say_nothing():
+    rule = RILI(**SMALL, latent=2, encoder_hidden=3)
+    memory = remembered(7, size=8, d=2)
+    batch = rule.drawn({"index": words("index", (3,)), "times": words("times", (3, 2))}, memory)
+    dice = {name: words(name, shape) for name, shape in rule.dice().items()}
+    inputs = rule.inputs(dice, memory, batch)
+    ages = np.asarray(batch.rewards[:, :1])
+    np.testing.assert_array_equal(inputs[0][:, :, 0, -1], ages + np.arange(-4.0, 1.0))
+    silent = jax.tree.map(jnp.zeros_like, rule.representation(jax.random.key(0), GAME, 0))
+    # Of every interaction but the fifth as it was, and of every one but the first as foretold; no divergence.
+    squares = np.square(ages + np.arange(-4.0, 1.0))
+    expected = 4.0 * (squares[:, :4].mean() + squares[:, 1:].mean())
+    np.testing.assert_allclose(rule.misfit(silent, inputs, batch), expected, rtol=1e-6)
+    # What is drawn there is noise, of deviation 1, for the strategy and the partner.
+    now, following = rule.contexts(silent, inputs)
+    noise = inputs[1]["contexts"]
+    for k, context in enumerate((now, following)):
+        parts = [noise[:, k, 1], np.ones((3, 2)), noise[:, k, 0]]
+        np.testing.assert_allclose(context, np.concatenate(parts, axis=1), rtol=1e-6)
+
+
 def test_the_oracle_acts_on_the_hidden_strategy_and_remembers_it():
     rule = SACOracle(**SMALL)
     policy, params = rule.policy(GAME, 0), rule.init(jax.random.key(0), GAME, 0)[0]
@@ -155,6 +177,13 @@ def test_metrics_value_the_middle_of_what_is_played():
     for seed in (0, 1):
         action = valued.sample(words("x" * seed, (2,)))
         np.testing.assert_allclose(action, jnp.tanh(said.normal.mean / 2.0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", [SAC, SACOracle, LILI])
+def test_nothing_that_is_kept_is_an_array_of_no_numbers(cls):
+    """Such arrays cannot be spread over devices."""
+    shapes = jax.eval_shape(lambda key: cls(**SMALL).init(key, GAME, 0), jax.random.key(0))
+    assert all(x.size for x in jax.tree.leaves(shapes))
 
 
 @pytest.mark.parametrize(
