@@ -27,6 +27,7 @@ from shaping_bench.algorithms.lola_pg import LOLAOM, LOLAPG
 from shaping_bench.algorithms.loqa import LOQA, PairedLOQA
 from shaping_bench.algorithms.m_maml import MMAML
 from shaping_bench.algorithms.meta_mapg import MetaMAPG, MetaPG
+from shaping_bench.algorithms.meta_mapg_sampled import MetaMAPGSampled
 from shaping_bench.algorithms.meva import MeVa
 from shaping_bench.algorithms.mfos import MFOS
 from shaping_bench.algorithms.mfos_recurrent import MFOSRecurrent
@@ -86,6 +87,7 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "m-maml": MMAML,
     "meta-pg": MetaPG,
     "meta-mapg": MetaMAPG,
+    "meta-mapg-sampled": MetaMAPGSampled,
     "good-shepherd": GoodShepherd,
     "mfos-recurrent": MFOSRecurrent,
     "shaper": Shaper,

@@ -5,6 +5,7 @@ to games whose values are differentiable: what its policy gradients estimate ter
 the derivative of the return of the whole joint learning process, by back-propagation through it.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -71,8 +72,13 @@ class MMAML(PreparedLearner):
         return 1 if self.initial else self.outer_steps
 
     @property
-    def preparation_width(self) -> int:
+    def meetings(self) -> int:
+        """Learning processes that one step of Adam looks at."""
         return self.batch_size
+
+    @property
+    def preparation_width(self) -> int:
+        return self.meetings
 
     def check_game(self, game: Game, player: int) -> None:
         if game.table is None:
@@ -84,7 +90,7 @@ class MMAML(PreparedLearner):
         if self.initial and len(self.initial) != game.sizes[player]:
             raise ValueError(f"has {len(self.initial)} numbers in initial; allowed: none, or {game.sizes[player]}")
         self.coplayers().check_exact(game, player)
-        self.coplayers().check_counts(self.batch_size, "opponents")
+        self.coplayers().check_counts(self.meetings, "opponents")
 
     def coplayers(self) -> Mixture:
         """Who is met in preparation."""
@@ -133,14 +139,16 @@ class MMAML(PreparedLearner):
 
     def prepare_step(self, key: Array, step: Array, carry: Tree, game: Game, player: int) -> tuple[Tree, Info]:
         learned, optimiser = carry
-        coplayers, keys = self.coplayers(), jax.random.split(key, self.batch_size)
+        coplayers, keys = self.coplayers(), jax.random.split(key, self.meetings)
 
         def loss(learned: Tree) -> Array:
             returns, first = [], 0
-            for rule, count in zip(coplayers.learners, coplayers.counts(self.batch_size), strict=True):
+            for rule, count in zip(coplayers.learners, coplayers.counts(self.meetings), strict=True):
                 with costs.repeated(count):
-                    mean = jax.vmap(lambda key, rule=rule: self.mean_return(key, learned, rule, game, player))
-                    returns.append(mean(keys[first : first + count]))
+                    mean = functools.partial(self.mean_return, learned=learned, rule=rule, game=game, player=player)
+                    # The same without a batch of one.
+                    some = keys[first : first + count]
+                    returns.append(mean(some[0])[None] if count == 1 else jax.vmap(mean)(some))
                 first += count
             return -jnp.mean(jnp.concatenate(returns))
 

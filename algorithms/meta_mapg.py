@@ -105,10 +105,13 @@ class MetaMAPG(MMAML):
     def update(self, key: Array, state: Tree, view: View) -> tuple[Tree, Tree, Info]:
         """One step of the chain; after its end with the last one's size."""
         del key
-        steps = view.artifact["step"] if self.learned_step else jnp.full(self.meta_steps, self.lr)
+        return trees.add(view.own, view.gradient(), self.step_at(state, view.artifact)), state + 1, {}
+
+    def step_at(self, position: Array, artifact: Tree) -> Array:
+        """Size of the own step at a position of the chain."""
+        steps = artifact["step"] if self.learned_step else jnp.full(self.meta_steps, self.lr)
         last = self.meta_steps - 1
-        step = jnp.sum(jnp.where(jnp.arange(self.meta_steps) == jnp.minimum(state, last), steps, 0.0))
-        return trees.add(view.own, view.gradient(), step), state + 1, {}
+        return jnp.sum(jnp.where(jnp.arange(self.meta_steps) == jnp.minimum(position, last), steps, 0.0))
 
 
 @pytree_dataclass
