@@ -178,16 +178,26 @@ def anchor(kind: str, name: str) -> str:
     return f"{kind}-{name}"
 
 
+ENCOUNTERS: tuple[tuple[str, ...], ...] = (
+    ("ipd", "naive"),
+    ("coin-game", "ppo"),
+    ("ipd", "naive-pg"),
+    ("escape-room", "pg-incentive"),
+    ("point-mass",),
+)
+"""Games and who sits in the other seats, of which the first shows a learner at work that it can play."""
+
+
 def command(name: str) -> str:
     """The shortest encounter that shows the learner at work, checked to be possible."""
-    for game, opponent in (("ipd", "naive"), ("coin-game", "ppo"), ("escape-room", "pg-incentive")):
+    for game, *others in ENCOUNTERS:
         named = registry.make_game(game)
-        learners = [registry.make_learner(text, game=game) for text in (name, opponent)]
+        learners = [registry.make_learner(text, game=game) for text in (name, *others)]
         try:
             registry.check_encounter(named, learners)
         except registry.BadInput:
             continue
-        return f"shaping-bench encounter {game} {name} {opponent}"
+        return " ".join(["shaping-bench encounter", game, name, *others])
     raise ExtensionError(f"no encounter is known that {name} can play")
 
 
