@@ -78,8 +78,8 @@ class Stage:
       artifacts: per seat what its learner's preparation yielded, None without one; empty if nobody
         has one.
       playing: whether policies are trees of arrays, as they have to be where somebody plays to
-        learn; else tuples of scalars, which is what exact games are fastest with. None: whether
-        somebody does.
+        learn, or the world lives on from play to play; else tuples of scalars, which is what exact games are
+        fastest with. None: whether one of these is so.
       apart: an axis of devices of which each decides what one seat does, given the play that all of
         them see alike; None: every device decides for everybody.
     """
@@ -93,7 +93,7 @@ class Stage:
     @property
     def trees(self) -> bool:
         """Whether policies are trees of arrays; see ``playing``."""
-        return plays(self.learners) if self.playing is None else self.playing
+        return self.game.keeps_world or plays(self.learners) if self.playing is None else self.playing
 
     @property
     def width(self) -> int:

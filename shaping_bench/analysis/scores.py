@@ -57,9 +57,6 @@ from shaping_bench.store.results import Results
 COLUMNS = ("cooperation", "shaping", "generality", "adaptation", "safety", "effect")
 """Scores of a card, in its order."""
 
-HEADLINE = "generality"
-"""What rules are ranked by."""
-
 FLAT = 0.05
 """Least share of the range of rewards that anchors must be apart."""
 

@@ -10,7 +10,6 @@ from typing import Any
 from shaping_bench.analysis import reference as shipped
 from shaping_bench.analysis.scores import (
     COLUMNS,
-    HEADLINE,
     Anchors,
     Scored,
     Subject,
@@ -104,7 +103,7 @@ def card(
         best = marked(seeds, values) if len(values) > 1 else set()  # type: ignore[arg-type]
         for row in rows:
             row[column]["best"] = row["learner"] in best
-    order = sorted(zip(scored, rows, strict=True), key=lambda x: _place(x[1]))
+    order = sorted(zip(scored, rows, strict=True), key=lambda x: _place(x[1], track.headline))
     for k, (_, row) in enumerate(x for x in order if x[1]["ranked"]):
         row["rank"] = k + 1
     return Card(
@@ -116,8 +115,8 @@ def card(
     )
 
 
-def _place(row: Row) -> tuple[bool, float]:
-    value = row[HEADLINE]["value"]
+def _place(row: Row, headline: str) -> tuple[bool, float]:
+    value = row[headline]["value"]
     return not row["ranked"], math.inf if value is None else -value
 
 
@@ -272,7 +271,9 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
         f"{card.title}, {card.track.tier(card.tier).seeds} seeds"
         + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
     ]
-    explained = [*LEGEND, *_explained(extras(card)), ""] if legend else []
+    ranked = f"Ranked by {card.track.headline}"
+    known = [line.replace("Ranked by generality", ranked) for line in LEGEND]
+    explained = [*known, *_explained(extras(card)), ""] if legend else []
     notes = [*map(shortened, training(card)), *_notes(rows)]
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so

@@ -26,7 +26,7 @@ def card_tables(card: Card) -> list[Table]:
 
 
 def card_table(card: Card) -> Table:
-    """The scores of a card, the best by generality first; rules that lack a scenario last and without a rank."""
+    """The scores of a card, the best by the track's headline first; those that lack a scenario last, without rank."""
     more = extras(card)
     spent = ("gradient evaluations", "environment steps")
     columns = ("rank", *COLUMNS, "ordinal generality", *more, "lost", "access", *spent)
@@ -34,7 +34,7 @@ def card_table(card: Card) -> Table:
         title=card.title,
         note=(
             "shares of returns per step (0 is random play, 1 the best known or possible, clipped to [-1, 1]); "
-            "a lost run counts as -1, with 95 % bootstrap intervals over seeds; ranked by generality over "
+            f"a lost run counts as -1, with 95 % bootstrap intervals over seeds; ranked by {card.track.headline} over "
             "the same scenarios; bold: the best, and what its seeds do not tell from it (exchange test, Holm-corrected "
             f"over all pairs of the column, level 0.05); {SHIPPED}: shipped results; costs per seed, preparations "
             "included" + "".join(f"; {name}: {explained(name)}" for name in more)

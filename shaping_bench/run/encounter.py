@@ -236,7 +236,7 @@ def _run(
     swept = any(x.ndim for x in leaves)
     updates = recorded_updates(num_updates, record_every)
     check_size(game, learners, num_points * num_seeds, len(updates))
-    playing = plays(learners)
+    playing = game.keeps_world or plays(learners)
     exactly = valued_exactly(game, learners)
     width = max(rule.width for rule in learners) if playing else 1
     lanes = Lanes(num_points * num_seeds, width, game.n_players if seats_apart else 1)
@@ -515,7 +515,7 @@ def _steps(alike: _Alike) -> int:
 def planned_memory_bytes(game: Game, learners: Sequence[Learner], num_seeds: int = 1) -> int:
     """Memory that an encounter will take while it runs, from its compiled program; nothing is run."""
     leaves, treedef = jax.tree.flatten(shareable(game, tuple(learners)))
-    playing = plays(learners)
+    playing = game.keeps_world or plays(learners)
     lanes = Lanes(num_seeds, max(rule.width for rule in learners) if playing else 1)
     episodes = 0 if valued_exactly(game, learners) else EPISODES
     program = Program(treedef, (False,) * len(leaves), lanes.mesh, playing, episodes)

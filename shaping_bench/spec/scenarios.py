@@ -234,6 +234,16 @@ class Track:
         """What a card of a split is made of: its scenarios, and those in which nothing is drawn for a split."""
         return tuple(x for x in self.scenarios if x.split == split or x.family in UNDRAWN)
 
+    @property
+    def headline(self) -> str:
+        """The score that rules are ranked by: generality, or cooperation where nobody is held out, as where nobody
+        else has a seat.
+
+        >>> load_track("exact").headline, load_track("latent").headline
+        ('generality', 'cooperation')
+        """
+        return "generality" if any(x.family in HELD_OUT for x in self.scenarios) else "cooperation"
+
     def tier(self, name: str, field: str = "--tier") -> Tier:
         if name not in self.tiers:
             raise unknown(f"{field} of the track {self.name!r}", name, self.tiers)

@@ -8,6 +8,7 @@ import pytest
 from shaping_bench.algorithms.core import Stage
 from shaping_bench.algorithms.fixed import Random
 from shaping_bench.games import make
+from shaping_bench.run.encounter import run_encounter
 
 GAME = make("point-mass")
 
@@ -74,7 +75,7 @@ def test_walls_hold_and_are_where_positions_are_measured():
 
 def test_the_world_lives_on_from_interaction_to_interaction():
     """By the positions at the ends of the episodes played, in four interactions of random play."""
-    stage = Stage(make("point-mass", horizon=8, speed=0.05), (Random(),), playing=True)
+    stage = Stage(make("point-mass", horizon=8, speed=0.05), (Random(),))
 
     def episode(joint, key):
         joint, play, _ = stage.episode(key, joint)
@@ -86,3 +87,14 @@ def test_the_world_lives_on_from_interaction_to_interaction():
     inside = np.hypot(ends[:, 0], ends[:, 1] + 0.05) < 0.1
     assert indices.tolist() == (-1 + np.concatenate([[0], np.cumsum(np.where(inside, 1, -1))[:-1]])).tolist()
     assert not states.position[:, 0].any()
+
+
+def test_who_does_not_learn_lives_on_in_encounters_too():
+    """Who hardly moves ends within the circle, so that the target goes round: it is at the next place each time."""
+    outcome = run_encounter(
+        make("point-mass", horizon=8, speed=0.001), (Random(),), num_seeds=2, num_updates=3, record_every=1, episodes=4
+    )
+    angles = 0.2 * (-1 + np.arange(4))
+    expected = np.hypot(0.1 * np.cos(angles), -0.05 + 0.1 * np.sin(angles))
+    np.testing.assert_allclose(outcome.played["target_distance"][..., 0], np.tile(expected[:, None], 2), rtol=1e-5)
+    assert not outcome.diverged.any()

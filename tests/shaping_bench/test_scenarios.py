@@ -31,7 +31,16 @@ def test_all_six_families_are_asked_of_the_exact_track():
     assert all(make(x.game).reward_bounds is not None for x in main_block)
 
 
-@pytest.mark.parametrize("name", track_names())
+def test_where_nobody_has_another_seat_a_track_asks_for_self_play_and_ranks_by_it():
+    track = load_track("latent")
+    assert {x.family for x in track.scenarios} == {"self"}
+    assert {make(x.game).n_players for x in track.scenarios} == {1}
+    assert (track.headline, load_track("incentives").headline) == ("cooperation", "generality")
+    for subject in (track.naive, track.random, "sac-oracle"):
+        assert not [x for x in card_cells(track, "quick", subject).values() if isinstance(x, str)]
+
+
+@pytest.mark.parametrize("name", [x for x in track_names() if x != "latent"])
 def test_every_track_asks_all_six_families_and_has_what_its_card_is_measured_by(name):
     track = load_track(name)
     assert {x.family for x in track.of("test") if x.block == "main"} == set(scenarios.Family.__args__) - {"rational"}

@@ -146,9 +146,9 @@ def _table(card: Card, number: int) -> str:
             f"<td>{spent(row, card.track.view)[0]:,.0f}</td></tr>"
         )
     note = (
-        "Best generality first, over the same scenarios; with 95 % bootstrap intervals over seeds. Bold: the best of a "
-        "column, and all that its seeds do not tell from it (exchange test, Holm-corrected over all pairs of the "
-        "column, 0.05)."
+        f"Best {card.track.headline} first, over the same scenarios; with 95 % bootstrap intervals over seeds. "
+        "Bold: the best of a column, and all that its seeds do not tell from it (exchange test, Holm-corrected over "
+        "all pairs of the column, 0.05)."
         + " Ordinal games: generality over all games of two actions, from either seat." * ordinal
         + "".join(f" {name.capitalize()}: {explained(name)}." for name in more)
         + f" Cost: {spent(card.rows[0], card.track.view)[1]} that it asked for in all scenarios together, per seed, "
