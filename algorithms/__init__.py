@@ -10,6 +10,7 @@ from shaping_bench.algorithms.adjustments import CGD, LSS, SGA, Consensus, Extra
 from shaping_bench.algorithms.advantage_alignment import AA, AAPG, PAA
 from shaping_bench.algorithms.aga import AgA
 from shaping_bench.algorithms.basin_entry import BasinEntry
+from shaping_bench.algorithms.brs import BRS, BRSExact
 from shaping_bench.algorithms.coala_exact import COALAExact
 from shaping_bench.algorithms.coala_pg import COALAPG
 from shaping_bench.algorithms.cola import COLA
@@ -96,6 +97,8 @@ ALGORITHMS: dict[str, type[Learner]] = {
     "coala-exact": COALAExact,
     "in-context": InContext,
     "in-context-ppi": InContextPPI,
+    "brs": BRS,
+    "brs-exact": BRSExact,
     "meva": MeVa,
     "lio": LIO,
     "pg-incentive": IncentivePG,
