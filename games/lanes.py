@@ -95,9 +95,14 @@ class Lanes(LatentGame):
         aside = jnp.maximum(self.width - self.speed * (self.passing - time), 0.0)
         return jnp.where((lane == 0) & (time <= self.passing), self.effort * aside, 0.0)
 
+    @property
+    def tracking_return(self) -> float:
+        """Per step, of who takes lanes as given, and gets out of the way every third time."""
+        aside = np.maximum(float(self.width) - float(self.speed) * np.arange(self.passing + 1), 0.0).sum()
+        return -float(self.effort * aside) / 3.0 / self.horizon
+
     def anchors(self) -> Anchors | None:
-        """The optimum, which pays nothing, leads the other from edge to edge. Who takes lanes as given gets out of
-        the way every third time; that stands as the best response. Random play is simulated."""
+        """The optimum, which pays nothing, leads the other from edge to edge; random play is simulated."""
         numbers = (float(self.speed), float(self.effort), float(self.width))
         return _anchors(*numbers, self.passing, self.horizon)
 
@@ -178,12 +183,10 @@ def _anchors(speed: float, effort: float, width: float, passing: int, length: in
             if time + 1 < length:
                 position = np.clip(position + speed * rng.uniform(-1.0, 1.0, LIVES), -EDGE, EDGE)
         lanes = (lanes + np.where(position < 0.0, 1, -1) + 1) % 3 - 1
-    aside = np.maximum(width - speed * np.arange(passing + 1), 0.0).sum()
     return Anchors(
         random=round(earned / (INTERACTIONS * length), 6),
         social_optimum=0.0,
-        best_response=-effort * float(aside) / 3.0 / length,
         smallest=-1.0 - effort * EDGE,
         largest=0.0,
-        source="cheapest ways; the best response gets out of the way every third time; random play simulated",
+        source="the cheapest way; random play by simulation",
     )

@@ -102,8 +102,14 @@ class PointMass(LatentGame):
         """Sums of rewards of the shortest ways to targets at these angles, ``(n,)``."""
         return _best_returns(angles, float(self.radius), float(self.speed), self.horizon)
 
+    @property
+    def tracking_return(self) -> float:
+        """Per step, of shortest ways to a target that goes round: the most that there is without influence."""
+        angles = 2.0 * np.pi * np.arange(ANGLES) / ANGLES
+        return float(self.best_returns(angles).mean()) / self.horizon
+
     def anchors(self) -> Anchors | None:
-        """Random play by simulation, as ever with targets anywhere on the circle. The optimum is to keep the target
+        """Random play by simulation, with targets anywhere on the circle. The optimum is to keep the target
         between two neighbouring places of its first turn."""
         return _anchors(float(self.turn), float(self.radius), float(self.speed), float(self.bound), self.horizon)
 
@@ -197,8 +203,7 @@ def _anchors(turn: float, radius: float, speed: float, bound: float, length: int
     return Anchors(
         random=round(earned / length, 6),
         social_optimum=float((near[1:] + near[:-1]).max() / 2.0 / length),
-        best_response=float(_best_returns(angles, radius, speed, length).mean() / length),
         smallest=-float(np.hypot(bound + radius, bound + radius - CENTRE[1])),
         largest=0.0,
-        source="shortest ways; what tracks a target that goes round stands as the best response; random play simulated",
+        source="shortest ways; random play by simulation",
     )

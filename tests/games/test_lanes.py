@@ -51,8 +51,8 @@ def test_who_takes_lanes_as_given_gets_out_of_the_way_every_third_time():
     np.testing.assert_allclose(regrets, 0.0, atol=1e-6)
     assert not np.asarray(collisions).any()
     anchors = GAME.anchors()
-    assert 10 * anchors.best_response == pytest.approx(-0.1 / 3)
-    assert anchors.random < anchors.best_response < anchors.social_optimum == 0.0
+    assert 10 * GAME.tracking_return == pytest.approx(-0.1 / 3)
+    assert anchors.random < GAME.tracking_return < anchors.social_optimum == 0.0
 
 
 def test_who_stays_in_the_middle_is_hit_where_it_is_blocked():
