@@ -87,12 +87,13 @@ GROWTH, DEPLETION = 0.05, 0.4
 PLANES = 10
 
 ANCHORS: dict[tuple[str, int], tuple[float, float, float]] = {
+    ("open", 7): (0.0, 0.3609, 0.0),
     ("small", 2): (0.0027, 0.0318, 0.0124),
-    ("small", 3): (0.0021, 0.0403, 0.0081),
+    ("small", 3): (0.0021, 0.1121, 0.0081),
 }
 """By board and number of players, of the default rules: return per step and player of random play, of the scripts that
-earn most together (one who cleans for one who eats; with three, ``all-c`` in all seats), and of the script that earns
-most among random others; means of 64 episodes, standard errors below 0.002."""
+earn most together (one, two or three who clean, of two, three or seven), and of the script that earns most among random
+others (none anything among six); means of 64 episodes, standard errors below 0.002."""
 
 
 class State(NamedTuple):
