@@ -17,6 +17,7 @@ from shaping_bench.games.grids.cleanup import Cleanup
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.grids.harvest import Harvest
 from shaping_bench.games.grids.in_the_matrix import InTheMatrix
+from shaping_bench.games.grids.in_the_matrix_repeated import InTheMatrixRepeated
 from shaping_bench.games.lanes import Lanes
 from shaping_bench.games.matrix.ordinal import OrdinalGame
 from shaping_bench.games.matrix.public_goods import PublicGoods
@@ -169,6 +170,11 @@ GAMES: dict[str, Entry] = {
         InTheMatrix,
         "Khan et al., AAMAS 2024: rules of its code, pax, which are those of JaxMARL's storm_2p",
         "two collectors on a board, whose inventories are their strategies when they meet",
+    ),
+    "in-the-matrix-repeated": Entry(
+        InTheMatrixRepeated,
+        "rules and boards of the substrates in_the_matrix__repeated of Melting Pot (Leibo et al. 2021)",
+        "the same on a board with walls, with inventories that are never empty and are paid for later",
     ),
     "harvest": Entry(
         Harvest,

@@ -123,10 +123,15 @@ def ranks(words: Array) -> Array:
     return (words[:, None] > words).sum(axis=1, dtype=jnp.int32)
 
 
-def moved(bodies: Bodies, actions: Array, words: Array, size: tuple[int, int]) -> Bodies:
-    """Bodies after turns and moves on a board of that size; ``words`` ``(n,)`` draw who moves first."""
+def moved(
+    bodies: Bodies, actions: Array, words: Array, size: tuple[int, int], walls: np.ndarray | None = None
+) -> Bodies:
+    """Bodies after turns and moves on a board of that size; ``words`` ``(n,)`` draw who moves first, ``walls`` says of
+    every cell whether nobody can enter it."""
     n = len(actions)
     goes, target = aims(bodies.cell, bodies.heading, actions, size)
+    if walls is not None:
+        goes &= ~jnp.asarray(walls)[jnp.where(goes, target, 0)]
     turn = ranks(words)
 
     def one(k: Any, cell: Array) -> Array:

@@ -24,6 +24,7 @@ NUMBERS = {
     "matrix-one-shot": GAMES["matching-pennies"].defaults,
     # Boards whose programs take long to compile, with few players and steps.
     "in-the-matrix": {"horizon": 9, "episodes": 2},
+    "in-the-matrix-repeated": {"horizon": 20},
     "harvest": {"layout": "small", "num_players": 3, "horizon": 20},
     "cleanup": {"layout": "small", "num_players": 2, "horizon": 20},
     "ordinal": {"index": 70},
