@@ -852,7 +852,7 @@ def cite(*what: str) -> None:
     Parameters
     ----------
     what:
-        Results directories, registered algorithms and games, or topics: statistics, metagame, related.
+        Results directories, registered algorithms and games, or topics: statistics, metagame.
     """
     from shaping_bench.publish.references import cite as citations
 

@@ -18,8 +18,8 @@ from shaping_bench.store.results import Results
 
 BENCHMARK = "shaping-bench"
 """The name that the benchmark itself is cited by."""
-TOPICS = ("statistics", "metagame", "related")
-"""What is cited besides methods and games; the last are methods that the benchmark does not hold."""
+TOPICS = ("statistics", "metagame")
+"""What is cited besides methods and games."""
 UNPUBLISHED = ("best-response", "all-c", "all-d", "random", "matrix", "matrix-one-shot")
 """Registered names without a paper of their own: textbook play, and whatever payoffs the user gives."""
 
