@@ -38,8 +38,10 @@ class IncentivePG(GivingLearner):
     exploration: float = field(1.0, "probability of any action at first", low=0.0, high=1.0, small=0.5)
     least_exploration: float = field(0.1, "and at last", low=0.0, high=1.0)
     exploration_step: float = field(9e-4, "by which it falls in an update", low=0.0, step=True)
-    hidden: tuple[int, ...] = field((64, 32), "units of the policy's layers", static=True, small=(6, 4))
-    offer_hidden: tuple[int, ...] = field((64, 16), "of the layers of what is given", static=True, small=(6, 4))
+    hidden: int = field(64, "units of the policy's first layer", low=1, static=True, small=6)
+    last_hidden: int = field(32, "and of its second", low=1, static=True, small=4)
+    offer_hidden: int = field(64, "units of the first layer of what is given", low=1, static=True, small=6)
+    last_offer_hidden: int = field(16, "and of its second", low=1, static=True, small=4)
 
     def policy(self, game: Game, player: int) -> Giver:
         return self.giver(game, player, self.give)

@@ -43,8 +43,10 @@ class LIO(GivingLearner):
             "least_exploration": 0.01,
             "exploration_step": 0.99 / 5000,
             "cost_lr": 0.0,
-            "hidden": (16, 8),
-            "offer_hidden": (16, 8),
+            "hidden": 16,
+            "last_hidden": 8,
+            "offer_hidden": 16,
+            "last_offer_hidden": 8,
         }
     }
 
@@ -58,8 +60,10 @@ class LIO(GivingLearner):
     exploration: float = field(0.5, "probability of any action at first", low=0.0, high=1.0)
     least_exploration: float = field(0.1, "and at last", low=0.0, high=1.0)
     exploration_step: float = field(4e-4, "by which it falls in an update", low=0.0, step=True)
-    hidden: tuple[int, ...] = field((64, 32), "units of the policy's layers", static=True, small=(6, 4))
-    offer_hidden: tuple[int, ...] = field((64, 16), "of the layers of what is paid", static=True, small=(6, 4))
+    hidden: int = field(64, "units of the policy's first layer", low=1, static=True, small=6)
+    last_hidden: int = field(32, "and of its second", low=1, static=True, small=4)
+    offer_hidden: int = field(64, "units of the first layer of what is paid", low=1, static=True, small=6)
+    last_offer_hidden: int = field(16, "and of its second", low=1, static=True, small=4)
 
     def policy(self, game: Game, player: int) -> Giver:
         return self.giver(game, player, "offers")

@@ -264,18 +264,16 @@ class GivingLearner(Learner):
     exploration: float
     least_exploration: float
     exploration_step: float
-    hidden: tuple[int, ...]
-    offer_hidden: tuple[int, ...]
+    hidden: int
+    last_hidden: int
+    offer_hidden: int
+    last_offer_hidden: int
 
     def check_game(self, game: Game, player: int) -> None:
         if not isinstance(game, Channel):
             raise ValueError(
                 "pays others, for which this game has no way; allowed: escape-room, or a game with payments=minted"
             )
-        for name in ("hidden", "offer_hidden"):
-            widths = getattr(self, name)
-            if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
-                raise ValueError(f"has {name}={widths!r}; allowed: numbers of units, as (64,32)")
 
     def giver(self, game: Game, player: int, manner: str) -> Giver:
         """What acts and gives in that manner.
@@ -284,7 +282,8 @@ class GivingLearner(Learner):
           ValueError: there are no payments in the game.
         """
         self.check_game(game, player)
-        return Giver.of(cast(Channel, game), player, manner, self.hidden, self.offer_hidden)
+        layers = (self.hidden, self.last_hidden), (self.offer_hidden, self.last_offer_hidden)
+        return Giver.of(cast(Channel, game), player, manner, *layers)
 
     def valued_policy(self, game: Game, player: int) -> Giver:
         return dataclasses.replace(cast(Giver, self.policy(game, player)), explores=False)

@@ -19,7 +19,7 @@ from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
 
-SMALL = dict(hidden=(6, 5), offer_hidden=(6, 4))
+SMALL = dict(hidden=6, last_hidden=5, offer_hidden=6, last_offer_hidden=4)
 EPISODES = 4
 
 
@@ -271,5 +271,3 @@ def test_who_cannot_pay_is_told_so():
     for learner in ("lio", "pg-incentive"):
         with pytest.raises(BadInput, match="pays others, for which this game has no way"):
             check_encounter(make_game("ipd"), [make_learner(learner)] * 2)
-    with pytest.raises(BadInput, match=r"has hidden=\(0,\); allowed: numbers of units"):
-        check_encounter(make_game("escape-room"), [make_learner("lio(hidden=(0,))")] * 2)
