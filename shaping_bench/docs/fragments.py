@@ -603,6 +603,16 @@ def schelling_diagrams() -> str:
     return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
 
 
+def preparation_curves(name: str) -> str:
+    """Curves of preparations out of ``NAME.json`` beside the pages, drawn: a panel each, a line per preparation."""
+    panels = []
+    for x in json.loads((ROOT / "shaping_bench" / "docs" / f"{name}.json").read_text()):
+        steps = np.asarray(x["steps"], float)
+        lines = [Line(f"preparation {k}", steps, np.asarray(y, float)) for k, y in enumerate(x["curves"], 1)]
+        panels.append(line_panel(lines, x["title"], tuple(x["limits"]), x["title"]))
+    return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
+
+
 def reference_card(track: str) -> str:
     """The card of a track's shipped results, and where they come from."""
     card, known = findings.reference_card(load_track(track)), reference.load(load_track(track))
@@ -721,6 +731,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         methods,
         metrics,
         peers,
+        preparation_curves,
         presets,
         readme,
         reference_card,
