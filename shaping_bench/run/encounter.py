@@ -302,8 +302,9 @@ def _run(
         return x.reshape(len(x), *shape, *x.shape[2:])
 
     def vector(theta: Any) -> Any:
-        """A policy's coordinates as one array, whatever they were in the program; a network's tree as it is."""
-        return np.stack(theta, axis=-1) if isinstance(theta, tuple) else theta
+        """A policy's coordinates as one array, whatever they were in the program; a network's tree as it is, and
+        nothing of who has no parameters."""
+        return np.stack(theta, axis=-1) if isinstance(theta, tuple) and theta else theta
 
     (params, played), infos = jax.tree.map(along, so_far.records())
     params = tuple(vector(theta) for theta in params)

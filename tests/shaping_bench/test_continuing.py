@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from shaping_bench.run import devices, encounter
 from shaping_bench.run.deadline import Deadline
 from shaping_bench.run.jobs import plan
 from shaping_bench.run.runner import run_suite
+from shaping_bench.spec.registry import make_game, make_learner
 from shaping_bench.spec.suite import expand, resolve, validate
 from shaping_bench.store.results import load
 from shaping_bench.store.store import Store, read_parquet
@@ -239,3 +241,14 @@ def test_an_encounter_from_the_shell_that_is_out_of_time_goes_on(cache, monkeypa
     again = json.loads(capsys.readouterr().out)
     assert {**again, "seconds": None} == {**whole, "seconds": None}
     assert list((cache / "checkpoints").iterdir()) == []
+
+
+def test_policies_on_the_way_are_kept_beside_somebody_who_has_no_parameters():
+    game = make_game("coin-game(horizon=3)")
+    rules = [make_learner(x, game=game.name).value for x in ("naive-pg(batch_size=2,network=mlp,hidden=2)", "all-c")]
+    outcome = encounter.run_encounter(game.value, rules, num_seeds=2, num_updates=3, policies_every=1, episodes=2)
+    assert outcome.policy_updates.tolist() == [1, 2]
+    mine, others = outcome.policies
+    assert others == ()
+    shapes = [x.shape for x in jax.tree.leaves(outcome.final[0])]
+    assert [x.shape for x in jax.tree.leaves(mine)] == [(2, *shape) for shape in shapes]
