@@ -303,7 +303,12 @@ class BRS(NetworkLearner):
         weights = game.gamma ** jnp.arange(length)[:, None]
         ahead = discounted_returns(weights * rewards, 1.0).reshape(length, kinds, self.rollouts, batch)
         others = (jnp.sum(ahead, axis=2, keepdims=True) - ahead) / (self.rollouts - 1)
-        return Question(jnp.mean(ahead[0], axis=1).T, before, actions, (ahead - others).reshape(length, count))
+        return Question(
+            answers=jnp.mean(ahead[0], axis=1).T,
+            states=before,
+            actions=actions,
+            surprises=(ahead - others).reshape(length, count),
+        )
 
     def _wide(self, tree: Tree, kinds: int) -> Tree:
         """Leaves ``(B, ...)`` for every game of a question, ``(N, ...)``."""
@@ -338,7 +343,16 @@ class BRS(NetworkLearner):
             given = Categorical(logits=heads["logits"]).sample(dice.words(words, other))
             joint = _joint(taken, given, player)
             _, states, rewards, _, _ = jax.vmap(game.step)(jax.random.split(step, batch_size), states, joint)
-            return (states, carry), Meeting(mine, seen, taken, given, rewards[:, player], rewards[:, other], question)
+            met = Meeting(
+                observations=mine,
+                seen=seen,
+                actions=taken,
+                given=given,
+                rewards=rewards[:, player],
+                earned=rewards[:, other],
+                question=question,
+            )
+            return (states, carry), met
 
         costs.charge(steps=length * batch_size)
         inputs = (dice.draw(words_key, length, batch_size), jax.random.split(steps_key, length))

@@ -159,7 +159,7 @@ GAMES: dict[str, Entry] = {
         PayingEscapeRoom,
         "Yang et al., NeurIPS 2020 (arXiv 2006.06051), official code of LIO",
         "somebody has to hold the lever for those who leave by the door, and to be paid for it",
-        {"payments": "minted"},
+        defaults={"payments": "minted"},
     ),
     "lanes": Entry(
         Lanes,

@@ -130,7 +130,12 @@ class Giver(Policy):
     ) -> "Giver":
         """That of a seat, with layers of so many units."""
         others = game.others(player)
-        shapes = Shapes(game.answers(player), tuple(game.choices(j) for j in others), game.choices(player), game.most)
+        shapes = Shapes(
+            answers=game.answers(player),
+            choices=tuple(game.choices(j) for j in others),
+            own=game.choices(player),
+            most=game.most,
+        )
         seen = encoding(game, "planes" if len(game.observation_shape) == 3 else None, player)
         conv = (FILTERS,) if len(seen.shape) == 3 else ()
         logits = shapes.own << (len(others) if manner == "gifts" else 0)
