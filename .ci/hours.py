@@ -7,7 +7,6 @@ while after they are compiled; preparations that an encounter needs are stood in
 counted are CPU-seconds, so that hours are those of a core, whatever else the machine does.
 """
 
-import dataclasses
 import sys
 import time
 
@@ -26,14 +25,12 @@ ENOUGH = 8.0
 """CPU-seconds that are timed, at least one call."""
 
 
-@dataclasses.dataclass(eq=False)
 class Watch(Deadline):
     """Stops a run once enough of it is timed; calls before the second are compilation."""
 
-    seen: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.seen: list[tuple[int, float]] = []
 
     def note(self, done: int) -> None:
         self.seen.append((done, time.process_time()))

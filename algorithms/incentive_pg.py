@@ -7,13 +7,12 @@ has no reason to: what it brings comes only after the other has learnt.
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from shaping_bench.algorithms.core import Access, Info, View, field, pytree_dataclass, trees
+from shaping_bench.algorithms.core import Access, Info, View, field, pytree_dataclass
 from shaping_bench.algorithms.core.trees import Tree
-from shaping_bench.algorithms.parts.giving import Giver, GivingLearner, given, objective
+from shaping_bench.algorithms.parts.giving import Giver, GivingLearner, given, reinforced
 from shaping_bench.games.base import Game
 
 
@@ -52,8 +51,5 @@ class IncentivePG(GivingLearner):
         rewards = play.rewards()
         if view.game.payments == "minted":  # type: ignore[attr-defined]
             rewards = rewards - self.cost * jnp.sum(given(play, view.player), axis=-1)
-        slope = jax.grad(lambda theta: objective(view.policy, theta, play, view.player, rewards, self.entropy))(
-            view.own
-        )
-        params = trees.add(view.own, slope, self.lr)
+        params = reinforced(view.policy, view.own, play, view.player, rewards, entropy=self.entropy, lr=self.lr)
         return self.explored_less(params), state, {"exploring": params["exploration"]}

@@ -16,7 +16,7 @@ from shaping_bench.algorithms.core import Access, Info, Play, View, field, pytre
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.actor_critic import optimiser
 from shaping_bench.algorithms.parts.estimators import discounted_returns, played
-from shaping_bench.algorithms.parts.giving import Giver, GivingLearner, given, objective
+from shaping_bench.algorithms.parts.giving import Giver, GivingLearner, given, reinforced
 from shaping_bench.games.base import Game
 
 
@@ -80,7 +80,9 @@ class LIO(GivingLearner):
         weights = view.own["offers"]
         # The others' next policies depend on what this player pays, the own one does not.
         after = [
-            self._own_next(play, view) if j == view.player else self.next(weights, play, view, j)
+            reinforced(view.policy, view.own, play, j, play.rewards(), entropy=self.entropy, lr=self.lr)
+            if j == view.player
+            else self.next(weights, play, view, j)
             for j in range(view.n_players)
         ]
         imagined = view.imagine(key, view.policies, after, self.batch_size)
@@ -94,12 +96,6 @@ class LIO(GivingLearner):
         weights = optax.apply_updates(optax.apply_updates(weights, up), down)
         params = self.explored_less(after[view.player]) | {"offers": weights}
         return params, LIOState(gain=first, cost=second), {"paid_share": paid, "exploring": params["exploration"]}
-
-    def _own_next(self, play: Play, view: View) -> Tree:
-        slope = jax.grad(lambda theta: objective(view.policy, theta, play, view.player, play.rewards(), self.entropy))(
-            view.own
-        )
-        return trees.add(view.own, slope, self.lr)
 
     def next(self, weights: Tree, play: Play, view: View, player: int) -> Tree:
         """Another player's parameters after a step of REINFORCE, differentiable in what this one pays.
@@ -118,8 +114,7 @@ class LIO(GivingLearner):
             column = view.others.index(player)
             paid = view.game.most * self._shares(weights, play)[..., column]  # type: ignore[attr-defined]
             rewards = rewards - given(play, view.player)[..., column] + paid
-        slope = jax.grad(lambda theta: objective(policy, theta, play, player, rewards, self.entropy))(theta)
-        return trees.add(theta, slope, self.lookahead_lr)
+        return reinforced(policy, theta, play, player, rewards, entropy=self.entropy, lr=self.lookahead_lr)
 
     def gain(self, weights: Tree, play: Play, imagined: Play, view: View) -> Array:
         """What stands for the own extrinsic return after the others' step: the log-probabilities of what they then do,

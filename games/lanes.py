@@ -43,8 +43,6 @@ class Lanes(LatentGame):
     further left, round the road's edges."""
 
     latent_size: ClassVar[int] = 2
-    family: ClassVar[str | None] = "latent"
-    scripts: ClassVar[tuple[str, ...]] = ("random",)
     counts: ClassVar[tuple[Count, ...]] = (
         Count(
             "regret",
@@ -130,33 +128,19 @@ class Lanes(LatentGame):
         moved = jnp.where(moved > 1, -1, jnp.where(moved < -1, 1, moved))
         return self._begun(jnp.where(state.time > 0, moved, state.lane))
 
-    def step(self, key: Array, state: State, actions: Any) -> tuple[Array, State, Array, Array, dict[str, Array]]:
-        """A move, but for the last step of an interaction, in which there is none.
-
-        Args:
-          key: unused; nothing is random.
-          state: from ``reset``, ``resume`` or ``step``.
-          actions: the player's, ``(1, 1)`` or a tuple of one.
-
-        Returns:
-          Observation ``(1, 3)``, state, rewards ``(1,)``, done, and what :attr:`counts` says.
-        """
-        del key
-        last, passes = state.time + 1 >= self.horizon, state.time == self.passing
+    def moved(self, state: State, action: Array) -> tuple[Array, Array, dict[str, Array]]:
+        passes = state.time == self.passing
         away = jnp.where(state.time <= self.passing, self.effort * jnp.abs(state.position), 0.0)
         hits = passes & (jnp.abs(state.position - state.lane) < self.width)
         reward = -away - jnp.where(hits, 1.0, 0.0)
-        move = self.speed * jnp.clip(actions[0][0].astype(state.position.dtype), -1.0, 1.0)
-        moved = jnp.clip(state.position + move, -EDGE, EDGE)
-        after = state._replace(time=state.time + 1, position=jnp.where(last, state.position, moved))
+        move = self.speed * jnp.clip(action[0], -1.0, 1.0)
         # Shares of interactions as means over steps: what counts once counts as often as there are steps.
         info = {
             "regret": -self.least_cost(state.time, state.lane) - reward,
             "collision": jnp.where(hits, float(self.horizon), 0.0),
             "blocked": jnp.where(passes & (state.lane == 0), float(self.horizon), 0.0),
         }
-        counted = {name: x[None].astype(state.position.dtype) for name, x in info.items()}
-        return self.observe(after), after, reward[None].astype(state.position.dtype), last, counted
+        return jnp.clip(state.position + move, -EDGE, EDGE), reward, info
 
     def observe_own(self, state: State) -> Array:
         ahead = jnp.maximum(self.passing - state.time, 0) / self.passing
@@ -167,9 +151,6 @@ class Lanes(LatentGame):
         """The lane, as a direction on a circle."""
         angle = 2.0 * math.pi / 3.0 * state.lane
         return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-
-    def script(self, name: str, memory: Array, state: State, player: int) -> tuple[Array, Any]:
-        return memory, (-1.0, 1.0)
 
 
 @functools.lru_cache(maxsize=64)

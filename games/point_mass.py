@@ -44,8 +44,6 @@ class PointMass(LatentGame):
     circle turns the target by ``+turn``, who ends outside by ``-turn``."""
 
     latent_size: ClassVar[int] = 2
-    family: ClassVar[str | None] = "latent"
-    scripts: ClassVar[tuple[str, ...]] = ("random",)
     counts: ClassVar[tuple[Count, ...]] = (
         Count(
             "regret",
@@ -143,33 +141,19 @@ class PointMass(LatentGame):
         away = position - jnp.array(CENTRE)
         return jnp.hypot(away[0], away[1]) < self.radius
 
-    def step(self, key: Array, state: State, actions: Any) -> tuple[Array, State, Array, Array, dict[str, Array]]:
-        """A move, but for the last step of an interaction, in which there is none.
-
-        Args:
-          key: unused; nothing is random.
-          state: from ``reset``, ``resume`` or ``step``.
-          actions: the player's, ``(1, 2)`` or a tuple of one.
-
-        Returns:
-          Observation ``(1, 2)``, state, rewards ``(1,)``, done, and what :attr:`counts` says.
-        """
-        del key
-        target, last = self.target(state.place), state.time + 1 >= self.horizon
+    def moved(self, state: State, action: Array) -> tuple[Array, Array, dict[str, Array]]:
+        target = self.target(state.place)
         away = state.position - target
         distance = jnp.hypot(away[0], away[1])
-        move = self.speed * jnp.clip(actions[0].astype(state.position.dtype), -1.0, 1.0)
-        moved = jnp.clip(state.position + move, -self.bound, self.bound)
-        after = state._replace(time=state.time + 1, position=jnp.where(last, state.position, moved))
+        move = self.speed * jnp.clip(action, -1.0, 1.0)
         # A share of interactions as a mean over steps: what counts at the last one counts as often as there are steps.
-        ended = jnp.where(last & self.is_inside(state.position), float(self.horizon), 0.0)
+        ended = (state.time + 1 >= self.horizon) & self.is_inside(state.position)
         info = {
             "regret": distance - self.least_distance(target, state.time),
             "target_distance": jnp.hypot(target[0], target[1]),
-            "inside": ended,
+            "inside": jnp.where(ended, float(self.horizon), 0.0),
         }
-        counted = {name: x[None].astype(state.position.dtype) for name, x in info.items()}
-        return self.observe(after), after, -distance[None], last, counted
+        return jnp.clip(state.position + move, -self.bound, self.bound), -distance, info
 
     def observe_own(self, state: State) -> Array:
         return state.position / self.bound
@@ -178,9 +162,6 @@ class PointMass(LatentGame):
         """Direction of the target from the circle's centre."""
         angle = self.turn * state.place
         return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-
-    def script(self, name: str, memory: Array, state: State, player: int) -> tuple[Array, Any]:
-        return memory, (-1.0, 1.0)
 
 
 def _best_returns(angles: np.ndarray, radius: float, speed: float, length: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from shaping_bench.algorithms.core.distributions import Categorical, Distributio
 from shaping_bench.algorithms.core.learner import Learner
 from shaping_bench.algorithms.core.play import Play
 from shaping_bench.algorithms.core.policy import Policy
-from shaping_bench.algorithms.core.trees import Tree
+from shaping_bench.algorithms.core.trees import Tree, add
 from shaping_bench.algorithms.parts.estimators import discounted_returns, played
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.algorithms.parts.policies import Encoding, Net, encoding
@@ -330,3 +330,9 @@ def objective(policy: Policy, params: Tree, play: Play, player: int, rewards: Ar
     else:
         log_probs = said.log_prob(play.actions(player))
     return jnp.mean(jnp.sum(played(returns * log_probs + entropy * said.entropy(), play.alive), axis=0))
+
+
+def reinforced(policy: Policy, params: Tree, play: Play, player: int, rewards: Array, *, entropy: Any, lr: Any) -> Tree:
+    """The parameters after a step of length ``lr`` up :func:`objective`; differentiable as that is."""
+    slope = jax.grad(lambda theta: objective(policy, theta, play, player, rewards, entropy))(params)
+    return add(params, slope, lr)
