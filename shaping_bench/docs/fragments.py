@@ -42,7 +42,8 @@ from shaping_bench.publish import digits as digits_
 from shaping_bench.publish import findings, references
 from shaping_bench.publish import schelling as diagrams
 from shaping_bench.publish.catalogue import catalogue
-from shaping_bench.publish.report.drawing import Line, limits, line_panel
+from shaping_bench.publish.model import Entry, Table
+from shaping_bench.publish.report.drawing import Line, heat_map, limits, line_panel, profile_panel
 from shaping_bench.publish.standings import score_entry
 from shaping_bench.run.shipping import MET
 from shaping_bench.spec import registry
@@ -613,6 +614,40 @@ def preparation_curves(name: str) -> str:
     return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
 
 
+def verdict_figures(*names: str) -> str:
+    """Recorded numbers of claims that ask the same, drawn side by side: a panel for each quantity of several.
+
+    Dots are ours with two standard errors, bars what is asked. Each claim is a column, numbered below.
+
+    Raises:
+      ExtensionError: one of the claims is not recorded.
+    """
+    if missing := [x for x in names if x not in verdicts()]:
+        raise ExtensionError(f"verdict_figures: {', '.join(missing)} not recorded")
+    by_quantity: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name in names:
+        for row in verdicts()[name]:
+            by_quantity.setdefault(row["quantity"], {})[name] = row
+    panels = []
+    for quantity, rows in by_quantity.items():
+        if len(rows) < 2:
+            continue
+        found = [rows.get(x) for x in names]
+        dots = [
+            (str(k), x["ours"], x["ours"] - 2 * x["standard_error"], x["ours"] + 2 * x["standard_error"])
+            if x
+            else (str(k), None, None, None)
+            for k, x in enumerate(found, 1)
+        ]
+        asked = [x["published"] if x else None for x in found]
+        ends = limits([y for _, *values in dots for y in values if y is not None] + [y for y in asked if y is not None])
+        panels.append(profile_panel(dots, asked, quantity, quantity, y_limits=ends))
+    key = "; ".join(f"{k} {code(x)} ({verdicts()[x][0]['seeds']} seeds)" for k, x in enumerate(names, 1))
+    command = code(f"shaping-bench verify {' '.join(names)}")
+    said = f"Columns: {key}. Dots are ours with two standard errors, bars what is asked; {command}."
+    return paragraphs('<div class="diagrams">\n' + "\n".join(panels) + "\n</div>", said)
+
+
 def reference_card(track: str) -> str:
     """The card of a track's shipped results, and where they come from."""
     card, known = findings.reference_card(load_track(track)), reference.load(load_track(track))
@@ -687,6 +722,100 @@ def reference_findings(track: str) -> str:
     return "\n".join(said)
 
 
+@functools.cache
+def _field(suite: str) -> dict[str, Any]:
+    """What ``python -m shaping_bench.docs.field`` has last written of a suite."""
+    found: dict[str, Any] = json.loads((ROOT / "shaping_bench" / "docs" / f"{suite}.json").read_text())
+    return found
+
+
+def field_findings(suite: str) -> str:
+    """Where a field's results come from, and what they say, in sentences."""
+    found = _field(suite)
+    games = ", ".join(map(code, found["games"]))
+    commits = ", ".join(code(x[:10]) for x in found["commits"])
+    origin = (
+        f"{len(found['rules'])} rules, each with each in {games}, {found['seeds']} seeds: {found['cells']} encounters, "
+        f"`shaping-bench run {suite} -o results/{suite}` at commit {commits}. Every question, those left open too: "
+        f"`python -m shaping_bench.docs.field results/{suite}`."
+    )
+    said = [
+        f"{k}. {cell(x['text'])}: {digits_.with_interval(x['value'], (x['low'], x['high']), 2)}"
+        f"{'' if x['units'] == found['seeds'] else ', over ' + str(x['units']) + ' preparations'}."
+        for k, x in enumerate((x for x in found["answers"] if x["text"]), 1)
+    ]
+    open_ = sum(x["text"] is None for x in found["answers"])
+    left = f"{open_} of {len(found['answers'])} questions are left open by their intervals." if open_ else ""
+    return paragraphs(origin, "\n".join(said), left)
+
+
+def field_map(suite: str, number: str) -> str:
+    """Who gets what opposite whom (``own``), or by how much who is ahead (``ahead``), averaged over the games."""
+    found = _field(suite)
+    own = np.mean([x["scores"] for x in found["games"].values()], axis=0)
+    values = own - own.T if number == "ahead" else own
+    rules = tuple(found["rules"])
+    rows = tuple(tuple(Entry(digits_.number(float(x), 2), mean=float(x)) for x in row) for row in values)
+    shown = {"own": "what the row gets opposite the column", "ahead": "by how much the row is ahead of the column"}
+    title = f"{shown[number]}, mean over {', '.join(found['games'])}"
+    drawn = Table(title=title, note="", rows="rule", cols="opposite", row_labels=rules, col_labels=rules, cells=rows)
+    return heat_map(drawn, limits(values.ravel(), margin=0.0))
+
+
+def field_adoption(suite: str) -> str:
+    """Who should adopt what where everybody else plays a rule: the best adopter and what it gains, by game."""
+    found = _field(suite)
+
+    def gain(x: Mapping[str, Any], k: int) -> str:
+        if x["exploitability"][k] <= 0.0:
+            return f"stay ({digits_.number(x['exploitability'][k], 2)})"
+        shown = digits_.with_interval(x["exploitability"][k], x["exploitability_ci"][k], 2)
+        return f"{cell(x['exploiter'][k])} {shown}"
+
+    rows = [[code(rule), *(gain(x, k) for x in found["games"].values())] for k, rule in enumerate(found["rules"])]
+    return table(("where all play", *found["games"]), rows)
+
+
+def field_ranks(suite: str) -> str:
+    """Return among their like and alpha-rank of every rule, by game, and the symmetric equilibria."""
+    found = _field(suite)
+
+    def shown(x: Mapping[str, Any], k: int) -> str:
+        rank = digits_.with_interval(x["alpha_rank"][k], x["alpha_rank_ci"][k], 2)
+        return f"{digits_.number(x['self_play'][k], 2)}; " + (f"**{rank}**" if x["alpha_rank"][k] >= 0.1 else rank)
+
+    rows = [[code(rule), *(shown(x, k) for x in found["games"].values())] for k, rule in enumerate(found["rules"])]
+    return table(("rule", *found["games"]), rows)
+
+
+def field_equilibria(suite: str) -> str:
+    """Pure symmetric equilibria of the game between rules, and how many mixed ones there are, by game."""
+    rows = []
+    for game, x in _field(suite)["games"].items():
+        pure = [e for e in x["equilibria"] if e["stays"] is not None]
+        said = "; ".join(
+            f"{code(next(iter(e['shares'])))} (return {digits_.number(e['payoff'], 2)}, stays in "
+            f"{digits_.number(e['stays'], 2)} of resamples)"
+            for e in pure
+        )
+        rows.append((game, said or "none", str(len(x["equilibria"]) - len(pure))))
+    return table(("game", "everybody plays", "mixed equilibria"), rows)
+
+
+def field_costs(suite: str) -> str:
+    """Environment steps of self-play per seed, the share of the social optimum it ends with, and what a tenth costs."""
+    found = _field(suite)
+    rows = []
+    for k, rule in enumerate(found["rules"]):
+        row = [code(rule)]
+        for x in found["games"].values():
+            gained, steps = x["scores"][k][k], x["steps_per_seed"][k]
+            price = digits_.brief(0.1 * steps / gained) if gained > 0.05 else "none gained"
+            row.append(f"{digits_.number(gained, 2)} for {digits_.brief(steps)}: {price}")
+        rows.append(row)
+    return table(("rule", *found["games"]), rows)
+
+
 def commands() -> str:
     """Every command with its options, as the command line's own help has them."""
     text = command_line.generate_docs(output_format="markdown")
@@ -724,6 +853,12 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         bibtex,
         commands,
         compile_times,
+        field_adoption,
+        field_costs,
+        field_equilibria,
+        field_findings,
+        field_map,
+        field_ranks,
         game,
         games,
         learner,
@@ -743,6 +878,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         strategies,
         strategy_table,
         suites,
+        verdict_figures,
         where_time_goes,
     )
 }

@@ -192,17 +192,20 @@ def profile_panel(
     beside: Sequence[float | None],
     title: str,
     caption: str,
-    address: str,
+    address: str = "",
+    y_limits: tuple[float, float] = (-1.0, 1.0),
 ) -> str:
-    """Scores in [-1, 1] side by side, a dot each with its interval.
+    """Scores side by side, a dot each with its interval.
 
     Args:
       scores: name, value and ends of its interval; None where there is none.
       beside: values of another rule, a short bar each.
-      address: where the picture leads.
+      address: where the picture leads; nowhere if empty.
+      y_limits: of the scores.
     """
-    axes = _Axes((-0.5, len(scores) - 0.5), (-1.0, 1.0))
-    zero = _px(float(axes.at(np.array(0.0), np.array(0.0))[1]))
+    axes = _Axes((-0.5, len(scores) - 0.5), y_limits)
+    row = _px(float(axes.at(np.array(0.0), np.array(0.0))[1]))
+    zero = f'<path class="zero" d="M{_LEFT} {row}H{_WIDTH - _RIGHT}"/>' if y_limits[0] <= 0.0 <= y_limits[1] else ""
     whiskers, dots, bars, names = [], [], [], []
     for k, ((name, value, low, high), other) in enumerate(zip(scores, beside, strict=True)):
         names.append(axes.below(k, name))
@@ -215,11 +218,13 @@ def profile_panel(
         if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
             whiskers.append(_path(axes.at(np.full(2, float(k)), np.array([low, high]))))
     inside = (
-        f'{axes.rulers((-1.0, 0.0, 1.0))}{"".join(names)}<path class="zero" d="M{_LEFT} {zero}H{_WIDTH - _RIGHT}"/>'
+        f"{axes.rulers((-1.0, 0.0, 1.0) if y_limits == (-1.0, 1.0) else None)}{''.join(names)}{zero}"
         f'<path class="beside" d="{"".join(bars)}"/><path class="whisker" d="{"".join(whiskers)}"/>'
         f'<path class="point" d="{"".join(dots)}"/>'
     )
-    picture = f'<a href="{escape(address)}" aria-label="{escape(title)}">{_svg(inside, title)}</a>'
+    picture = _svg(inside, title)
+    if address:
+        picture = f'<a href="{escape(address)}" aria-label="{escape(title)}">{picture}</a>'
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
