@@ -80,7 +80,7 @@ def test_nothing_is_asked_of_other_suites():
         asking.questions("quick")
 
 
-@pytest.mark.parametrize("suite", ["field", "field-sampled"])
+@pytest.mark.parametrize("suite", ["field", "field-sampled", "field-by-play"])
 def test_questions_name_rules_of_their_suite(suite):
     cells = suites.load(suite).encounters
     known = {x.label for cell in cells for x in cell.learners}
