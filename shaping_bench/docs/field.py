@@ -1,4 +1,4 @@
-"""Writes ``SUITE.json`` of a suite of ``configs/findings/field.yaml``, which the page of results shows: who does what to whom.
+"""Writes ``SUITE.json``, which the page of results shows of a suite of rules: who does what to whom.
 
 By ``shaping-bench run field -o DIR`` and ``python -m shaping_bench.docs.field DIR``, which prints every question of
 ``configs/findings/field.yaml`` with its answer besides, those that the numbers leave open included.
