@@ -47,7 +47,7 @@ from shaping_bench.run.encounter import (
     steps_per_update,
 )
 from shaping_bench.run.episodes import shown_episode
-from shaping_bench.run.league import flattened, play_match
+from shaping_bench.run.league import flattened, play_match, self_play
 from shaping_bench.run.measure import measure, tidy_curves, tidy_finals
 from shaping_bench.run.preparation import Preparation
 from shaping_bench.run.records import record_of
@@ -148,7 +148,7 @@ class Contents:
 
     Attributes:
       preparations, groups, matches: by key, in the suite's order.
-      self_plays: by labels of game and learner, updates and seeds.
+      encounters: by the cell's hash.
       group_of: key of the group that a cell is in, by the cell's hash.
       steps: updates of a game's encounters, by its label.
     """
@@ -156,7 +156,7 @@ class Contents:
     preparations: dict[str, Preparation]
     groups: dict[str, tuple[Cell, ...]]
     matches: dict[str, Cell]
-    self_plays: dict[tuple[str, str, int, int], Cell]
+    encounters: dict[str, Cell]
     group_of: dict[str, str]
     steps: dict[str, int]
 
@@ -170,11 +170,7 @@ def contents(suite: Suite) -> Contents:
         preparations={p.hash: p for cell in cells for p in cell.needs if p is not None},
         groups=groups,
         matches={cell.hash: cell for cell in suite.matches},
-        self_plays={
-            (cell.game.label, cell.learners[0].label, cell.steps, cell.seeds): cell
-            for cell in suite.encounters
-            if len({x.label for x in cell.learners}) == 1
-        },
+        encounters={cell.hash: cell for cell in suite.encounters},
         group_of={cell.hash: key for key, group in groups.items() for cell in group},
         steps={cell.game.label: cell.steps for cell in suite.encounters},
     )
@@ -211,8 +207,8 @@ def _sources(cell: Cell, of: Contents) -> tuple[Cell, ...]:
     """The self-plays whose final policies meet in a league cell."""
     seated = cell.learners[:-1] if cell.best_response else cell.learners
     steps = _source_steps(cell, of)
-    keys = dict.fromkeys((cell.game.label, x.label, steps, cell.seeds) for x in seated if x.named.value.learns)
-    return tuple(of.self_plays[key] for key in keys if key in of.self_plays)
+    keys = dict.fromkeys(self_play(cell, x, steps).hash for x in seated if x.named.value.learns)
+    return tuple(of.encounters[key] for key in keys if key in of.encounters)
 
 
 def _source_steps(cell: Cell, of: Contents) -> int:

@@ -92,6 +92,26 @@ def play_match(
     return _all_against_all(cell, policies)
 
 
+def self_play(cell: Cell, learner: Labelled, steps: int) -> Cell:
+    """The encounter whose final policies of a learner meet in a league cell. A suite may hold it under other labels, as
+    where a card's naive learner meets the background of naive learners: only its hash says which it is.
+
+    Args:
+      cell: of the league.
+      learner: whose policies.
+      steps: updates after which they are final.
+    """
+    return dataclasses.replace(
+        cell,
+        kind="encounter",
+        learners=(learner,) * cell.game.named.value.n_players,
+        best_response=False,
+        responder=None,
+        after=None,
+        steps=steps,
+    )
+
+
 def flattened(final: Sequence[Any]) -> dict[str, np.ndarray]:
     """Final policies as named arrays: ``player_1`` if it is one, ``player_1.0``, ... if they are several."""
     out: dict[str, np.ndarray] = {}
@@ -111,16 +131,7 @@ def _population(learner: Labelled, seat: int, cell: Cell, steps: int, store: Sto
             lambda x: np.repeat(np.asarray(x)[None], cell.seeds, axis=0), rule.init(key, game, seat)[0]
         )
         return Population(policies, np.ones(cell.seeds, bool))
-    source = dataclasses.replace(
-        cell,
-        kind="encounter",
-        learners=(learner,) * game.n_players,
-        best_response=False,
-        responder=None,
-        after=None,
-        steps=steps,
-    )
-    stored = store.policies(source.hash)
+    stored = store.policies(self_play(cell, learner, steps).hash)
     name = f"player_{seat + 1}"
     if name in stored:
         policies = stored[name]

@@ -82,6 +82,22 @@ def test_each_responder_has_a_cell_of_its_own_that_waits_for_self_play(subject, 
     assert all(jobs[x.hash].after == ((source,) if subject == NET else ()) for x in several)
 
 
+def test_it_waits_for_a_self_play_that_the_card_holds_under_the_labels_of_another_scenario(tmp_path):
+    """Among its like the naive learner meets the background of naive learners: one cell, of two scenarios."""
+    like = {"name": "learners", "family": "learners", "about": "its like", "background": NET, "games": [GAME]}
+    track = read_track({**CONTENT, "naive": NET, "scenarios": [*CONTENT["scenarios"][:3], like]})
+    cells = card_cells(track, "quick", NET)
+    own = cells[f"{GAME}/self", GAME].hash
+    assert cells[f"{GAME}/learners", GAME].hash == own
+    jobs = {
+        job.key: job for job in plan(expand(validate(card_suite(track, "quick", [NET]))), Store(tmp_path), None).jobs
+    }
+    source = next(job.key for job in jobs.values() if own in job.cells)
+    (several,) = card_responses(track, "quick", NET).values()
+    assert len(several) == 2
+    assert all(jobs[x.hash].after == (source,) and f"cells/{own}" in jobs[x.hash].reads for x in several)
+
+
 def test_training_is_long_enough_where_its_second_half_changes_less_than_is_known():
     known = long_enough(np.array([1.0, 2.0, np.nan]), np.array([1.5, 2.5, 9.0]))
     # Student's t of one degree of freedom, 12.706, times the standard error, 0.5.
