@@ -28,6 +28,10 @@ from shaping_bench.games.incentives import Channel
 FILTERS = 6
 """Of the one convolution by which boards are seen."""
 
+MOST_BENT = 6.0
+"""Farthest that the mean of a drawn offer, before it is bent, gets from zero. Of amounts nearer to an edge than draws
+around it are, rounding leaves no number to learn from: learned from what is left, means would run away for ever."""
+
 
 @pytree_dataclass
 class Paying(Distribution):
@@ -239,8 +243,9 @@ class Giver(Policy):
         return self.shapes.most * jax.nn.sigmoid(said)
 
     def _drawn(self, said: Array, ndim: int) -> SquashedNormal:
-        """Normal numbers of standard deviation 1, bent."""
-        normal = Normal(mean=said, log_std=jnp.zeros_like(said), ndim=ndim)  # type: ignore[call-arg]
+        """Normal numbers of standard deviation 1 around what is said, up to :data:`MOST_BENT`, bent."""
+        mean = MOST_BENT * jnp.tanh(said / MOST_BENT)
+        normal = Normal(mean=mean, log_std=jnp.zeros_like(said), ndim=ndim)  # type: ignore[call-arg]
         return SquashedNormal(normal=normal, low=0.0, high=self.shapes.most)  # type: ignore[call-arg]
 
 
