@@ -53,7 +53,7 @@ def run_and_report(
     Raises:
       OutOfTime: the deadline has passed; says what is stored and what was stopped.
     """
-    from shaping_bench.publish.cards import MAX_LINES, cards_in, text_of_run
+    from shaping_bench.publish.cards import MAX_LINES, cards_beside, cards_in, text_of_run
     from shaping_bench.publish.report import write_report
     from shaping_bench.publish.tracking import Tracker
     from shaping_bench.run.runner import run_suite
@@ -120,9 +120,8 @@ def run_and_report(
             f"kept although the source of {', '.join(outdated)} has changed since: another -o computes them anew"
         )
         console.print(said[1], style="yellow", highlight=False, markup=False)
-    print(
-        text_of_run(cards_in(results), directory, page, MAX_LINES - len(said) - bool(suite.skipped) - 1)
-    )  # make adds a line
+    lines = MAX_LINES - len(said) - bool(suite.skipped) - 1  # make adds a line
+    print(text_of_run(cards_in(results), directory, page, lines, beside=cards_beside(results)))
     return 1 if failures else 0
 
 

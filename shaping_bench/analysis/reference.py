@@ -72,6 +72,7 @@ class Reference:
             absent=said["absent"],
             origin="reference",
             trained=said.get("trained", {}),
+            told=said.get("told", {}),
         )
 
     def changed(self, learner: str) -> bool:
@@ -158,8 +159,8 @@ def write(
     nested: dict[str, dict[str, Any]] = {}
     for (scenario, member), anchor in anchors.items():
         nested.setdefault(scenario, {})[member] = {
-            "low": float(f"{anchor.low:.{DIGITS}g}"),
-            "high": float(f"{anchor.high:.{DIGITS}g}"),
+            "low": _short(anchor.low),
+            "high": _short(anchor.high),
             "spread": anchor.spread,
             "by": anchor.by,
         }
@@ -172,6 +173,7 @@ def write(
             x.learner: {
                 **{"access": x.access, "costs": x.costs, "absent": dict(x.absent), "code": code_of(x.learner)},
                 **({"trained": dict(x.trained)} if x.trained else {}),
+                **({"told": _short(x.told)} if x.told else {}),
             }
             for x in subjects
         },
@@ -186,6 +188,11 @@ def write(
     except OSError as error:
         raise BadInput(f"reference results cannot be written to {str(where)!r} ({error})") from None
     return paths
+
+
+def _short(x: Any) -> Any:
+    """A number to :data:`DIGITS` significant digits, or those of nested mappings."""
+    return {key: _short(y) for key, y in x.items()} if isinstance(x, Mapping) else float(f"{x:.{DIGITS}g}")
 
 
 def rounded(x: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ from shaping_bench.games.base import Game
 from shaping_bench.games.fields import written_name
 from shaping_bench.metrics import METRICS, Metric
 from shaping_bench.metrics.anchors import anchors_of
+from shaping_bench.publish import cards, findings, references
 from shaping_bench.publish import digits as digits_
-from shaping_bench.publish import findings, references
 from shaping_bench.publish import schelling as diagrams
 from shaping_bench.publish.catalogue import catalogue
 from shaping_bench.publish.model import Entry, Table
@@ -650,15 +650,19 @@ def verdict_figures(*names: str) -> str:
 
 def reference_card(track: str) -> str:
     """The card of a track's shipped results, and where they come from."""
-    card, known = findings.reference_card(load_track(track)), reference.load(load_track(track))
+    card, known = cards.reference_card(load_track(track)), reference.load(load_track(track))
     if card is None or known is None:
         return f"No results of the {track} track are shipped yet."
+    columns = [c for c in COLUMNS if any(row[c]["value"] is not None for row in card.rows)]
+    ordinal = any(row["ordinal"]["generality"]["value"] is not None for row in card.rows)
+    told = card.track.told
     rows = [
         (
             str(row["rank"] or ""),
             code(row["learner"]),
-            *(f"**{x.text}**" if x.best else x.text for x in (score_entry(row[c]) for c in COLUMNS)),
-            score_entry(row["ordinal"]["generality"]).text,
+            *(f"**{x.text}**" if x.best else x.text for x in (score_entry(row[c]) for c in columns)),
+            *[score_entry(row["ordinal"]["generality"]).text] * ordinal,
+            *("" if row[name] is None else digits_.number(row[name], 2) for name in told),
             str(row["lost"]),
         )
         for row in card.rows
@@ -668,7 +672,8 @@ def reference_card(track: str) -> str:
         f"{card.title[0].upper()}{card.title[1:]}, {said['tier']['seeds']} seeds; `{said['command']}` at commit "
         f"`{said['commit'][:10]}`."
     )
-    return paragraphs(origin, table(("", "rule", *COLUMNS, "ordinal generality", "lost"), rows), _without_row(track))
+    heads = ("", "rule", *columns, *["ordinal generality"] * ordinal, *told, "lost")
+    return paragraphs(origin, table(heads, rows), _without_row(track))
 
 
 def _without_row(name: str) -> str:

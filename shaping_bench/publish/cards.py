@@ -179,6 +179,23 @@ def cards_in(results: Results) -> tuple[Card, ...]:
     return tuple(made)
 
 
+def reference_card(track: Track) -> Card | None:
+    """The card of the shipped rules, at the tier of which they are; None without any."""
+    known = shipped.load(track)
+    if known is None:
+        return None
+    tier = known.manifest["tier_name"]
+    return beside_reference({}, track=track.at(tier), tier=tier, known=known)
+
+
+@kept
+def cards_beside(results: Results) -> tuple[Card, ...]:
+    """The shipped cards of tracks of which the suite, which asks for cards, asks for none."""
+    asked = {entry["track"] for entry in results.suite.get("cards", ())}
+    others = [load_track(name) for name in track_names() if name not in asked] if asked else []
+    return tuple(card for track in others if (card := reference_card(track)) is not None)
+
+
 def _row(scored: Scored, tier: str) -> Row:
     subject, track = scored.subject, scored.track
     missing = scored.missing("main")
@@ -285,7 +302,9 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     return "\n".join([*explained, *head, *table, *more, *notes])
 
 
-def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: int = MAX_LINES) -> str:
+def text_of_run(
+    cards: Sequence[Card], directory: Path, page: Path, max_lines: int = MAX_LINES, beside: Sequence[Card] = ()
+) -> str:
     """What a run prints: the cards, what is missing, the page and how to see the rest.
 
     Args:
@@ -293,10 +312,16 @@ def text_of_run(cards: Sequence[Card], directory: Path, page: Path, max_lines: i
       directory: of the results.
       page: of the results.
       max_lines: of all of it together.
+      beside: shipped cards of other tracks, which the page shows.
     """
     filled = {x.track.name for x in cards}
     absent = [name for name in track_names() if name not in filled]
-    missing = [f"{name} track: not in this suite; shaping-bench score RULE --track {name}" for name in absent]
+    there = {x.track.name for x in beside}
+    missing = [
+        f"{name} track: not in this suite{'; shipped rows on the page' * (name in there)}; shaping-bench score RULE "
+        f"--track {name}"
+        for name in absent
+    ]
     more = [
         f"page:   {page}  (any browser opens it)",
         f"tables: shaping-bench table {directory}"

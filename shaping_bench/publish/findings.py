@@ -14,7 +14,6 @@ import pydantic
 
 from shaping_bench.analysis import reference
 from shaping_bench.analysis.scores import Scored, Task, interval
-from shaping_bench.publish.cards import Card, beside_reference
 from shaping_bench.spec.configs import Strict, configs_folder, read_yaml
 from shaping_bench.spec.scenarios import Block, Tier, Track
 
@@ -63,15 +62,6 @@ def questions(track: str) -> list[Question]:
     """What is asked of a track's results."""
     path = configs_folder() / "findings" / f"{track}.yaml"
     return [Question.model_validate(x) for x in read_yaml(path, f"findings {track!r}")] if path.is_file() else []
-
-
-def reference_card(track: Track) -> Card | None:
-    """The card of the shipped rules, at the tier of which they are; None without any."""
-    known = reference.load(track)
-    if known is None:
-        return None
-    tier = known.manifest["tier_name"]
-    return beside_reference({}, track=track.at(tier), tier=tier, known=known)
 
 
 def findings(track: Track) -> list[Finding]:

@@ -12,7 +12,7 @@ import yaml
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import report
-from shaping_bench.publish.cards import MAX_LINES, MAX_WIDTH, cards_in
+from shaping_bench.publish.cards import MAX_LINES, MAX_WIDTH, SHIPPED, cards_beside, cards_in
 from shaping_bench.publish.model import ABSENT
 from shaping_bench.spec import scenarios, suite
 from shaping_bench.store import results as results_
@@ -58,8 +58,9 @@ RANKING = ("rank", "mean rank", "IQM", "improvement", "anyone")
 def tracks(tmp_path_factory):
     """Two small tracks, of which no results are shipped."""
     folder = tmp_path_factory.mktemp("tracks")
-    paths = {name: folder / f"{name}.yaml" for name in TRACKS}
-    for name, path in paths.items():
+    own = {name: folder / f"{name}.yaml" for name in TRACKS}
+    paths = {**scenarios.track_names(), **own}  # of the others there are shipped cards
+    for name, path in own.items():
         path.write_text(yaml.safe_dump(TRACKS[name]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenarios, "track_names", lambda: paths)
@@ -102,7 +103,7 @@ def test_a_run_prints_its_cards_what_is_missing_and_where_the_rest_is(ran, track
     assert max(len(line.replace(str(ran), "results")) for line in lines) <= MAX_WIDTH
     assert "more rows" not in said.out
     assert sum("tier, " in line for line in lines) == len(SUITE["cards"])
-    assert any(line.startswith("deep track: not in this suite; shaping-bench score") for line in lines)
+    assert any(line.startswith("deep track: not in this suite; shipped rows on the page;") for line in lines)
     assert str(ran / "report.html") in said.out
     assert f"shaping-bench table {ran} --cards" in said.out
 
@@ -150,11 +151,17 @@ def test_no_other_table_ranks(ran, capsys, options):
 
 
 def test_no_table_of_the_page_does_and_it_opens_with_the_cards(ran):
-    page = report.render_page(results_.load(ran))
-    assert page.index('<section id="cards"') < page.index('<section id="rules"')
+    results = results_.load(ran)
+    page = report.render_page(results)
+    assert page.index('<section id="cards"') < page.index('<section id="beside"') < page.index('<section id="rules"')
     rankings = [x for heads, rows in tables_of(page) if (x := ranked_together(heads, rows)) is not None]
     assert len(rankings) >= 2 * len(TOGETHER)
-    assert all(any(x <= own for own in TOGETHER.values()) for x in rankings)
+    # Tracks that the suite does not ask for stand beside them, each in a table of its own.
+    beside = {card.track.name: {row["learner"] + SHIPPED for row in card.rows} for card in cards_beside(results)}
+    assert "deep" in beside
+    assert not {"exact", "sampled"} & set(beside)
+    assert all(own in rankings for own in beside.values())
+    assert all(any(x <= own for own in (*TOGETHER.values(), *beside.values())) for x in rankings)
     # A picture per rule and card, which leads to its scenarios and cells.
     links = re.findall(r'<figure><a href="#(card-\d-\d)" aria-label="Scores of', page)
     assert len(links) == len(set(links)) == sum(map(len, TOGETHER.values()))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from shaping_bench.analysis import reference
 from shaping_bench.analysis.scores import Anchor, subject_of
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import cards
@@ -93,6 +94,14 @@ def test_a_card_tells_who_gave_what_and_leaves_it_out_of_all_ranks():
     assert "1.62" in said or "1.63" in said
     assert "received" not in said
     assert "given" in card_table(made).col_labels
+
+
+def test_what_is_told_is_shipped_too(tmp_path):
+    both = [subject("pg-incentive"), subject(NAIVE)]
+    about = {"tier_name": "quick", "command": "c", "commit": "x", "versions": {}, "device": "d", "seconds": 1.0}
+    reference.write(both, anchors=ANCHORS, track=TRACK, tier=TRACK.tiers["quick"], about=about, where=tmp_path)
+    known = reference.load(TRACK, tmp_path)
+    assert known.subject("pg-incentive", TRACK.tiers["quick"]).told == both[0].told
 
 
 def test_without_more_to_tell_nothing_is_told():

@@ -11,7 +11,14 @@ from shaping_bench.publish.digits import brief
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
 from shaping_bench.publish.report.markup import breakable, details, escape, plural, region
-from shaping_bench.publish.standings import improvement_table, lifetime_table, name_of, rank_table, score_entry
+from shaping_bench.publish.standings import (
+    card_table,
+    improvement_table,
+    lifetime_table,
+    name_of,
+    rank_table,
+    score_entry,
+)
 from shaping_bench.publish.writers.html import html_table
 from shaping_bench.store.results import Results
 
@@ -36,6 +43,19 @@ def card_sections(results: Results, cards: Sequence[Card]) -> str:
     """All cards; empty if there are none."""
     records = {record["hash"]: record for record in results.whole.records}
     return "\n".join(_card(card, k, records) for k, card in enumerate(cards))
+
+
+def beside_sections(cards: Sequence[Card]) -> str:
+    """Shipped cards of other tracks, a table each; empty if there are none."""
+    if not cards:
+        return ""
+    names = " or ".join(f"<code>{escape(card.track.name)}</code>" for card in cards)
+    said = (
+        "<p>Tracks that this suite does not ask for, as they are shipped. Rules of different tracks meet different "
+        "games at different budgets, and are in no common ranking. A rule of one's own joins a card by "
+        f"<code>shaping-bench score RULE --track TRACK</code>, TRACK being {names}.</p>"
+    )
+    return "\n".join([said, *(html_table(card_table(card)) for card in cards)])
 
 
 def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> str:

@@ -21,12 +21,12 @@ from shaping_bench.claims.files import papers
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import digits, tables
-from shaping_bench.publish.cards import cards_in
+from shaping_bench.publish.cards import cards_beside, cards_in
 from shaping_bench.publish.metagame_tables import meta_tables
 from shaping_bench.publish.model import ABSENT, Table
 from shaping_bench.publish.report import drawing
 from shaping_bench.publish.report.boards import BOLD, boards, one_table
-from shaping_bench.publish.report.cards import card_sections
+from shaping_bench.publish.report.cards import beside_sections, card_sections
 from shaping_bench.publish.report.drawing import STATES, Line
 from shaping_bench.publish.report.episodes import player
 from shaping_bench.publish.report.markup import Addresses, details, escape, facts, meeting, plural, region
@@ -47,7 +47,7 @@ no browser opens."""
 MAX_POLICIES = 100
 """Most seeds whose final policies are drawn in one panel."""
 
-SHORT = {"claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "Cells"}
+SHORT = {"beside": "Other tracks", "claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "Cells"}
 """Sections' names in the contents, which stay in sight."""
 
 
@@ -78,13 +78,15 @@ def render_page(results: Results) -> str:
     cut = _cut(results, shown)
     addresses = Addresses(shown)
     cards = ("cards", "Cards", card_sections(results, cards_in(results)))
-    candidates = [cards, ("claims", "Published numbers", _published())]
+    beside = ("beside", "Shipped cards of other tracks", beside_sections(cards_beside(results)))
+    candidates = [cards, beside, ("claims", "Published numbers", _published())]
     if results.records:  # else stopped before anything but cells of cards was stored
         candidates = [
             cards,
+            beside,
             ("rules", "Rules by game", boards(results, addresses)),
             *((f"game-{k}", game, _game(shown, addresses, game, bool(cut))) for k, game in enumerate(shown.games)),
-            candidates[1],
+            candidates[2],
             ("run", "What was run", _what_was_run(results, addresses)),
             ("diverged", "Diverged seeds", _diverged(results, shown, addresses)),
             ("learners", "Learners", _learners(results)),
