@@ -604,12 +604,13 @@ def schelling_diagrams() -> str:
     return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
 
 
-def preparation_curves(name: str) -> str:
-    """Curves of preparations out of ``NAME.json`` beside the pages, drawn: a panel each, a line per preparation."""
+def stored_curves(name: str) -> str:
+    """Curves out of ``NAME.json`` beside the pages, drawn: a panel each, a line per seed, or per preparation, as its
+    ``line`` calls them."""
     panels = []
     for x in json.loads((ROOT / "shaping_bench" / "docs" / f"{name}.json").read_text()):
         steps = np.asarray(x["steps"], float)
-        lines = [Line(f"preparation {k}", steps, np.asarray(y, float)) for k, y in enumerate(x["curves"], 1)]
+        lines = [Line(f"{x['line']} {k}", steps, np.asarray(y, float)) for k, y in enumerate(x["curves"], 1)]
         panels.append(line_panel(lines, x["title"], tuple(x["limits"]), x["title"]))
     return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
 
@@ -871,7 +872,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         methods,
         metrics,
         peers,
-        preparation_curves,
+        stored_curves,
         presets,
         readme,
         reference_card,
