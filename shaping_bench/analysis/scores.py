@@ -67,6 +67,9 @@ be told."""
 LEVEL = 0.05
 """Of the tests behind marks, after correction for their number in a column."""
 
+EXCHANGES = 2**16
+"""Of these tests: with 16 seeds all that there are."""
+
 INEXACT = "its policies are networks: no best response to them is exact"
 """Why a scenario is missing."""
 
@@ -631,6 +634,26 @@ class Scored:
         ]
         return sum(shares) / len(shares) if shares else None
 
+    def gain(self) -> dict[str, float | None]:
+        """What a best response to its policies of self-play gets beyond what they get there, as a share of the range of
+        rewards: the adversary's gain. Where everybody is at a mutual best response, also of defection, there is none.
+        A lost run counts as 1."""
+        own = {x.game: x.name for x in self.scenarios("main") if x.family == "self"}
+        both = [
+            ((x.name, m), (own.get(x.game, ""), m))
+            for x in self.scenarios("main")
+            if x.family == "adversary"
+            for m in x.members
+        ]
+        both = [x for x in both if all(key in self._runs for key in x) and x[0] in self.anchors]
+        return self._interval([Task(self._gained(*x), 1.0 / len(both)) for x in both])
+
+    def _gained(self, answered: tuple[str, str], alone: tuple[str, str]) -> np.ndarray:
+        runs, before = self._runs[answered], self._runs[alone]
+        among = before[["own", "other"]].to_numpy(np.float64).mean(axis=1)
+        gained = (runs["other"].to_numpy(np.float64) - among) / self.anchors[answered].spread
+        return np.where(runs["lost"].to_numpy(bool) | before["lost"].to_numpy(bool), 1.0, gained)
+
     def rational(self) -> float | None:
         """The share that its policies of self-play keep of what there is to keep, as ``safety`` has it, against who was
         trained to be the worst of rational partners; the mean over games. None if the card does not ask."""
@@ -768,7 +791,7 @@ def marked(scores: Mapping[str, np.ndarray], values: Mapping[str, float]) -> set
     units = [np.arange(len(scores[first]))]
     pairs = len(values) * (len(values) - 1) // 2
     chances = [
-        stats.exchange_test([scores[first]], [scores[x]], units, normal_tail=True)
+        stats.exchange_test([scores[first]], [scores[x]], units, reps=EXCHANGES, normal_tail=True)
         if not np.array_equal(scores[first], scores[x])
         else 1.0
         for x in others

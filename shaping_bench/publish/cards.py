@@ -40,6 +40,19 @@ NAME_WIDTH = 18
 SHIPPED = "\N{DEGREE SIGN}"
 """Marks rows that were not computed here."""
 
+CHANGED = "\N{DAGGER}"
+"""Marks those of them whose rule has another source by now."""
+
+ITSELF = "\N{DOUBLE DAGGER}"
+"""Marks rules that a scenario of a held-out family is not held out for."""
+
+MARKS: Mapping[str, str] = {
+    SHIPPED: "shipped results, not computed here",
+    CHANGED: "its source is another one since: `shaping-bench reference --check` computes a sample again",
+    ITSELF: "it met itself, or whom it was prepared against, among the others",
+}
+"""What marks behind names say."""
+
 COSTS = {"exact": ("gradient_evaluations", "grads"), "sampled": ("environment_steps", "steps")}
 """What rules of a view pay with, and its heading: per seed, preparations included."""
 
@@ -101,6 +114,8 @@ def card(
         values = {row["learner"]: row[column]["value"] for _, row in ranked if row[column]["value"] is not None}
         seeds = {row["learner"]: x.per_seed(column, "main") for x, row in ranked if row["learner"] in values}
         best = marked(seeds, values) if len(values) > 1 else set()  # type: ignore[arg-type]
+        if len(best) == len(values):  # a mark on everybody says nothing
+            best = set()
         for row in rows:
             row[column]["best"] = row["learner"] in best
     order = sorted(zip(scored, rows, strict=True), key=lambda x: _place(x[1], track.headline))
@@ -203,6 +218,7 @@ def _row(scored: Scored, tier: str) -> Row:
         "learner": subject.learner,
         **{column: scored.score(column, "main") for column in COLUMNS},
         "basin": scored.basin(),
+        "gain": scored.gain(),
         "rational": scored.rational(),
         "cost": subject.cost(track),
         "access": subject.access,
@@ -264,12 +280,14 @@ def _scenario(scored: Scored, scenario: Scenario) -> dict[str, Any]:
 
 LEGEND = (
     "Shares: 0 is random play, 1 the best known; ± is the larger half of the 95 % interval; * the best, and what seeds",
-    "do not tell from it (5 % per column, Holm). cooperation: with its like; shaping: got from a naive learner beyond",
-    "what a naive one gets; generality: among learners and shapers that nobody was tuned to; adaptation: to fixed",
-    "strategies; safety: kept from a best response; effect: on what others get. Ranked by generality, same scenarios.",
+    "do not tell from it (5 % per column, Holm), if anybody is told. cooperation: with its like; shaping: got from a",
+    "naive learner beyond what a naive one gets; generality: among unseen learners and shapers; adaptation: to fixed",
+    "strategies; safety: kept from a best response; effect: on what others get; lost: diverged runs, counted as -1;",
+    "access: what it is told of others. Ranked by generality, over the same scenarios.",
 )
 
 EXTRAS: Mapping[str, str] = {
+    "gain": "what a best response gets from it beyond what its like does, of the range of rewards",
     "basin": "share of a grid of starts from which it and its like end in what is best for both",
     "rational": "as safety, kept from the worst partner found that is itself somebody's best response",
 }
@@ -283,22 +301,19 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
       legend: say what the columns are.
     """
     rows = card.rows
-    shipped_rows = any(row["origin"] == "reference" for row in rows)
-    head = [
-        f"{card.title}, {card.track.tier(card.tier).seeds} seeds"
-        + f"; {SHIPPED} shipped results, not computed here" * shipped_rows
-    ]
+    head = [f"{card.title}, {size(card)}"]
     ranked = f"Ranked by {card.track.headline}"
     known = [line.replace("Ranked by generality", ranked) for line in LEGEND]
     explained = [*known, *_explained(extras(card)), ""] if legend else []
-    notes = [*map(shortened, training(card)), *_notes(rows)]
+    used = [f"{mark} {said}" for mark, said in MARKS.items() if any(mark in marks(row) for row in rows)]
+    notes = [*([shortened("; ".join(used))] if used else []), *map(shortened, training(card)), *_notes(rows)]
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so
     shown = rows[:room]
     more_columns = extras(card)
     heading = ["", "learner", *COLUMNS, *more_columns, "lost", "access", COSTS[card.track.view][1]]
     table = _aligned([heading, *(_line(row, card.track.view, more_columns) for row in shown)])
-    more = [f"and {len(rows) - room} more rows: --json"] if len(rows) > room else []
+    more = [f"and {len(rows) - room} more rows: on the page, or with --json"] if len(rows) > room else []
     return "\n".join([*explained, *head, *table, *more, *notes])
 
 
@@ -362,7 +377,7 @@ def spent(row: Row, view: str) -> tuple[float, str]:
 
 def extras(card: Card) -> list[str]:
     """Which of :data:`EXTRAS` a card has, and of what its track tells besides."""
-    return [name for name in (*EXTRAS, *card.track.told) if any(row[name] is not None for row in card.rows)]
+    return [name for name in (*EXTRAS, *card.track.told) if any(extra(row, name) is not None for row in card.rows)]
 
 
 def explained(name: str) -> str:
@@ -370,6 +385,30 @@ def explained(name: str) -> str:
     from shaping_bench.metrics import definition
 
     return EXTRAS.get(name) or definition(name).formula
+
+
+def extra(row: Row, name: str) -> float | None:
+    """What a row has in such a column."""
+    found = row[name]
+    return found["value"] if isinstance(found, Mapping) else found
+
+
+def marks(row: Row) -> str:
+    """Marks behind a row's name; see :data:`MARKS`."""
+    shipped_row = row["origin"] == "reference"
+    return SHIPPED * shipped_row + CHANGED * bool(row["changed"]) + ITSELF * bool(row["not_held_out"])
+
+
+def size(card: Card) -> str:
+    """How much a card rests on."""
+    main = [x for x in card.track.of(card.split) if x.block == "main"]
+    games = len({x.game for x in main})
+    own = sum(row["origin"] != "reference" for row in card.rows)
+    others = len(card.rows) - own
+    return (
+        f"{card.track.tier(card.tier).seeds} seeds, {games} game{'s' * (games != 1)}, {len(main)} scenarios, "
+        f"{len(card.rows)} rules" + f" ({own} computed here, {others} shipped)" * bool(others)
+    )
 
 
 def _explained(names: Sequence[str]) -> list[str]:
@@ -387,11 +426,11 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(row: Row, view: str, more_columns: Sequence[str]) -> list[str]:
-    mark = (SHIPPED if row["origin"] == "reference" else "") + (" (changed)" if row["changed"] else "")
+    mark = marks(row)
     room = NAME_WIDTH - len(mark)
     name = (row["learner"] if len(row["learner"]) <= room else row["learner"][: room - 1] + "…") + mark
     rank = str(row["rank"]) if row["ranked"] else "-"
-    more = ["" if row[name] is None else digits.number(row[name], 2) for name in more_columns]
+    more = ["" if (x := extra(row, name)) is None else digits.number(x, 2) for name in more_columns]
     return [
         rank,
         name,
@@ -434,14 +473,11 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append(f"not ranked: {row['learner']}, missing {first}{others}: {why}")
     if len(unranked) > 3:
         notes.append(f"not ranked: {len(unranked) - 3} more")
-    own = [row for row in rows if row["not_held_out"] and row["origin"] != "reference"]
-    if own:
-        told = (f"{row['learner']} ({row['not_held_out'][0]} and {len(row['not_held_out']) - 1} more)" for row in own)
-        notes.append(f"not held out: {', '.join(told)}")
     best = [row for row in rows if row["beats_best_known"] and row["origin"] != "reference"]
     if best:
         told = (
-            f"{row['learner']} in {row['beats_best_known'][0]} and {len(row['beats_best_known']) - 1} more"
+            f"{row['learner']} in {row['beats_best_known'][0]}"
+            + f" and {len(row['beats_best_known']) - 1} more" * (len(row["beats_best_known"]) > 1)
             for row in best
         )
         notes.append(f"beats the best known return: {', '.join(told)}")

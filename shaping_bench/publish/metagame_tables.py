@@ -86,7 +86,7 @@ def _strategies(meta: MetaGame, note: str) -> Table:
             )
         )
     explained = (
-        "self-play: return where everybody plays the rule; exploitability: largest gain of a single adopter of another "
+        "self-play: return where everybody plays the rule; gain from leaving: largest of a single adopter of another "
         "rule there; alpha-rank: mass in the limit of strong selection, "
         f"{'two' if meta.players == 2 else meta.players} populations of {POPULATION}"
         f"{'' if ranked else f' (of at most {MAX_STATES} profiles)'}; replicator: share that the dynamics end with, "
@@ -99,7 +99,7 @@ def _strategies(meta: MetaGame, note: str) -> Table:
         rows="rule",
         cols="",
         row_labels=meta.rules,
-        col_labels=("self-play", "exploitability", "exploited most by", "alpha-rank", "replicator", "equilibria"),
+        col_labels=("self-play", "gain from leaving", "left best for", "alpha-rank", "replicator", "equilibria"),
         cells=tuple(rows),
         decimals=decimals,
     )

@@ -13,7 +13,7 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import Standing, standing
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
-from shaping_bench.publish.cards import SHIPPED, Card, Row, explained, extras
+from shaping_bench.publish.cards import SHIPPED, Card, Row, explained, extra, extras, marks
 from shaping_bench.publish.model import ABSENT, Entry, Table, count, plain
 from shaping_bench.store.results import Results
 
@@ -63,8 +63,8 @@ def lifetime_table(card: Card) -> Table:
 
 
 def name_of(row: Row) -> str:
-    """A rule as tables of cards call it: marked where its row is shipped."""
-    return row["learner"] + SHIPPED * (row["origin"] == "reference")
+    """A rule as tables of cards call it: with the marks of its row."""
+    return row["learner"] + marks(row)
 
 
 def _entries(row: Row, more: Sequence[str]) -> tuple[Entry, ...]:
@@ -74,7 +74,7 @@ def _entries(row: Row, more: Sequence[str]) -> tuple[Entry, ...]:
         count(row["rank"]) if row["rank"] else Entry(ABSENT),
         *(score_entry(row[column]) for column in COLUMNS),
         score_entry(row["ordinal"]["generality"]),
-        *(plain(row[name], 2) for name in more),
+        *(plain(extra(row, name), 2) for name in more),
         count(row["lost"]),
         Entry(row["access"]),
         *(plain(float(x), 0) for x in spent),

@@ -95,6 +95,8 @@ def test_formulas():
     # What is lost to the best response of the seed, over what best responses are worth.
     assert values(x, "adaptation") == pytest.approx(1.0 - 0.5 / 2.0)
     assert values(x, "safety") == pytest.approx(0.1)
+    # The adversary gets -0.9, where both of its like got -0.2 and -0.1.
+    assert scored(x).gain()["value"] == pytest.approx((-0.9 + 0.15) / 4.0)
     # Of the background: half of it, less that of the naive learner, as a share of the range of rewards;
     # three scenarios, and in unseen the naive learner gets -1.
     effects = [(-1.0 / 2 + 1.5 / 2) / 4.0] * 2 + [(-0.4 / 2 + 1.0 / 2) / 4.0]
@@ -126,18 +128,33 @@ def test_what_is_kept_of_a_rational_adversary_is_measured_as_safety_and_is_in_no
     assert own["ranked"]
     assert other["ranked"]
     assert not own["beats_best_known"]
-    assert cards.extras(card) == ["rational"]
+    assert cards.extras(card) == ["gain", "rational"]
     assert cards.EXTRAS["rational"] in cards.text(card)
-    assert cards.extras(card_of([NAIVE])) == []
+    assert cards.extras(card_of([NAIVE])) == ["gain"]
 
 
 def test_a_card_says_in_words_who_is_on_which_side():
     said = _in_words(card_of([NAIVE, subject(self=-0.2, learners=-1.0, adversary=-1.8)]))
     answers = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", said))
     assert answers["Who cooperates with its like?"] == "more than half way to the optimum: sga; undecided: naive"
-    assert answers["Who shapes a naive learner?"] == "gets more than a naive learner there: sga"
-    assert answers["Who can be exploited?"] == "keeps less than half: sga; undecided: naive"
+    assert answers["Who gets more from a naive learner than a naive one does?"] == "gets more: sga"
+    assert answers["Who holds out against a best response?"] == "keeps less than half: sga; undecided: naive"
+    # Of a range of rewards of 4: the adversary of one gets less than its like, that of the other 0.25 more.
+    more = "a best response gains more than a twentieth of the range of rewards by it"
+    assert answers["Who can be exploited?"] == f"{more}: naive; gains less: sga"
     assert answers["At what cost?"] == "gradient evaluations: sga 2, naive 2"
+
+
+def test_an_adversary_gains_nothing_where_the_policies_are_best_responses_already():
+    """Exact in the prisoner's dilemma: always-defect keeps the least and gives nothing away, tit for tat neither;
+    always-cooperate is worth 1 more to who defects, of a range of rewards of 3."""
+    track = load_track("exact")
+    known = reference.serving(track, "quick")
+    for rule, expected in {"all-d": 0.0, "tft": 0.0, "all-c": 1.0 / 3.0}.items():
+        whole = known.subject(rule, track.tier("quick"))
+        only = dataclasses.replace(whole, runs=whole.runs[whole.runs["scenario"].isin(["ipd/self", "ipd/adversary"])])
+        gain = Scored(only, naive=only, anchors=known.anchors, track=track).gain()
+        assert gain["value"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_shares_are_clipped_scenario_by_scenario_and_not_run_by_run():
@@ -236,6 +253,11 @@ def test_marks_keep_their_level_among_rules_that_are_alike():
         runs = {str(k): rng.normal(size=16) for k in range(5)}
         wrong += len(marked(runs, {k: float(x.mean()) for k, x in runs.items()})) < 5
     assert wrong / 60 <= 0.12
+
+
+def test_a_mark_on_everybody_says_nothing():
+    alike = [subject(x, self=[-1.0, -0.5, -0.6, -0.9]) for x in ("sga", "cgd")]
+    assert not any(row["cooperation"]["best"] for row in card_of([NAIVE, *alike]).rows)
 
 
 def test_marks_tell_what_is_clearly_worse():

@@ -251,8 +251,10 @@ def _entry(column: _Column, label: str, present: Sequence[str]) -> str:
     shown = text if address is None else f'<a href="{escape(address)}">{text}</a>'
     value = column.values[label] if column.values else cell.mean
     attributes = "" if value is None else f' data-value="{value:.6g}"'
-    if column.bar and cell.mean is not None:
-        means = [c.mean for x in present if (c := column.cells.get(x)) is not None and c.mean is not None]
+    shown_cells = [c for x in present if (c := column.cells.get(x)) is not None and c.mean is not None]
+    # Where all numbers are printed alike, what bars would draw is rounding.
+    if column.bar and cell.mean is not None and len({c.text.partition(" ")[0] for c in shown_cells}) > 1:
+        means = [c.mean for c in shown_cells if c.mean is not None]
         low, high = min(means), max(means)
         share = (cell.mean - low) / (high - low) if high > low else 1.0
         attributes += f' class="bar" style="--share:{100 * share:.0f}%"'

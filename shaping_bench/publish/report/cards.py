@@ -6,8 +6,8 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import SHIPPED, Card, Row, explained, extras, spent, training
-from shaping_bench.publish.digits import brief
+from shaping_bench.publish.cards import MARKS, Card, Row, explained, extra, extras, marks, size, spent, training
+from shaping_bench.publish.digits import brief, number
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
 from shaping_bench.publish.report.markup import breakable, details, escape, plural, region
@@ -27,10 +27,16 @@ MEANINGS = {
     "shaping": "what it gets from a naive learner, beyond what a naive learner gets there",
     "generality": "what it gets among learners with other steps and beginnings and among shapers, of the best known",
     "adaptation": "what it gets from fixed strategies, of the exact best response's",
-    "safety": "what its policy keeps from a best response to it",
+    "safety": "what its policy keeps from a best response to it, of what the best policies keep",
     "effect": "what the others get from it beyond what a naive learner leaves them, of the range of rewards",
+    "gain": "what a best response to it gets beyond what it and its like get, of the range of rewards: none from who "
+    "already defects, however little it keeps",
+    "lost": "runs that diverged, its own or the other's; each counts as a share of -1",
+    "access": "what a rule is told of the others, beside the game: nothing, their actions, parameters, gradients, or "
+    "all of the game as a simulator",
+    "shares": "of each scenario the mean over seeds, clipped to [-1, 1]; the subject sits in seat 1",
 }
-"""Scores of a card in words."""
+"""Scores of a card in words, and what else stands there."""
 
 SHORT = ("coop.", "shap.", "gen.", "adapt.", "safe", "effect")
 """The same where there is little room."""
@@ -79,8 +85,14 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
         f"<h3>{escape(title)}</h3>",
         "<p>Every rule is asked the same: to meet its like, naive learners, learners of other kinds, fixed strategies, "
         "shapers and a best response, in the same games and at the same budget. 0 is random play, 1 the best known or "
-        f"possible. Rules of other tracks and tiers stand on other cards. {SHIPPED} marks shipped results, which were "
-        "not computed here. Numbers and pictures lead to the scenarios and cells that they are from.</p>",
+        f"possible. {escape(size(card)[0].upper() + size(card)[1:])}. Rules of other tracks and tiers stand on other "
+        "cards. Numbers and pictures lead to the scenarios and cells that they are from.</p>",
+        *(
+            f'<p class="soft">{mark} behind a name: {escape(said)}.</p>'
+            for mark, said in MARKS.items()
+            if any(mark in marks(row) for row in card.rows)
+        ),
+        _apart(card),
         f'<p class="soft">Not ranked: {"; ".join(missing)}.</p>' if missing else "",
         *(f'<p class="soft">{escape(x[0].upper() + x[1:])}.</p>' for x in training(card)),
         _table(card, number),
@@ -101,12 +113,22 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
     return "\n".join(part for part in parts if part)
 
 
+NOTABLE = 0.05
+"""Gain of an adversary, of the range of rewards, from which on one calls it exploitation."""
+
 ASKED: tuple[tuple[str, str, float, str, str], ...] = (
     ("cooperation", "Who cooperates with its like?", 0.5, "more than half way to the optimum", "less than half way"),
-    ("shaping", "Who shapes a naive learner?", 0.0, "gets more than a naive learner there", "gets less"),
+    ("shaping", "Who gets more from a naive learner than a naive one does?", 0.0, "gets more", "gets less"),
+    (
+        "gain",
+        "Who can be exploited?",
+        NOTABLE,
+        "a best response gains more than a twentieth of the range of rewards by it",
+        "gains less",
+    ),
     (
         "safety",
-        "Who can be exploited?",
+        "Who holds out against a best response?",
         0.5,
         "keeps more than half of what can be kept",
         "keeps less than half",
@@ -159,16 +181,17 @@ def _table(card: Card, number: int) -> str:
         address = f"#{_identity(number, k)}"
         scores = [score_entry(row[c]) for c in COLUMNS] + [score_entry(row["ordinal"]["generality"])] * ordinal
         cells = "".join(f"<td>{_linked(x, address)}</td>" for x in scores)
-        cells += "".join(f"<td>{_number(row[name])}</td>" for name in more)
+        cells += "".join(f"<td>{_more(row, name, address)}</td>" for name in more)
         lines.append(
-            f'<tr><th scope="row">{breakable(name_of(row))}{" (changed)" if row["changed"] else ""}</th>'
+            f'<tr><th scope="row">{breakable(name_of(row))}</th>'
             f"<td>{row['rank'] or ABSENT}</td>{cells}<td>{row['lost']}</td><td>{escape(row['access'])}</td>"
             f"<td>{spent(row, card.track.view)[0]:,.0f}</td></tr>"
         )
     note = (
         f"Best {card.track.headline} first, over the same scenarios; with 95 % bootstrap intervals over seeds. "
         "Bold: the best of a column, and all that its seeds do not tell from it (exchange test, Holm-corrected over "
-        "all pairs of the column, 0.05)."
+        "all pairs of the column, 0.05), nobody where all are; a rule whose seeds differ much may be bold below others "
+        "that are told apart."
         + " Ordinal games: generality over all games of two actions, from either seat." * ordinal
         + "".join(f" {name.capitalize()}: {explained(name)}." for name in more)
         + f" Cost: {spent(card.rows[0], card.track.view)[1]} that it asked for in all scenarios together, per seed, "
@@ -179,6 +202,29 @@ def _table(card: Card, number: int) -> str:
         f'<thead><tr><th scope="col">learner</th>{head}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table>'
     )
     return region(f"Card: {card.title}", table)
+
+
+def _more(row: Row, name: str, address: str) -> str:
+    """What stands in a column that some cards have, with its interval if it has one."""
+    return _linked(score_entry(row[name]), address) if isinstance(row[name], Mapping) else _number(extra(row, name))
+
+
+def _apart(card: Card) -> str:
+    """Games that are in no average, with why, and how the ranked do in them among their like."""
+    scenarios = card.track.of(card.split)
+    averaged = {x.game for x in scenarios if x.block != "diagnostic"}
+    names = sorted({x.game for x in scenarios if x.game not in averaged and x.family == "self"})
+    if not names:
+        return ""
+    lines = []
+    for name in names:
+        shares = {x["learner"]: x["scenarios"][f"{name}/self"]["share"] for x in card.rows if x["ranked"]}
+        told = ", ".join(
+            f"{learner} {number(x['value'], 2)}" for learner, x in shares.items() if x and x["value"] is not None
+        )
+        lines.append(f"<p>{escape(name)}: {escape(told)}.</p>")
+    why = f"In no average, because one reward there is far from all others and would decide it: {', '.join(names)}"
+    return details(f"{why}. Shares with its like", "".join(lines))
 
 
 def _linked(x: Entry, address: str) -> str:
@@ -210,8 +256,10 @@ def _rule(card: Card, row: Row, identity: str, records: Mapping[str, Mapping[str
     command = f"shaping-bench score {row['learner']!r} --track {card.track.name} --tier {card.tier}{games} --json"
     shipped = row["origin"] == "reference"
     origin = "Shipped: <code>shaping-bench reference</code> says how. Again:" if shipped else "By itself:"
+    met = row["not_held_out"]
+    held = f"<p>Not held out for it: {escape(', '.join(met))}.</p>" if met else ""
     inside = (
-        f'<div id="{identity}" tabindex="-1"><p>{origin} <code>{escape(command)}</code></p>\n'
+        f'<div id="{identity}" tabindex="-1"><p>{origin} <code>{escape(command)}</code></p>{held}\n'
         f"{region('Scenarios of ' + row['learner'], table)}</div>"
     )
     return details(name_of(row), inside, kind="cell")

@@ -47,6 +47,9 @@ no browser opens."""
 MAX_POLICIES = 100
 """Most seeds whose final policies are drawn in one panel."""
 
+SAME = 5e-4
+"""Returns that differ by less are printed alike."""
+
 SHORT = {"beside": "Other tracks", "claims": "Published", "run": "Run", "diverged": "Diverged", "cells": "Cells"}
 """Sections' names in the contents, which stay in sight."""
 
@@ -156,9 +159,9 @@ def _header(results: Results, name: str) -> str:
     if results.records:
         counts |= {
             plural(len(results.learners), "learner"): "#rules",
-            plural(len(results.games), "game"): "#game-0",
+            f"{plural(len(results.games), 'game')} played pairwise": "#game-0",
             plural(encounters, "encounter"): "#cells",
-            f"{_range(results.cells['seeds'])} seeds each": "#run",
+            f"{_range(results.cells['seeds'])} seeds per encounter": "#run",
         }
     listed = "".join(f'<li><a href="{address}">{escape(text)}</a></li>' for text, address in counts.items())
     return (
@@ -433,7 +436,7 @@ def _meta_game(results: Results, addresses: Addresses, game: str) -> str:
             f"<ul>{''.join(f'<li>{x}</li>' for x in _advice(meta))}</ul>",
             drawing.heat_map(dataclasses.replace(gain, note=""), link=addresses.entry, note=brief),
             details(
-                "Rules as strategies: exploitability, alpha-rank, replicator dynamics, equilibria",
+                "Rules as strategies: gain from leaving, alpha-rank, replicator dynamics, equilibria",
                 "\n".join(html_table(x, addresses.entry) for x in (strategies, others[-1])),
             ),
             details(
@@ -456,14 +459,27 @@ def _advice(meta: metagame.MetaGame) -> list[str]:
                 f"Where everybody plays {escape(rule)}, a single adopter of {escape(meta.rules[k])} gains "
                 f"{digits.signed(meta.gain[k, i])} per step (95 % interval {low} to {high}), {change}."
             )
+    if np.ptp(meta.payoffs[np.isfinite(meta.payoffs)]) < SAME:
+        return ["To the last digit shown all rules return the same here: nothing is to be chosen."]
     pure = [meta.rules[int(x.shares.argmax())] for x in meta.equilibria if (x.shares > 0).sum() == 1]
     if pure:
         said.append(f"Where everybody plays it, nobody gains by leaving: {escape(', '.join(pure))}.")
     else:
-        said.append("Whichever rule everybody plays, somebody gains by leaving it.")
-    weight = sorted(zip(meta.alpha_rank, meta.rules, strict=True), key=lambda x: -x[0])
-    leaders = [f"{escape(rule)} {mass:.2f}" for mass, rule in weight if mass >= 0.05]
-    said.append(f"Where rules spread by imitation, these last (alpha-rank's mass): {', '.join(leaders) or 'none'}.")
+        # An adopter that gains nothing told from nothing is no reason to leave.
+        held = [rule for rule, (low, _) in zip(meta.rules, meta.exploitability_ci, strict=True) if not low > 0]
+        said.append(
+            f"Where everybody plays it, nobody is told to gain by leaving (95 % interval): {escape(', '.join(held))}."
+            if held
+            else "Whichever rule everybody plays, somebody gains by leaving it."
+        )
+    weight = sorted(zip(meta.alpha_rank, meta.alpha_rank_ci, meta.rules, strict=True), key=lambda x: -x[0])
+    leaders = [
+        f"{escape(rule)} {mass:.2f} [{low:.2f}, {high:.2f}]" for mass, (low, high), rule in weight if mass >= 0.05
+    ]
+    said.append(
+        "Where rules spread by imitation, these last (alpha-rank's mass, 95 % interval): "
+        f"{', '.join(leaders) or 'none'}."
+    )
     return said
 
 
@@ -658,8 +674,10 @@ def _learners(results: Results) -> str:
             + (" Prepares." if described["needs_preparation"] else "")
         )
         if entry.get("source"):
-            words.append(f"Source: {escape(entry['source'])}.")
-        told[label] = " ".join(x for x in words if x)
+            words.append(
+                f"Source: {escape(entry['source'].rstrip('.'))}." if entry["source"] != entry.get("summary") else ""
+            )
+        told[label] = " ".join(x for x in words if x).replace("``", "")
     return facts(told)
 
 

@@ -24,13 +24,13 @@ def published_numbers(rows: Sequence[Mapping[str, Any]], papers: Mapping[str, st
     for row in rows:
         by_paper.setdefault(papers.get(row["claim"], "Other"), []).append(row)
     origin = ", ".join(escape(about[key]) for key in ("date", "machine") if about.get(key))
-    commit = f", commit <code>{escape(about['commit'])}</code>" if about.get("commit") else ""
     reproduced = sum(row["verdict"] == "reproduced" for row in rows)
     parts = [
         f"<p><strong>{reproduced} of {len(rows)}</strong> numbers that papers, their codes' records, independent "
         "computations or closed forms state are reproduced, within tolerances that are argued for each. This "
         "is the benchmark's own record, not part of this run"
-        f"{f' ({origin}{commit})' if origin else ''}; <code>shaping-bench verify</code> makes it again.</p>",
+        f"{f' ({origin})' if origin else ''}; <code>shaping-bench verify</code> makes it again.</p>",
+        details("At which commits", f"<p><code>{escape(about['commit'])}</code></p>") if about.get("commit") else "",
         '<form class="filters" data-filters="claims" hidden><label>Verdict <select name="verdict" autocomplete="off">'
         '<option value="">all</option><option value="reproduced">reproduced</option>'
         '<option value="missed">missed</option></select></label><button type="reset">Reset</button>'
