@@ -62,10 +62,12 @@ class GameGroup(Strict):
     Attributes:
       block: averages that it belongs to; games of another block than ``main`` are in no ranking.
       count: of how many games it stands for, those with ``index`` 0, 1, ... from either seat; None: itself.
+      tiers: that ask about it; all without.
     """
 
     block: Block = "main"
     count: Annotated[int, pydantic.Field(ge=1)] | None = None
+    tiers: list[str] = pydantic.Field(default=[])
 
 
 class Asked(Strict):
@@ -311,6 +313,10 @@ def read_track(content: Any) -> Track:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(x) for x in problem["loc"])
         raise BadInput(f"scenarios.{field} is {problem.get('input')!r}; allowed: {allowed(problem)}") from None
+    for name, group in file.games.items():
+        for tier in group.tiers:
+            if tier not in file.tiers:
+                raise unknown(f"scenarios.games.{name}.tiers", tier, file.tiers)
     scenarios: list[Scenario] = []
     for k, asked in enumerate(file.scenarios):
         if (asked.background is None) != (asked.family in ("self", "adversary")):
@@ -406,7 +412,7 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         about=asked.about,
         tags=tuple(asked.tags),
         steps=file.steps,
-        tiers=tuple(asked.tiers or file.tiers),
+        tiers=tuple(x for x in asked.tiers or file.tiers if x in (group.tiers or file.tiers)),
         starts=asked.starts,
     )
 

@@ -65,6 +65,14 @@ def test_a_tier_has_scenarios_and_budgets_of_its_own():
     assert (cell.steps, cell.record_every, cell.seeds) == (20, 10, 2)
 
 
+def test_a_game_is_asked_about_in_the_tiers_that_it_names():
+    track = read_track({**CONTENT, "games": {GAME: {"tiers": ["standard"]}}})
+    assert track.at("quick").scenarios == ()
+    assert [x.name for x in track.at("standard").scenarios] == [x.name for x in TRACK.at("standard").scenarios]
+    with pytest.raises(BadInput, match=r"scenarios.games.coin-game.tiers is 'paper'"):
+        read_track({**CONTENT, "games": {GAME: {"tiers": ["paper"]}}})
+
+
 @pytest.mark.parametrize("subject", [NET, "all-c"])
 def test_each_responder_has_a_cell_of_its_own_that_waits_for_self_play(subject, tmp_path):
     (several,) = card_responses(TRACK, "quick", subject).values()
