@@ -663,6 +663,7 @@ def reference_card(track: str) -> str:
             code(row["learner"]),
             *(f"**{x.text}**" if x.best else x.text for x in (score_entry(row[c]) for c in columns)),
             *[score_entry(row["ordinal"]["generality"]).text] * ordinal,
+            score_entry(row["gain"]).text,
             *("" if row[name] is None else digits_.number(row[name], 2) for name in told),
             str(row["lost"]),
         )
@@ -673,7 +674,7 @@ def reference_card(track: str) -> str:
         f"{card.title[0].upper()}{card.title[1:]}, {said['tier']['seeds']} seeds; `{said['command']}` at commit "
         f"`{said['commit'][:10]}`."
     )
-    heads = ("", "rule", *columns, *["ordinal generality"] * ordinal, *told, "lost")
+    heads = ("", "rule", *columns, *["ordinal generality"] * ordinal, "adversary's gain", *told, "lost")
     return paragraphs(origin, table(heads, rows), _without_row(track))
 
 
