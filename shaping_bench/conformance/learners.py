@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from shaping_bench.algorithms.core import Access, AccessError, Learner, PreparedLearner, View, costs
+from shaping_bench.algorithms.core import Access, AccessError, Learner, PreparedLearner
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.conformance.declarations import check_class
 from shaping_bench.conformance.findings import Finding, Note, all_finite, attempt, attempts, near, plain
@@ -159,8 +159,7 @@ def _check_program(trial: Trial) -> list[Finding]:
 
     def pure() -> str | None:
         before = python_state(type(rule))
-        # A new function: what was traced before is not traced again.
-        again = jax.jit(lambda *x: trial.update(*x)).trace(*trial.arguments())
+        again, _ = trial.again
         changed = changed_name(before, python_state(type(rule)))
         if changed:
             return f"an update changes {changed}: what is remembered belongs into the state that update returns"
@@ -169,7 +168,7 @@ def _check_program(trial: Trial) -> list[Finding]:
                 "two equal calls are two different programs: something beside the arguments decides "
                 "(Python's or NumPy's random numbers, the clock, what an earlier call left)"
             )
-        return _inputs_changed(trial)
+        return "update writes into the state that it is given; return a new one" if trial.written else None
 
     def keys() -> str | None:
         return outside_randomness(_keyed_trace(trial)) or key_reuse(trial.update, trial.arguments())
@@ -251,28 +250,6 @@ def _undeclared_steps(rule: Learner) -> Note | None:
         f"not checked: {', '.join(alike)} may be a step size, but no field is declared as one; if it multiplies the "
         "update, field(default, doc, step=True)"
     )
-
-
-def _inputs_changed(trial: Trial) -> str | None:
-    """Whether ``update`` writes into the containers that it is given."""
-    faults: list[str] = []
-
-    class Watched(type(trial.rule)):  # type: ignore[misc]
-        def update(self, key: Any, state: Any, view: View) -> Any:
-            before, leaves = jax.tree.structure(state), jax.tree.leaves(state)
-            out = super().update(key, state, view)
-            after = jax.tree.leaves(state)
-            if str(jax.tree.structure(state)) != str(before) or any(
-                x is not y for x, y in zip(leaves, after, strict=True)
-            ):
-                faults.append("update writes into the state that it is given; return a new one")
-            return out
-
-    watched = object.__new__(Watched)
-    for f in dataclasses.fields(trial.rule):  # type: ignore[arg-type]
-        object.__setattr__(watched, f.name, getattr(trial.rule, f.name))
-    jax.eval_shape(lambda *x: trial.update(watched, *x), *trial.arguments()[1:])
-    return faults[0] if faults else None
 
 
 def _keyed_trace(trial: Trial) -> Any:
@@ -401,9 +378,8 @@ def _check_lanes(trial: Trial, first: bool, thorough: bool) -> list[Finding]:
     def priced() -> str | None:
         if trial.exact or not rule.learns:
             return None
-        with costs.counting() as count:
-            jax.eval_shape(lambda *x: trial.update(*x), *trial.arguments())  # a new function, so traced anew
-        return None if count.steps else "an update is charged no environment steps; play by view.play or price it"
+        _, steps = trial.again
+        return None if steps else "an update is charged no environment steps; play by view.play or price it"
 
     findings = attempts(trial.name, {"finite": finite})
     if not findings[0].passed:

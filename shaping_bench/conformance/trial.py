@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from shaping_bench.algorithms.core import Access, Joint, Learner, Play, PreparedLearner, Stage, View
+from shaping_bench.algorithms.core import Access, Joint, Learner, Play, PreparedLearner, Stage, View, costs
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.games import make
 from shaping_bench.games.base import Game
@@ -182,6 +182,8 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.exact = is_exact(self.rule)
+        self.written = False
+        """Whether an update has written into the state that it was given, instead of returning a new one."""
         if not self.artifacts:
             # Unprepared networks will do: what is checked does not depend on what they learned.
             imagined = jax.jit(lambda i: imagined_artifact(self.rule, self.game, i), static_argnums=0)
@@ -218,8 +220,13 @@ class Trial:
         views = stage.views(joint, jax.random.fold_in(dice, game.n_players) if stage.trees else None)
         view = Veiled(views[self.player], lane.hidden, own.access if access is None else access)
         state = joint.states[self.player]
+        structure, leaves = jax.tree.structure(state), jax.tree.leaves(state)
         # Every seat draws by the same key, so that those of a symmetric game can be compared.
         new, new_state, info = own.update(jax.random.fold_in(dice, 0), state, view)
+        left = jax.tree.leaves(state)
+        self.written |= str(jax.tree.structure(state)) != str(structure) or any(
+            x is not y for x, y in zip(left, leaves, strict=True)
+        )
         return Updated(
             start=start.params[self.player],
             before=joint.params[self.player],
@@ -267,6 +274,14 @@ class Trial:
     def program(self) -> Any:
         """An update of ``(rule, lane, game)``, compiled; whoever asks for it again, batched or not, traces nothing."""
         return jax.jit(lambda own, lane, game: self.update(own, lane, game))
+
+    @functools.cached_property
+    def again(self) -> tuple[Any, float]:
+        """The program traced once more, as a new function, since what was traced before would not be traced anew; and
+        the environment steps that it is charged."""
+        with costs.counting() as count:
+            traced = jax.jit(lambda own, lane, game: self.update(own, lane, game)).trace(*self.arguments())
+        return traced, count.steps
 
     @functools.cached_property
     def _together(self) -> Any:
