@@ -18,6 +18,9 @@ os.environ["XDG_CACHE_HOME"] = os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "shaping-bench", "tests"
 )
 
+# Processes that tests start find our modules as the first of them has compiled them, whatever is set.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 import jax
 import pytest
 from hypothesis import settings
