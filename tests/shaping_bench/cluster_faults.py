@@ -101,9 +101,9 @@ def worker(port, log, *options, **kwargs):
 # --- the faults ---------------------------------------------------------------------------
 
 
-def workers_killed(suite, directory, folder, *, seconds=4.0, count=4):
+def workers_killed(suite, directory, folder, *, seconds=4.0, count=4, most=None):
     """One of the local cluster's workers is killed (-9) every few seconds; on a machine on which that is no time to get
-    anywhere, once a cell has been finished since."""
+    anywhere, once a cell has been finished since; ``most`` of them, if given."""
     file = settings(folder / "kills.yaml", f"cores: {count}\n")
     killed = before = 0
     with launcher(suite, directory, "--cluster-file", file) as run:
@@ -111,7 +111,7 @@ def workers_killed(suite, directory, folder, *, seconds=4.0, count=4):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.wait(timeout=seconds)
             found, now = workers_of(run.pid), len(finished(directory))
-            if found and now > before:
+            if found and now > before and killed != most:
                 before = now
                 with contextlib.suppress(psutil.NoSuchProcess):
                     found[killed % len(found)].kill()
@@ -120,11 +120,11 @@ def workers_killed(suite, directory, folder, *, seconds=4.0, count=4):
     return {"workers killed": killed, "jobs they were at": said.count("\nlost: ")}
 
 
-def scheduler_killed(suite, directory, folder, *, times=1):
+def scheduler_killed(suite, directory, folder, *, times=1, cores=2):
     """The scheduler is killed (-9) in the middle, and another is started at its address a little later."""
     port = free_port()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(worker(port, folder / "worker.log", "--cores", 2, "--patience", "120s"))
+        stack.enter_context(worker(port, folder / "worker.log", "--cores", cores, "--patience", "120s"))
         running = stack.enter_context(contextlib.ExitStack())
         first = running.enter_context(scheduler(port, folder / "scheduler.log"))
         run = stack.enter_context(launcher(suite, directory, "--scheduler", f"127.0.0.1:{port}"))
@@ -202,9 +202,9 @@ def two_launchers(suite, directory, folder):
     return {"launchers": 2, "failed": said.count("failed: ")}
 
 
-def launcher_told_to_end(suite, directory, folder):
+def launcher_told_to_end(suite, directory, folder, *, cores=2):
     """The launcher gets the signal that schedulers send before the end, and then the same command is given again."""
-    file = settings(folder / "end.yaml", "cores: 2\n")
+    file = settings(folder / "end.yaml", f"cores: {cores}\n")
     with launcher(suite, directory, "--cluster-file", file) as run:
         until(lambda: finished(directory) or run.poll() is not None)
         left = workers_of(run.pid)

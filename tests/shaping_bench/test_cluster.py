@@ -361,15 +361,17 @@ def test_what_cannot_be_stored_waits_while_patience_lasts(one_job):
 
 # --- faults -------------------------------------------------------------------------------
 
+# As few processes as show it: each takes seconds to come up. `make faults` has more of them, and kills more.
+
 
 def test_killed_workers_lose_and_double_no_cell(suite, alone, tmp_path):
-    counts = faults.workers_killed(suite, tmp_path / "out", tmp_path, seconds=2.0)
+    counts = faults.workers_killed(suite, tmp_path / "out", tmp_path, seconds=1.0, count=2, most=2)
     assert counts["workers killed"] > 0
     check(tmp_path / "out", alone)
 
 
 def test_a_scheduler_may_be_killed_and_started_again(suite, alone, tmp_path):
-    faults.scheduler_killed(suite, tmp_path / "out", tmp_path)
+    faults.scheduler_killed(suite, tmp_path / "out", tmp_path, cores=1)
     check(tmp_path / "out", alone)
 
 
@@ -392,7 +394,7 @@ def test_a_shared_directory_may_vanish_for_a_while(suite, alone, tmp_path):
 
 
 def test_a_launcher_that_is_told_to_end_leaves_checkpoints_and_no_workers(suite, alone, tmp_path):
-    faults.launcher_told_to_end(suite, tmp_path / "out", tmp_path)
+    faults.launcher_told_to_end(suite, tmp_path / "out", tmp_path, cores=1)
     check(tmp_path / "out", alone)
 
 
