@@ -30,9 +30,10 @@ bench: $(READY)
 	@$(BIN)/shaping-bench run quick -o $(RESULTS)
 	@echo "upload: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)  (to your own W&B; numbers: cells/*/*.parquet)"
 
-# One process more than cores: tests of clusters and of killed processes wait more than they compute.
+# One process more than cores: tests of clusters and of killed processes wait more than they compute. A file stays
+# with one process: what its tests share is made once.
 test: $(READY) $(ADAPTERS)
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 # Of the tests of what has changed, as many as there is time for.
 check: $(READY)

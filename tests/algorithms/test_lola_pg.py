@@ -137,7 +137,7 @@ def test_the_model_is_the_opponent_and_comes_from_its_actions(player):
         return [rule.fit_models(models, view.play(4096), view) for models in (start, truth)]
 
     (models, info), (_, with_truth) = fits(at_first(rule, player).models)
-    # 4096 starts, and 50 steps over four states of unequal share.
+    # 4096 starts, and 30 steps over four states of unequal share.
     np.testing.assert_allclose(models.params[0], other, atol=0.15)
     assert np.abs(models.params[0] - sampled.point()[player]).max() > 1.0
     # No model of anybody predicts better than the truth, but for the noise of this sample.
