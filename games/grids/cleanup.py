@@ -337,23 +337,28 @@ class Cleanup(GatheringGame):
     def _step_of_the_first_code(
         self, state: State, actions: Array, order: Array, back: Array, chance: tuple[Array, Array, Array]
     ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
-        """All move at once and eat, beams fine who is hit and clean the first dirt in each line; then apples grow, and
-        while there is little dirt one more cell becomes dirty, neither under players."""
-        del back
-        board = self._map
+        """All move at once and eat, beams fine who is hit and, in a random order, clean the first dirt in each line; then
+        apples grow where nobody stands, and while there is little dirt one more cell becomes dirty."""
+        board, n = self._map, self.num_players
         ripens, soils, spills = chance
         bodies = conduct.moved(state.bodies, actions, order, board.size, self.rules)
         on = bodies.cell[:, None] == jnp.asarray(board.orchard.cells)
         eats = (on & state.apples).any(axis=1)
         shoots, brushes = actions == ZAP, actions == CLEAN
         hits = gathering.hit(shoots, *gathering.relative(bodies, board.size[1]), length=conduct.LENGTH)
-        reached = self._first_dirt(bodies, state.dirt, brushes, conduct.LENGTH)
-        dirt = state.dirt.at[reached].set(False, mode="drop")
+        turn = gathering.ranks(back[:, 0])
+
+        def clean(k: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            dirt, cleaned = carry
+            reached = self._first_dirt(bodies, dirt, brushes & (turn == k), conduct.LENGTH)
+            count = (reached < len(board.river.cells)).sum(axis=1, dtype=jnp.int32)
+            return dirt.at[reached].set(False, mode="drop"), cleaned + count
+
+        dirt, cleaned = jax.lax.fori_loop(0, n, clean, (state.dirt, jnp.zeros(n, jnp.int32)))
         apples = (state.apples | (_fraction(ripens) < self.growth(dirt))) & ~on.any(axis=0)
         # Cells are tried one after the other, each with the rate, until one becomes dirty.
-        free = ~dirt & ~(bodies.cell[:, None] == jnp.asarray(board.river.cells)).any(axis=0)
-        comes = _fraction(spills[0]) < 1.0 - (1.0 - self.dirt_rate) ** free.sum()
-        soiled = _one_of(free, soils) & comes & (dirt.mean(dtype=jnp.float32) < DEPLETION)
+        comes = _fraction(spills[0]) < 1.0 - (1.0 - self.dirt_rate) ** (~dirt).sum()
+        soiled = _one_of(~dirt, soils) & comes & (dirt.mean(dtype=jnp.float32) < DEPLETION)
         after = State(
             time=state.time + 1,
             bodies=bodies,
@@ -362,12 +367,11 @@ class Cleanup(GatheringGame):
             dirt=dirt | soiled,
             beaming=shoots.astype(jnp.int32) + 2 * brushes.astype(jnp.int32),
         )
-        cleaned = (reached < len(board.river.cells)).sum(axis=1)
         return self._told(after, eats, cleaned, hits, conduct.fined(eats, shoots, hits))
 
     def _first_dirt(self, bodies: Bodies, dirt: Array, brushes: Array, length: int = 3) -> Array:
         """The first dirt in each of the three lines of each one's beam, ``(n, 3)``; the number of sites for none. By
-        the first code's rules lines also end at players."""
+        the first code's rules lines also end at players, under whom they clean."""
         board = self._map
         row, column = place(bodies.cell, board.size[1])
         ahead, right = (jnp.array(x, jnp.int32) for x in zip(*gathering.beam(length), strict=True))
@@ -380,7 +384,7 @@ class Cleanup(GatheringGame):
         site = jnp.where(dirty, site, none).reshape(-1, 3, length)
         if self.rules == conduct.SSD:
             players = (cell[..., None] == bodies.cell).any(axis=-1).reshape(site.shape)
-            site = jnp.where(jnp.cumsum(players, axis=-1) > 0, none, site)
+            site = jnp.where(jnp.cumsum(players, axis=-1) - players > 0, none, site)
         found = site[..., -1]
         for k in reversed(range(length - 1)):
             found = jnp.where(site[..., k] < none, site[..., k], found)

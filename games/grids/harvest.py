@@ -52,6 +52,15 @@ BOARDS: dict[str, str] = {
         .AAA   .
         P A    P
     """,
+    "patch": """
+        P..P..P
+        ...A...
+        ..AAA..
+        PAAAAAP
+        ..AAA..
+        ...A...
+        P..P..P
+    """,
     "ssd": """
         .P...P......A....P.AAAAA....P..A.P..
         ..P.....A.P.AA....P....AAA....A..A..
