@@ -397,14 +397,16 @@ class Cleanup(GatheringGame):
         outside; others by where they look: as I do, to my right, towards me, to my left; and two that say whether I may
         zap and clean. All dark while away.
         """
-        board = self._map
+        board, bodies = self._map, state.bodies
         water = jnp.ones(len(board.river.cells), bool)
         lines = [board.orchard.lines(state.apples), board.river.lines(state.dirt), board.river.lines(water)]
-        ground = [gathering.window(x, state.bodies, board.size)[:, None] for x in lines]
-        shape = (self.num_players, 1, *ground[0].shape[2:])
-        ready = [(state.bodies.cell >= 0) & (x == 0) for x in (state.bodies.cooldown, state.brush)]
-        constant = [jnp.broadcast_to(x[:, None, None, None], shape).astype(jnp.int8) for x in ready]
-        everybody = jnp.concatenate([*ground, gathering.seen(state.bodies, board.size), *constant], axis=1)
+        seen = [gathering.window(x, bodies, board.size) for x in lines]
+        seen.append(gathering.seen(bodies, board.size))
+        ready = [(bodies.cell >= 0) & (x == 0) for x in (state.bodies.cooldown, state.brush)]
+        seen += [x[:, None] for x in ready]
+        first = (0, 1, 2, 3, PLANES - 2, PLANES - 1)
+        marks = sum(x.astype(jnp.int16) << k for k, x in zip(first, seen, strict=True))
+        everybody = gathering.planes(marks, PLANES)
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

@@ -264,7 +264,7 @@ class Sites:
 
 
 def window(lines: Array, bodies: Bodies, size: tuple[int, int]) -> Array:
-    """What is on the lines as each sees it, ``(n, ROWS, COLUMNS)`` int8; nothing off the board."""
+    """What is on the lines as each sees it, ``(n, ROWS * COLUMNS)`` int8; nothing off the board."""
     row, column = (x[:, None] for x in place(jnp.maximum(bodies.cell, 0), size[1]))
     heading = bodies.heading[:, None]
     upright = (heading & 1) == 1
@@ -275,7 +275,8 @@ def window(lines: Array, bodies: Bodies, size: tuple[int, int]) -> Array:
     word = lines.at[index].get(mode="promise_in_bounds") >> jnp.where(upright, column, row).astype(jnp.uint32)
     # Looking down or back along the columns, what is to the right counts down.
     mirrored = jnp.where((heading == 1) | (heading == 2), 1 << COLUMNS, 0)
-    return _lines().at[(word.astype(jnp.int32) & ((1 << COLUMNS) - 1)) + mirrored].get(mode="promise_in_bounds")
+    cells = _lines().at[(word.astype(jnp.int32) & ((1 << COLUMNS) - 1)) + mirrored].get(mode="promise_in_bounds")
+    return cells.reshape(len(cells), ROWS * COLUMNS)
 
 
 def _lines() -> Array:
@@ -286,24 +287,33 @@ def _lines() -> Array:
 
 
 def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
-    """Planes ``(n, 5, ROWS, COLUMNS)`` int8: outside, and others by where they look: as I do, to my right, towards me,
-    to my left. All dark for who is off the board."""
+    """What each sees besides the ground, of every cell of its window a number with a bit per plane of
+    :func:`planes`, ``(n, ROWS * COLUMNS)`` int8: bit 0 outside, 1 to 4 others by where they look, as I do, to my right,
+    towards me, to my left. Nothing for who is off the board."""
     n = len(bodies.cell)
+    row, column = place(bodies.cell, size[1])
+    corners = [framed(row, column, bodies.heading, r, c) for r, c in ((0, 0), (size[0] - 1, size[1] - 1))]
     # Short numbers: more of them are compared at once.
-    row, column, heading = (x.astype(jnp.int16)[:, None] for x in (*place(bodies.cell, size[1]), bodies.heading))
-    ahead, right = (jnp.asarray(x.ravel(), jnp.int16) for x in np.indices((ROWS, COLUMNS)))
-    r, c = unframed(row, column, heading, AHEAD - ahead, right - ASIDE)
-    outside = (r < 0) | (r >= size[0]) | (c < 0) | (c >= size[1])
+    ahead, right = (jnp.asarray(x.ravel(), jnp.int8) for x in np.indices((ROWS, COLUMNS)))
+    outside = jnp.zeros((n, ROWS * COLUMNS), bool)
+    for position, one, other in zip((AHEAD - ahead, right - ASIDE), *corners, strict=True):
+        least, most = (x.astype(jnp.int8)[:, None] for x in (jnp.minimum(one, other), jnp.maximum(one, other)))
+        outside |= (position < least) | (position > most)
     outside &= (bodies.cell >= 0)[:, None]
     forth, aside = relative(bodies, size[1])
     visible = (forth <= AHEAD) & (forth >= -BEHIND) & (jnp.abs(aside) <= ASIDE)
     visible &= ~jnp.eye(n, dtype=bool)
-    index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int16)
-    turned = ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.int8) + 1
-    cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int16)
-    looks = jnp.where(index[..., None] == cells, turned[..., None], 0).max(axis=1)
-    others = looks[:, None] == jnp.arange(1, 5, dtype=jnp.int8)[:, None]
-    return jnp.concatenate([outside[:, None], others], axis=1).astype(jnp.int8).reshape(n, 5, ROWS, COLUMNS)
+    index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int8)
+    marks = (2 << ((bodies.heading - bodies.heading[:, None]) & 3)).astype(jnp.int8)
+    cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int8)
+    others = jnp.where(index[..., None] == cells, marks[..., None], 0).max(axis=1)
+    return outside.astype(jnp.int8) | others
+
+
+def planes(marks: Array, count: int) -> Array:
+    """So many planes ``(n, count, ROWS, COLUMNS)`` int8, by the bits of marks ``(n, ROWS * COLUMNS)``."""
+    bits = jnp.asarray(1 << np.arange(count), marks.dtype)[:, None]
+    return ((marks[:, None] & bits) != 0).astype(jnp.int8).reshape(len(marks), count, ROWS, COLUMNS)
 
 
 def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any]) -> Board:

@@ -323,13 +323,11 @@ class Harvest(GatheringGame):
         Planes of 11 x 11 cells, oneself in the second row from below, looking up: apples; outside; others by where they
         look: as I do, to my right, towards me, to my left; and one that says whether I may zap. All dark while away.
         """
-        board = self._map
-        lines = board.sites.lines(state.apples)
-        apples = gathering.window(lines, state.bodies, board.size)
-        ready = (state.bodies.cell >= 0) & (state.bodies.cooldown == 0)
-        ready = jnp.broadcast_to(ready[:, None, None, None], (self.num_players, 1, *apples.shape[1:]))
-        planes = [apples[:, None], gathering.seen(state.bodies, board.size), ready.astype(jnp.int8)]
-        everybody = jnp.concatenate(planes, axis=1)
+        board, bodies = self._map, state.bodies
+        marks = gathering.window(board.sites.lines(state.apples), bodies, board.size)
+        marks |= gathering.seen(bodies, board.size) << 1
+        marks |= ((bodies.cell >= 0) & (bodies.cooldown == 0)).astype(marks.dtype)[:, None] << (PLANES - 1)
+        everybody = gathering.planes(marks, PLANES)
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

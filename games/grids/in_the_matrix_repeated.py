@@ -320,9 +320,10 @@ class InTheMatrixRepeated(PlayedGame):
         board, bodies = self._map, state.bodies
         lines = [board.sites.lines(state.live & x) for x in (state.kinds, ~state.kinds)]
         lines.append(board.walls.lines(jnp.ones(len(board.walls.cells), bool)))
-        ground = [gathering.window(x, bodies, board.size)[:, None] for x in lines]
         seen = gathering.seen(bodies, board.size)
-        planes = jnp.concatenate([*ground, seen[:, 1:], seen[:, :1]], axis=1)[:, :, _SEEN[0], _SEEN[1]]
+        layers = [*(gathering.window(x, bodies, board.size) for x in lines), seen >> 1, seen & 1]
+        marks = sum(x.astype(jnp.int16) << k for k, x in zip((0, 1, 2, 3, 7), layers, strict=True))
+        planes = gathering.planes(marks, 8)[:, :, _SEEN[0], _SEEN[1]]
         numbers = [*state.held.T, bodies.cooldown == 0, jnp.broadcast_to(state.pending > 0, (2,))]
         there = bodies.cell >= 0
         constant = [jnp.where(there, x, 0).astype(jnp.int8)[:, None, None, None] for x in numbers]

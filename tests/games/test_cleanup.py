@@ -166,6 +166,13 @@ def test_the_first_codes_dirt_stays_while_there_is_much_of_it():
     assert {(4, 11)} <= dirty(after)
     assert info["cleaned"].tolist() == [2, 0]
     assert rewards.tolist() == [0, 0]
+    # What lies under a player at which it ends is cleaned; and one beam goes on past what another has cleaned.
+    before = state((0, 10, SOUTH), (3, 11, EAST), dirt=[(3, 11), (4, 11)])
+    assert STEPS["ssd"](KEY, before, jnp.array([CLEAN, STAY["ssd"]]))[4]["cleaned"].tolist() == [1, 0]
+    before = state((0, 10, SOUTH), (0, 12, SOUTH), dirt=[(2, 11), (4, 11)])
+    _, after, _, _, info = STEPS["ssd"](KEY, before, jnp.array([CLEAN, CLEAN]))
+    assert info["cleaned"].tolist() == [1, 1]
+    assert not {(2, 11), (4, 11)} & dirty(after)
 
 
 @pytest.mark.parametrize("rules", OTHERS)
