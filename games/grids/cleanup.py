@@ -337,8 +337,8 @@ class Cleanup(GatheringGame):
     def _step_of_the_first_code(
         self, state: State, actions: Array, order: Array, back: Array, chance: tuple[Array, Array, Array]
     ) -> tuple[Array, State, Array, Array, dict[str, Array]]:
-        """All move at once and eat, beams fine who is hit and, in a random order, clean the first dirt in each line; then
-        apples grow where nobody stands, and while there is little dirt one more cell becomes dirty."""
+        """All move at once and eat, beams fine who is hit and, in a random order, clean the first dirt in each line;
+        then apples grow where nobody stands, and while there is little dirt one more cell becomes dirty."""
         board, n = self._map, self.num_players
         ripens, soils, spills = chance
         bodies = conduct.moved(state.bodies, actions, order, board.size, self.rules)
@@ -400,13 +400,11 @@ class Cleanup(GatheringGame):
         board, bodies = self._map, state.bodies
         water = jnp.ones(len(board.river.cells), bool)
         lines = [board.orchard.lines(state.apples), board.river.lines(state.dirt), board.river.lines(water)]
-        seen = [gathering.window(x, bodies, board.size) for x in lines]
-        seen.append(gathering.seen(bodies, board.size))
-        ready = [(bodies.cell >= 0) & (x == 0) for x in (state.bodies.cooldown, state.brush)]
-        seen += [x[:, None] for x in ready]
-        first = (0, 1, 2, 3, PLANES - 2, PLANES - 1)
-        marks = sum(x.astype(jnp.int16) << k for k, x in zip(first, seen, strict=True))
-        everybody = gathering.planes(marks, PLANES)
+        layers = {k: gathering.window(x, bodies, board.size) for k, x in enumerate(lines)}
+        layers[3] = gathering.seen(bodies, board.size)
+        for k, pause in enumerate((bodies.cooldown, state.brush)):
+            layers[PLANES - 2 + k] = ((bodies.cell >= 0) & (pause == 0))[:, None]
+        everybody = gathering.planes(PLANES, layers)
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

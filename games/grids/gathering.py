@@ -8,6 +8,7 @@ Players are arrays over seats. Who is off the board stands on cell -1.
 """
 
 import collections
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -287,7 +288,7 @@ def _lines() -> Array:
 
 
 def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
-    """What each sees besides the ground, of every cell of its window a number with a bit per plane of
+    """What each sees besides the ground, of every cell of its window a number with a bit for each of five
     :func:`planes`, ``(n, ROWS * COLUMNS)`` int8: bit 0 outside, 1 to 4 others by where they look, as I do, to my right,
     towards me, to my left. Nothing for who is off the board."""
     n = len(bodies.cell)
@@ -310,9 +311,12 @@ def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
     return outside.astype(jnp.int8) | others
 
 
-def planes(marks: Array, count: int) -> Array:
-    """So many planes ``(n, count, ROWS, COLUMNS)`` int8, by the bits of marks ``(n, ROWS * COLUMNS)``."""
-    bits = jnp.asarray(1 << np.arange(count), marks.dtype)[:, None]
+def planes(count: int, layers: Mapping[int, Array]) -> Array:
+    """So many planes ``(n, count, ROWS, COLUMNS)`` int8, of numbers whose bits are planes: by the plane of their first
+    bit, ``(n, ROWS * COLUMNS)``, or ``(n, 1)`` for all cells."""
+    dtype = jnp.int8 if count < 8 else jnp.int16
+    marks = functools.reduce(jnp.bitwise_or, (x.astype(dtype) << first for first, x in layers.items()))
+    bits = jnp.asarray(1 << np.arange(count), dtype)[:, None]
     return ((marks[:, None] & bits) != 0).astype(jnp.int8).reshape(len(marks), count, ROWS, COLUMNS)
 
 

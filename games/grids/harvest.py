@@ -324,10 +324,9 @@ class Harvest(GatheringGame):
         look: as I do, to my right, towards me, to my left; and one that says whether I may zap. All dark while away.
         """
         board, bodies = self._map, state.bodies
-        marks = gathering.window(board.sites.lines(state.apples), bodies, board.size)
-        marks |= gathering.seen(bodies, board.size) << 1
-        marks |= ((bodies.cell >= 0) & (bodies.cooldown == 0)).astype(marks.dtype)[:, None] << (PLANES - 1)
-        everybody = gathering.planes(marks, PLANES)
+        apples = gathering.window(board.sites.lines(state.apples), bodies, board.size)
+        ready = ((bodies.cell >= 0) & (bodies.cooldown == 0))[:, None]
+        everybody = gathering.planes(PLANES, {0: apples, 1: gathering.seen(bodies, board.size), PLANES - 1: ready})
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

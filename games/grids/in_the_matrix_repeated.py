@@ -321,9 +321,8 @@ class InTheMatrixRepeated(PlayedGame):
         lines = [board.sites.lines(state.live & x) for x in (state.kinds, ~state.kinds)]
         lines.append(board.walls.lines(jnp.ones(len(board.walls.cells), bool)))
         seen = gathering.seen(bodies, board.size)
-        layers = [*(gathering.window(x, bodies, board.size) for x in lines), seen >> 1, seen & 1]
-        marks = sum(x.astype(jnp.int16) << k for k, x in zip((0, 1, 2, 3, 7), layers, strict=True))
-        planes = gathering.planes(marks, 8)[:, :, _SEEN[0], _SEEN[1]]
+        layers = {k: gathering.window(x, bodies, board.size) for k, x in enumerate(lines)}
+        planes = gathering.planes(8, {**layers, 3: seen >> 1, 7: seen & 1})[:, :, _SEEN[0], _SEEN[1]]
         numbers = [*state.held.T, bodies.cooldown == 0, jnp.broadcast_to(state.pending > 0, (2,))]
         there = bodies.cell >= 0
         constant = [jnp.where(there, x, 0).astype(jnp.int8)[:, None, None, None] for x in numbers]
