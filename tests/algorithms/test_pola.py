@@ -157,7 +157,7 @@ def moved(rule: POLA, start: tuple[Array, ...]) -> np.ndarray:
 def test_the_proximal_step_does_not_depend_on_the_parametrisation():
     unmixed = tuple(jnp.asarray(np.linalg.solve(Mixed.mixing(), np.asarray(theta)), jnp.float32) for theta in THETA)
     # Without a look-ahead, so that few steps solve the problem; play is the same for equal policies.
-    common = {"batch_size": 256, "optimiser": "sgd", "lookahead_steps": 1, "lookahead_lr": 0.0, "critic_lr": 0.0}
+    common = {"batch_size": 2048, "optimiser": "sgd", "lookahead_steps": 1, "lookahead_lr": 0.0, "critic_lr": 0.0}
     solved = {**common, "lr": 0.3, "outer_steps": 200, "kl_outer": 10.0}
     single = {**common, "lr": 1.0, "outer_steps": 1, "kl_outer": 0.0}
     start = np.asarray(jax.nn.sigmoid(THETA[0]))

@@ -29,7 +29,7 @@ EXACT = {
 BY_PLAY = {
     "name": "by-play",
     "games": ["coin-game(horizon=4)"],
-    "learners": [{"learner": NET, "label": "net"}, {"learner": NET.replace("=4)", "=4,lr=0.5)"), "label": "other"}],
+    "learners": [{"learner": NET, "label": "net"}, {"learner": NET.replace("=4)", "=5)"), "label": "other"}],
     "seeds": 4,
     "steps": 1,
     "episodes": 8,
