@@ -149,12 +149,20 @@ def field_of(results: Results) -> Field:
     met = {game: metagame.analyse(results, game) for game in results.games}
     rules = [x for x in results.labels if all(meta is not None and x in meta.rules for meta in met.values())]
     frame = frame[frame["learner"].isin(rules) & frame["opponent"].isin(rules)]
-    order = {x: k for k, x in enumerate(rules)}
-    return Field(frame.sort_values("learner", key=lambda x: x.map(order), kind="stable"))
+    order = {x: k for k, x in enumerate((*results.games, *rules))}
+    return Field(frame.sort_values(["game", "learner"], key=lambda x: x.map(order), kind="stable"))
 
 
 def answers(field: Field, asked: Sequence[Question]) -> list[Answer]:
-    """One per question: sentences by intervals that Bonferroni's correction for all of them makes wider."""
+    """One per question: sentences by intervals that Bonferroni's correction for all of them makes wider.
+
+    Raises:
+      BadInput: a rule that is asked for did not meet everybody.
+    """
+    for x in asked:
+        named = {*x.of, *x.less, *(x.against if isinstance(x.against, list) else ())}
+        if absent := sorted(named - {*field.rules}):
+            raise BadInput(f"field has no {absent[0]!r}; allowed: {', '.join(field.rules)}, who all met each other")
     return [field.answer(x, 1.0 - 0.05 / len(asked)) for x in asked]
 
 
@@ -166,7 +174,7 @@ def summary(results: Results) -> dict[str, Any]:
     records = results.records
     return {
         "suite": suite,
-        "commits": sorted({x["commit"] for x in records}),
+        "commits": sorted({x["git_commit"] for x in records}),
         "seeds": int(cells["seeds"].max()),
         "cells": len(cells),
         "rules": field.rules,

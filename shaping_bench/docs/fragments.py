@@ -32,6 +32,7 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.claims import files as claims
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
+from shaping_bench.docs import field
 from shaping_bench.errors import BadInput
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
@@ -751,9 +752,15 @@ def field_findings(suite: str) -> str:
         f"{'' if x['units'] == found['seeds'] else ', over ' + str(x['units']) + ' preparations'}."
         for k, x in enumerate((x for x in found["answers"] if x["text"]), 1)
     ]
-    open_ = sum(x["text"] is None for x in found["answers"])
-    left = f"{open_} of {len(found['answers'])} questions are left open by their intervals." if open_ else ""
-    return paragraphs(origin, "\n".join(said), left)
+    asked = field.questions(suite)
+    rows = [
+        (cell(q.more), digits_.with_interval(x["value"], (x["low"], x["high"]), 2), str(x["units"]))
+        for q, x in zip(asked, found["answers"], strict=True)
+        if not x["text"]
+    ]
+    left = "Asked as well, and left open by the corrected interval (the numbers and their plain 95 % intervals):"
+    tabled = paragraphs(left, table(("is it so that", "difference", "seeds or preparations"), rows)) if rows else ""
+    return paragraphs(origin, "\n".join(said), tabled)
 
 
 def field_map(suite: str, number: str) -> str:
@@ -796,17 +803,14 @@ def field_ranks(suite: str) -> str:
 
 
 def field_equilibria(suite: str) -> str:
-    """Pure symmetric equilibria of the game between rules, and how many mixed ones there are, by game."""
+    """Symmetric equilibria of the game between rules, by game."""
     rows = []
     for game, x in _field(suite)["games"].items():
-        pure = [e for e in x["equilibria"] if e["stays"] is not None]
-        said = "; ".join(
-            f"{code(next(iter(e['shares'])))} (return {digits_.number(e['payoff'], 2)}, stays in "
-            f"{digits_.number(e['stays'], 2)} of resamples)"
-            for e in pure
-        )
-        rows.append((game, said or "none", str(len(x["equilibria"]) - len(pure))))
-    return table(("game", "everybody plays", "mixed equilibria"), rows)
+        for e in x["equilibria"]:
+            shares = ", ".join(f"{digits_.number(share, 2)} {code(rule)}" for rule, share in e["shares"].items())
+            stays = "" if e["stays"] is None else digits_.number(e["stays"], 2)
+            rows.append((game, shares, digits_.number(e["payoff"], 2), stays))
+    return table(("game", "shares of the rules", "return", "stays in this share of resamples (pure ones)"), rows)
 
 
 def field_costs(suite: str) -> str:

@@ -75,6 +75,12 @@ def test_the_map_is_of_means():
     assert field.matrix("ipd", "ahead") == pytest.approx(own - own.T)
 
 
+def test_who_did_not_meet_everybody_is_named():
+    asked = asking.Question(of=["a"], less=["lola"], against="itself", more="more", fewer="fewer")
+    with pytest.raises(BadInput, match="field has no 'lola'; allowed: a, b, tft"):
+        asking.answers(asking.Field(frame()), [asked])
+
+
 def test_nothing_is_asked_of_other_suites():
     with pytest.raises(BadInput, match="suite 'quick' has no questions; allowed: field"):
         asking.questions("quick")
