@@ -348,15 +348,18 @@ def read_track(content: Any) -> Track:
                 f"{scenario.game!r} has not; allowed: games of the families self and adversary"
             )
     _check_metrics(file)
+    # As suites and stored cells call them, however a file orders their numbers.
+    called = {
+        field: registry.make_learner(getattr(file, field), f"scenarios.{field}").text for field in ("naive", "random")
+    }
     once = {x.name for x in scenarios}
     if len(once) < len(scenarios):
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
     return Track(
         name=file.track,
         view=file.view,
-        naive=file.naive,
-        random=file.random,
-        reference=tuple(file.reference),
+        **called,
+        reference=tuple(registry.make_learner(x, "scenarios.reference").text for x in file.reference),
         record_every=file.record_every,
         responders=tuple(file.responders),
         response_steps=file.response_steps,

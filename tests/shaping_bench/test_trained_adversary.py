@@ -65,6 +65,12 @@ def test_a_tier_has_scenarios_and_budgets_of_its_own():
     assert (cell.steps, cell.record_every, cell.seeds) == (20, 10, 2)
 
 
+def test_rules_are_called_alike_however_a_file_orders_their_numbers():
+    track = read_track({**CONTENT, "naive": "ppo(lr=0.1,batch_size=4)", "reference": ["ppo(lr=0.1,batch_size=4)"]})
+    assert track.reference == (track.naive,) == (track.subject("ppo(batch_size=4,lr=0.1)"),)
+    assert expand(validate(card_suite(track, "quick", [track.naive]))).encounters
+
+
 def test_a_game_is_asked_about_in_the_tiers_that_it_names():
     track = read_track({**CONTENT, "games": {GAME: {"tiers": ["standard"]}}})
     assert track.at("quick").scenarios == ()
