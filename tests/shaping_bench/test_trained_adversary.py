@@ -66,8 +66,9 @@ def test_a_tier_has_scenarios_and_budgets_of_its_own():
 
 
 def test_rules_are_called_alike_however_a_file_orders_their_numbers():
-    track = read_track({**CONTENT, "naive": "ppo(lr=0.1,batch_size=4)", "reference": ["ppo(lr=0.1,batch_size=4)"]})
-    assert track.reference == (track.naive,) == (track.subject("ppo(batch_size=4,lr=0.1)"),)
+    shuffled = "naive-pg(hidden=4,network=mlp,batch_size=4)"
+    track = read_track({**CONTENT, "naive": shuffled, "reference": [shuffled]})
+    assert track.reference == (track.naive,) == (track.subject(shuffled),) == (track.subject(NET),)
     assert expand(validate(card_suite(track, "quick", [track.naive]))).encounters
 
 
