@@ -397,14 +397,14 @@ class Cleanup(GatheringGame):
         outside; others by where they look: as I do, to my right, towards me, to my left; and two that say whether I may
         zap and clean. All dark while away.
         """
-        board, bodies = self._map, state.bodies
+        board = self._map
         water = jnp.ones(len(board.river.cells), bool)
         lines = [board.orchard.lines(state.apples), board.river.lines(state.dirt), board.river.lines(water)]
-        layers = {k: gathering.window(x, bodies, board.size) for k, x in enumerate(lines)}
-        layers[3] = gathering.seen(bodies, board.size)
-        for k, pause in enumerate((bodies.cooldown, state.brush)):
-            layers[PLANES - 2 + k] = ((bodies.cell >= 0) & (pause == 0))[:, None]
-        everybody = gathering.planes(PLANES, layers)
+        ground = [gathering.window(x, state.bodies, board.size)[:, None] for x in lines]
+        shape = (self.num_players, 1, *ground[0].shape[2:])
+        ready = [(state.bodies.cell >= 0) & (x == 0) for x in (state.bodies.cooldown, state.brush)]
+        constant = [jnp.broadcast_to(x[:, None, None, None], shape).astype(jnp.int8) for x in ready]
+        everybody = jnp.concatenate([*ground, gathering.seen(state.bodies, board.size), *constant], axis=1)
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

@@ -8,7 +8,6 @@ Players are arrays over seats. Who is off the board stands on cell -1.
 """
 
 import collections
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -265,7 +264,7 @@ class Sites:
 
 
 def window(lines: Array, bodies: Bodies, size: tuple[int, int]) -> Array:
-    """What is on the lines as each sees it, ``(n, ROWS * COLUMNS)`` int8; nothing off the board."""
+    """What is on the lines as each sees it, ``(n, ROWS, COLUMNS)`` int8; nothing off the board."""
     row, column = (x[:, None] for x in place(jnp.maximum(bodies.cell, 0), size[1]))
     heading = bodies.heading[:, None]
     upright = (heading & 1) == 1
@@ -276,8 +275,7 @@ def window(lines: Array, bodies: Bodies, size: tuple[int, int]) -> Array:
     word = lines.at[index].get(mode="promise_in_bounds") >> jnp.where(upright, column, row).astype(jnp.uint32)
     # Looking down or back along the columns, what is to the right counts down.
     mirrored = jnp.where((heading == 1) | (heading == 2), 1 << COLUMNS, 0)
-    cells = _lines().at[(word.astype(jnp.int32) & ((1 << COLUMNS) - 1)) + mirrored].get(mode="promise_in_bounds")
-    return cells.reshape(len(cells), ROWS * COLUMNS)
+    return _lines().at[(word.astype(jnp.int32) & ((1 << COLUMNS) - 1)) + mirrored].get(mode="promise_in_bounds")
 
 
 def _lines() -> Array:
@@ -288,36 +286,24 @@ def _lines() -> Array:
 
 
 def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
-    """What each sees besides the ground, of every cell of its window a number with a bit for each of five
-    :func:`planes`, ``(n, ROWS * COLUMNS)`` int8: bit 0 outside, 1 to 4 others by where they look, as I do, to my right,
-    towards me, to my left. Nothing for who is off the board."""
+    """Planes ``(n, 5, ROWS, COLUMNS)`` int8: outside, and others by where they look: as I do, to my right, towards me,
+    to my left. All dark for who is off the board."""
     n = len(bodies.cell)
-    row, column = place(bodies.cell, size[1])
-    corners = [framed(row, column, bodies.heading, r, c) for r, c in ((0, 0), (size[0] - 1, size[1] - 1))]
     # Short numbers: more of them are compared at once.
-    ahead, right = (jnp.asarray(x.ravel(), jnp.int8) for x in np.indices((ROWS, COLUMNS)))
-    outside = jnp.zeros((n, ROWS * COLUMNS), bool)
-    for position, one, other in zip((AHEAD - ahead, right - ASIDE), *corners, strict=True):
-        least, most = (x.astype(jnp.int8)[:, None] for x in (jnp.minimum(one, other), jnp.maximum(one, other)))
-        outside |= (position < least) | (position > most)
+    row, column, heading = (x.astype(jnp.int16)[:, None] for x in (*place(bodies.cell, size[1]), bodies.heading))
+    ahead, right = (jnp.asarray(x.ravel(), jnp.int16) for x in np.indices((ROWS, COLUMNS)))
+    r, c = unframed(row, column, heading, AHEAD - ahead, right - ASIDE)
+    outside = (r < 0) | (r >= size[0]) | (c < 0) | (c >= size[1])
     outside &= (bodies.cell >= 0)[:, None]
     forth, aside = relative(bodies, size[1])
     visible = (forth <= AHEAD) & (forth >= -BEHIND) & (jnp.abs(aside) <= ASIDE)
     visible &= ~jnp.eye(n, dtype=bool)
-    index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int8)
-    marks = (2 << ((bodies.heading - bodies.heading[:, None]) & 3)).astype(jnp.int8)
-    cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int8)
-    others = jnp.where(index[..., None] == cells, marks[..., None], 0).max(axis=1)
-    return outside.astype(jnp.int8) | others
-
-
-def planes(count: int, layers: Mapping[int, Array]) -> Array:
-    """So many planes ``(n, count, ROWS, COLUMNS)`` int8, of numbers whose bits are planes: by the plane of their first
-    bit, ``(n, ROWS * COLUMNS)``, or ``(n, 1)`` for all cells."""
-    dtype = jnp.int8 if count < 8 else jnp.int16
-    marks = functools.reduce(jnp.bitwise_or, (x.astype(dtype) << first for first, x in layers.items()))
-    bits = jnp.asarray(1 << np.arange(count), dtype)[:, None]
-    return ((marks[:, None] & bits) != 0).astype(jnp.int8).reshape(len(marks), count, ROWS, COLUMNS)
+    index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int16)
+    turned = ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.int8) + 1
+    cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int16)
+    looks = jnp.where(index[..., None] == cells, turned[..., None], 0).max(axis=1)
+    others = looks[:, None] == jnp.arange(1, 5, dtype=jnp.int8)[:, None]
+    return jnp.concatenate([outside[:, None], others], axis=1).astype(jnp.int8).reshape(n, 5, ROWS, COLUMNS)
 
 
 def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any]) -> Board:

@@ -323,10 +323,13 @@ class Harvest(GatheringGame):
         Planes of 11 x 11 cells, oneself in the second row from below, looking up: apples; outside; others by where they
         look: as I do, to my right, towards me, to my left; and one that says whether I may zap. All dark while away.
         """
-        board, bodies = self._map, state.bodies
-        apples = gathering.window(board.sites.lines(state.apples), bodies, board.size)
-        ready = ((bodies.cell >= 0) & (bodies.cooldown == 0))[:, None]
-        everybody = gathering.planes(PLANES, {0: apples, 1: gathering.seen(bodies, board.size), PLANES - 1: ready})
+        board = self._map
+        lines = board.sites.lines(state.apples)
+        apples = gathering.window(lines, state.bodies, board.size)
+        ready = (state.bodies.cell >= 0) & (state.bodies.cooldown == 0)
+        ready = jnp.broadcast_to(ready[:, None, None, None], (self.num_players, 1, *apples.shape[1:]))
+        planes = [apples[:, None], gathering.seen(state.bodies, board.size), ready.astype(jnp.int8)]
+        everybody = jnp.concatenate(planes, axis=1)
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

@@ -320,9 +320,9 @@ class InTheMatrixRepeated(PlayedGame):
         board, bodies = self._map, state.bodies
         lines = [board.sites.lines(state.live & x) for x in (state.kinds, ~state.kinds)]
         lines.append(board.walls.lines(jnp.ones(len(board.walls.cells), bool)))
+        ground = [gathering.window(x, bodies, board.size)[:, None] for x in lines]
         seen = gathering.seen(bodies, board.size)
-        layers = {k: gathering.window(x, bodies, board.size) for k, x in enumerate(lines)}
-        planes = gathering.planes(8, {**layers, 3: seen >> 1, 7: seen & 1})[:, :, _SEEN[0], _SEEN[1]]
+        planes = jnp.concatenate([*ground, seen[:, 1:], seen[:, :1]], axis=1)[:, :, _SEEN[0], _SEEN[1]]
         numbers = [*state.held.T, bodies.cooldown == 0, jnp.broadcast_to(state.pending > 0, (2,))]
         there = bodies.cell >= 0
         constant = [jnp.where(there, x, 0).astype(jnp.int8)[:, None, None, None] for x in numbers]
