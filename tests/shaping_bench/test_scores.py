@@ -17,7 +17,7 @@ from shaping_bench.errors import BadInput
 from shaping_bench.publish import cards, findings
 from shaping_bench.publish.report.cards import _in_words
 from shaping_bench.spec import registry
-from shaping_bench.spec.scenarios import load_track, read_track, track_names
+from shaping_bench.spec.scenarios import load_track, read_track
 from shaping_bench.store.store import read_parquet, write_parquet
 
 CONTENT = {
@@ -397,7 +397,7 @@ def test_what_cannot_be_scored_is_said_before_anything_runs(tmp_path, monkeypatc
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("name", [x for x in track_names() if reference.load(load_track(x))])
+@pytest.mark.parametrize("name", ["exact", "sampled", "latent"])
 def test_what_is_shipped_is_about_the_scenarios_there_are(name):
     track = load_track(name)
     known = reference.load(track)
