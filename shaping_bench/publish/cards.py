@@ -427,8 +427,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def _line(row: Row, view: str, more_columns: Sequence[str]) -> list[str]:
     mark = marks(row)
-    room = NAME_WIDTH - len(mark)
-    name = (row["learner"] if len(row["learner"]) <= room else row["learner"][: room - 1] + "…") + mark
+    name = elided(row["learner"], NAME_WIDTH - len(mark)) + mark
     rank = str(row["rank"]) if row["ranked"] else "-"
     more = ["" if (x := extra(row, name)) is None else digits.number(x, 2) for name in more_columns]
     return [
@@ -440,6 +439,18 @@ def _line(row: Row, view: str, more_columns: Sequence[str]) -> list[str]:
         row["access"],
         digits.brief(spent(row, view)[0]),
     ]
+
+
+def elided(name: str, room: int) -> str:
+    """A rule's name in so many columns, cut in its middle: what tells settings apart comes last.
+
+    >>> elided("reference(policy=loqa-coin-1)", 17), elided("lola-exact", 17)
+    ('refer…oqa-coin-1)', 'lola-exact')
+    """
+    if len(name) <= room:
+        return name
+    head = room // 3
+    return f"{name[:head]}…{name[head + 1 - room :]}"
 
 
 def _entry(score: Mapping[str, Any]) -> str:
