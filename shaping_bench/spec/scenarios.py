@@ -349,16 +349,15 @@ def read_track(content: Any) -> Track:
             )
     _check_metrics(file)
     # As suites and stored cells call them, however a file orders their numbers.
-    called = {
-        field: registry.make_learner(getattr(file, field), f"scenarios.{field}").text for field in ("naive", "random")
-    }
+    naive, random = (registry.make_learner(getattr(file, x), f"scenarios.{x}").text for x in ("naive", "random"))
     once = {x.name for x in scenarios}
     if len(once) < len(scenarios):
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
     return Track(
         name=file.track,
         view=file.view,
-        **called,
+        naive=naive,
+        random=random,
         reference=tuple(registry.make_learner(x, "scenarios.reference").text for x in file.reference),
         record_every=file.record_every,
         responders=tuple(file.responders),
