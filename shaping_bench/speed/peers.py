@@ -149,6 +149,15 @@ STORM = Peer(
     differs="it resets boards at the end of an episode",
 )
 
+PD_ARENA = Peer(
+    name="SocialJax",
+    version="JAX",
+    work="prisoner's dilemma arena, random actions, 512 environments",
+    unit="env steps",
+    per_cpu_second=0.045e6,
+    differs="its arena holds several players, ours is Melting Pot's, of two",
+)
+
 HARVEST = Peer(
     name="SocialJax",
     version="JAX",
@@ -171,7 +180,6 @@ ELSEWHERE = tuple(
     Peer(name=name, version="JAX", work=work, unit="env steps", per_cpu_second=rate)
     for name, work, rate in (
         ("JaxMARL", "independent PPO, Coin Game", 0.10e6),
-        ("SocialJax", "prisoner's dilemma arena, 512 environments", 0.045e6),
         ("SocialJax", "coins, 512 environments", 0.51e6),
     )
 )
@@ -181,7 +189,7 @@ PEERS = (
     *(SOS_NAIVE, SOS_LOLA, SOS, SOS_CGD, MFOS_NAIVE, MFOS_LOLA),
     *DICE.values(),
     *(OPEN_SPIEL, JAXMARL, PAX, PAX_WITHOUT_MEMORY),
-    *(LOQA_COIN, LOQA_COIN_PRESENT, LOQA_IPD, MFOS_PPO, STORM, HARVEST, CLEANUP),
+    *(LOQA_COIN, LOQA_COIN_PRESENT, LOQA_IPD, MFOS_PPO, STORM, PD_ARENA, HARVEST, CLEANUP),
     *ELSEWHERE,
 )
 

@@ -193,6 +193,14 @@ def works() -> tuple[PlayWork, ...]:
             peer=peers.STORM,
         ),
         PlayWork(
+            name="In the matrix as Melting Pot repeats it, random actions and what is seen, 512 environments",
+            unit="env steps",
+            count=512 * 1000,
+            make=lambda: _environment("in-the-matrix-repeated", 512, 1, observed=True),
+            target=1e6,
+            peer=peers.PD_ARENA,
+        ),
+        PlayWork(
             name="Harvest, 7 players, random actions and what is seen, 512 environments",
             unit="env steps",
             count=512 * 1000,
