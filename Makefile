@@ -28,7 +28,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' 2>/dev/null &&
 
 bench: $(READY)
 	@$(BIN)/shaping-bench run quick -o $(RESULTS)
-	@echo "upload: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)  (to your own W&B; numbers: cells/*/*.parquet)"
+	@echo "upload: $(BIN)/wandb login; $(BIN)/shaping-bench upload $(RESULTS)  (to your own; numbers: cells/*/*.parquet)"
 
 # One process more than cores: tests of clusters and of killed processes wait more than they compute. A file stays
 # with one process: what its tests share is made once.
