@@ -466,8 +466,9 @@ def training(card: Card) -> list[str]:
     track, rows = card.track, card.rows
     if not track.responders:
         return []
-    several = " and ".join(track.responders)
-    notes = [f"adversary: the stronger of {several}, trained for {track.response_steps} updates each"]
+    first, *others = track.responders
+    who = f"the stronger of {' and '.join(track.responders)}" if others else first
+    notes = [f"adversary: {who}, trained for {track.response_steps} updates" + " each" * bool(others)]
     short = [row["learner"] for row in rows if any(not x["enough"] for x in row["trained"].values())]
     if short:
         notes.append(f"adversary not trained for long enough, by its own interval, against {', '.join(short)}")

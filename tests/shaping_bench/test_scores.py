@@ -397,7 +397,7 @@ def test_what_cannot_be_scored_is_said_before_anything_runs(tmp_path, monkeypatc
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["exact", "sampled", "latent"])
+@pytest.mark.parametrize("name", ["exact", "sampled", "deep", "incentives", "latent"])
 def test_what_is_shipped_is_about_the_scenarios_there_are(name):
     track = load_track(name)
     known = reference.load(track)
