@@ -12,8 +12,9 @@ import yaml
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import report
-from shaping_bench.publish.cards import MAX_LINES, MAX_WIDTH, SHIPPED, cards_beside, cards_in
+from shaping_bench.publish.cards import MAX_LINES, MAX_WIDTH, cards_beside, cards_in
 from shaping_bench.publish.model import ABSENT
+from shaping_bench.publish.standings import name_of
 from shaping_bench.spec import scenarios, suite
 from shaping_bench.store import results as results_
 
@@ -157,7 +158,7 @@ def test_no_table_of_the_page_does_and_it_opens_with_the_cards(ran):
     rankings = [x for heads, rows in tables_of(page) if (x := ranked_together(heads, rows)) is not None]
     assert len(rankings) >= 2 * len(TOGETHER)
     # Tracks that the suite does not ask for stand beside them, each in a table of its own.
-    beside = {card.track.name: {row["learner"] + SHIPPED for row in card.rows} for card in cards_beside(results)}
+    beside = {card.track.name: {name_of(row) for row in card.rows} for card in cards_beside(results)}
     assert "deep" in beside
     assert not {"exact", "sampled"} & set(beside)
     assert all(own in rankings for own in beside.values())
