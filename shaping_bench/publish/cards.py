@@ -305,8 +305,8 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     ranked = f"Ranked by {card.track.headline}"
     known = [line.replace("Ranked by generality", ranked) for line in LEGEND]
     explained = [*known, *_explained(extras(card)), ""] if legend else []
-    used = [f"{mark} {said}" for mark, said in MARKS.items() if any(mark in marks(row) for row in rows)]
-    notes = [*([shortened("; ".join(used))] if used else []), *map(shortened, training(card)), *_notes(rows)]
+    used = "; ".join(f"{mark} {said}" for mark, said in marks_used(card).items())
+    notes = [*([shortened(used)] if used else []), *map(shortened, training(card)), *_notes(rows)]
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so
     shown = rows[:room]
@@ -397,6 +397,11 @@ def marks(row: Row) -> str:
     """Marks behind a row's name; see :data:`MARKS`."""
     shipped_row = row["origin"] == "reference"
     return SHIPPED * shipped_row + CHANGED * bool(row["changed"]) + ITSELF * bool(row["not_held_out"])
+
+
+def marks_used(card: Card) -> dict[str, str]:
+    """Those of :data:`MARKS` that stand on a card."""
+    return {mark: said for mark, said in MARKS.items() if any(mark in marks(row) for row in card.rows)}
 
 
 def size(card: Card) -> str:

@@ -13,7 +13,7 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import Standing, standing
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
-from shaping_bench.publish.cards import SHIPPED, Card, Row, explained, extra, extras, marks
+from shaping_bench.publish.cards import Card, Row, explained, extra, extras, marks, marks_used
 from shaping_bench.publish.model import ABSENT, Entry, Table, count, plain
 from shaping_bench.store.results import Results
 
@@ -36,8 +36,9 @@ def card_table(card: Card) -> Table:
             "shares of returns per step (0 is random play, 1 the best known or possible, clipped to [-1, 1]); "
             f"a lost run counts as -1, with 95 % bootstrap intervals over seeds; ranked by {card.track.headline} over "
             "the same scenarios; bold: the best, and what its seeds do not tell from it (exchange test, Holm-corrected "
-            f"over all pairs of the column, level 0.05); {SHIPPED}: shipped results; costs per seed, preparations "
-            "included" + "".join(f"; {name}: {explained(name)}" for name in more)
+            "over all pairs of the column, level 0.05); costs per seed, preparations included"
+            + "".join(f"; {mark}: {said}" for mark, said in marks_used(card).items())
+            + "".join(f"; {name}: {explained(name)}" for name in more)
         ),
         rows="learner",
         cols="",

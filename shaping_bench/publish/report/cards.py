@@ -6,7 +6,7 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import MARKS, Card, Row, explained, extra, extras, marks, size, spent, training
+from shaping_bench.publish.cards import Card, Row, explained, extra, extras, marks_used, size, spent, training
 from shaping_bench.publish.digits import brief, number
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
@@ -87,11 +87,7 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
         "shapers and a best response, in the same games and at the same budget. 0 is random play, 1 the best known or "
         f"possible. {escape(size(card)[0].upper() + size(card)[1:])}. Rules of other tracks and tiers stand on other "
         "cards. Numbers and pictures lead to the scenarios and cells that they are from.</p>",
-        *(
-            f'<p class="soft">{mark} behind a name: {escape(said)}.</p>'
-            for mark, said in MARKS.items()
-            if any(mark in marks(row) for row in card.rows)
-        ),
+        *(f'<p class="soft">{mark} behind a name: {escape(said)}.</p>' for mark, said in marks_used(card).items()),
         _apart(card),
         f'<p class="soft">Not ranked: {"; ".join(missing)}.</p>' if missing else "",
         *(f'<p class="soft">{escape(x[0].upper() + x[1:])}.</p>' for x in training(card)),

@@ -449,6 +449,8 @@ def _meta_game(results: Results, addresses: Addresses, game: str) -> str:
 
 def _advice(meta: metagame.MetaGame) -> list[str]:
     """The meta-game in sentences."""
+    if np.ptp(meta.payoffs[np.isfinite(meta.payoffs)]) < SAME:
+        return ["To the last digit shown all rules return the same here: nothing is to be chosen."]
     said = []
     for i, rule in enumerate(meta.rules):
         k = int(meta.exploiter[i])
@@ -459,8 +461,6 @@ def _advice(meta: metagame.MetaGame) -> list[str]:
                 f"Where everybody plays {escape(rule)}, a single adopter of {escape(meta.rules[k])} gains "
                 f"{digits.signed(meta.gain[k, i])} per step (95 % interval {low} to {high}), {change}."
             )
-    if np.ptp(meta.payoffs[np.isfinite(meta.payoffs)]) < SAME:
-        return ["To the last digit shown all rules return the same here: nothing is to be chosen."]
     pure = [meta.rules[int(x.shares.argmax())] for x in meta.equilibria if (x.shares > 0).sum() == 1]
     if pure:
         said.append(f"Where everybody plays it, nobody gains by leaving: {escape(', '.join(pure))}.")
