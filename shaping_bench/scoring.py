@@ -142,14 +142,15 @@ def update_reference(
       learners: which; those that the track's file names by default. Naive learning and random play are
         always among them.
       track: only this one; all by default.
-      tier: of which budget; that of most seeds by default.
+      tier: of which budget; by default those of which results are shipped, or that of most seeds.
       where: another folder than the package's.
     """
     options = [x for name, value in (("--track", track), ("--tier", tier)) if value for x in (name, value)]
     for name in track_names() if track is None else (track,):
         of = load_track(name)
-        chosen = tier or max(of.tiers, key=lambda x: of.tiers[x].seeds)
-        _update(of.at(chosen), chosen, directory, learners, options, where)
+        most = max(of.tiers, key=lambda x: of.tiers[x].seeds)
+        for chosen in (tier,) if tier else shipped.shipped_tiers(of, where) or (most,):
+            _update(of.at(chosen), chosen, directory, learners, options, where)
 
 
 def _update(
@@ -177,28 +178,29 @@ def check_reference(
     directory: Path | None = None,
     where: Path | None = None,
     track: str | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[tuple[str, str], dict[str, Any]]:
     """Computes a random sample of reference cells again, with everything that shares their programs' lanes.
 
     Args:
-      cells: of each track.
+      cells: of each track and tier.
       seed: of the sample.
       directory: where they are stored; a folder that is removed by default.
       where: another folder of reference results than the package's.
       track: only this one; all by default.
 
     Returns:
-      By track: ``cells`` compared, ``equal`` to the last digit that is shipped, ``close`` within
+      By track and tier: ``cells`` compared, ``equal`` to the last digit that is shipped, ``close`` within
       tolerance but for a few seeds, ``differ``, and the names of those.
     """
     found = {}
     for name in track_names() if track is None else (track,):
         of = load_track(name)
-        known = shipped.load(of, where)
-        if known is None:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = _checked(of, known, cells, seed, directory or Path(folder))
+        for tier in shipped.shipped_tiers(of, where):
+            known = shipped.load(of, where, tier)
+            if known is None:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                found[name, tier] = _checked(of, known, cells, seed, directory or Path(folder))
     return found
 
 
@@ -239,12 +241,12 @@ def _numbers(runs: Any, scenario: str, member: str) -> np.ndarray:
     return shipped.rounded(part[NUMBERS].to_numpy(np.float64))
 
 
-def reference_rows(checked: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is shipped, a row per track, with what a check has found."""
+def reference_rows(checked: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is shipped, a row per track and tier, with what a check has found."""
     rows = []
-    for name in track_names():
-        track = load_track(name)
-        known = shipped.load(track)
+    tiers = [(name, tier) for name in track_names() for tier in shipped.shipped_tiers(load_track(name)) or ("",)]
+    for name, tier in tiers:
+        known = shipped.load(load_track(name), tier=tier)
         if known is None:
             rows.append({"track": name, "shipped": False})
             continue
@@ -259,7 +261,7 @@ def reference_rows(checked: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
                 "changed": [x for x in known.learners if known.changed(x)],
                 "anchors": len(known.anchors),
                 **{key: said[key] for key in ("command", "commit", "device", "versions", "seconds", "written")},
-                **checked.get(name, {}),
+                **checked.get((name, tier), {}),
             }
         )
     return rows

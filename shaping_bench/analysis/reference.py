@@ -1,7 +1,7 @@
 """Reference results: the runs of a track's registered rules and the anchors, as they are shipped.
 
-``configs/reference/TRACK.parquet`` holds a row per rule, scenario, member and seed of the standard tier,
-``TRACK.json`` the anchors and where all of it comes from. They are what makes a card of a new rule a
+``configs/reference/TRACK-TIER.parquet`` holds a row per rule, scenario, member and seed of that tier,
+``TRACK-TIER.json`` the anchors and where all of it comes from. They are what makes a card of a new rule a
 matter of minutes: only its own row is computed.
 """
 
@@ -90,17 +90,33 @@ def folder() -> Path:
     return configs_folder() / "reference"
 
 
-def load(track: Track, where: Path | None = None) -> Reference | None:
-    """Shipped results of a track; None if there are none, or they are about other scenarios."""
-    where = where or folder()
-    path, table = where / f"{track.name}.json", where / f"{track.name}.parquet"
-    if not path.is_file() or not table.is_file():
+def _files(track: str, tier: str, where: Path | None) -> tuple[Path, Path]:
+    folder_ = where or folder()
+    return folder_ / f"{track}-{tier}.json", folder_ / f"{track}-{tier}.parquet"
+
+
+def shipped_tiers(track: Track, where: Path | None = None) -> tuple[str, ...]:
+    """Tiers of which results are shipped, in the order of the track's file."""
+    return tuple(tier for tier in track.tiers if all(x.is_file() for x in _files(track.name, tier, where)))
+
+
+def load(track: Track, where: Path | None = None, tier: str | None = None) -> Reference | None:
+    """Shipped results of a track.
+
+    Args:
+      track: of which; of some of its games, if it is about those alone.
+      where: another folder than the package's.
+      tier: of which; the last of :func:`shipped_tiers` by default.
+
+    Returns:
+      None if there are none, or they are about other scenarios.
+    """
+    there = [x for x in shipped_tiers(track, where) if tier in (None, x)]
+    if not there:
         return None
+    path, table = _files(track.name, there[-1], where)
     manifest = json.loads(path.read_text())
-    tier = manifest["tier_name"]
-    if tier not in track.tiers:
-        return None
-    told, wanted = manifest["protocol"], protocol_of(track.at(tier))
+    told, wanted = manifest["protocol"], protocol_of(track.at(there[-1]))
     scenarios = told["scenarios"]
     if track.games:
         scenarios = {name: scenarios.get(name) for name in wanted["scenarios"]}
@@ -108,9 +124,9 @@ def load(track: Track, where: Path | None = None) -> Reference | None:
 
 
 def serving(track: Track, tier: str, split: str = "test") -> Reference | None:
-    """The same where cards of a tier and split can stand beside them."""
-    known = load(track) if split == "test" else None
-    return known if known is not None and known.serves(track, tier) else None
+    """Shipped results beside which cards of a tier and split can stand, of that tier or of one that holds it."""
+    shipped = (load(track, tier=x) for x in shipped_tiers(track)) if split == "test" else ()
+    return next((known for known in shipped if known is not None and known.serves(track, tier)), None)
 
 
 def protocol_of(track: Track) -> dict[str, Any]:
@@ -142,7 +158,7 @@ def write(
       subjects: rules with their runs.
       anchors: from those.
       track, tier: what they are of.
-      about: command, commit, versions, device, seconds.
+      about: name of the tier, command, commit, versions, device, seconds.
       where: another folder than the package's.
 
     Raises:
@@ -180,7 +196,7 @@ def write(
         "protocol": protocol_of(track),
         "anchors": nested,
     }
-    paths = where / f"{track.name}.json", where / f"{track.name}.parquet"
+    paths = _files(track.name, about["tier_name"], where)
     try:
         where.mkdir(parents=True, exist_ok=True)
         paths[0].write_text(json.dumps(manifest, separators=(",", ":")).replace('},"', '},\n"') + "\n")

@@ -650,9 +650,9 @@ def verdict_figures(*names: str) -> str:
     return paragraphs('<div class="diagrams">\n' + "\n".join(panels) + "\n</div>", said)
 
 
-def reference_card(track: str) -> str:
-    """The card of a track's shipped results, and where they come from."""
-    card, known = cards.reference_card(load_track(track)), reference.load(load_track(track))
+def reference_card(track: str, tier: str | None = None) -> str:
+    """The card of a track's shipped results, of a tier or of the last that is shipped, and where they come from."""
+    card, known = cards.reference_card(load_track(track), tier), reference.load(load_track(track), tier=tier)
     if card is None or known is None:
         return f"No results of the {track} track are shipped yet."
     columns = [c for c in COLUMNS if any(row[c]["value"] is not None for row in card.rows)]

@@ -194,9 +194,9 @@ def cards_in(results: Results) -> tuple[Card, ...]:
     return tuple(made)
 
 
-def reference_card(track: Track) -> Card | None:
-    """The card of the shipped rules, at the tier of which they are; None without any."""
-    known = shipped.load(track)
+def reference_card(track: Track, tier: str | None = None) -> Card | None:
+    """The card of the shipped rules, of a tier or of the last that is shipped; None without any."""
+    known = shipped.load(track, tier=tier)
     if known is None:
         return None
     tier = known.manifest["tier_name"]
@@ -208,7 +208,8 @@ def cards_beside(results: Results) -> tuple[Card, ...]:
     """The shipped cards of tracks of which the suite, which asks for cards, asks for none."""
     asked = {entry["track"] for entry in results.suite.get("cards", ())}
     others = [load_track(name) for name in track_names() if name not in asked] if asked else []
-    return tuple(card for track in others if (card := reference_card(track)) is not None)
+    shown = (reference_card(track, tier) for track in others for tier in shipped.shipped_tiers(track))
+    return tuple(card for card in shown if card is not None)
 
 
 def _row(scored: Scored, tier: str) -> Row:

@@ -47,6 +47,7 @@ class Tier(Strict):
 
     Attributes:
       steps, record_every, response_steps: where it has others than its track.
+      reference: rules whose results are shipped, likewise.
     """
 
     seeds: Seeds
@@ -54,6 +55,7 @@ class Tier(Strict):
     steps: Annotated[Steps, pydantic.Field(ge=10)] | None = None
     record_every: RecordEvery | None = None
     response_steps: ResponseSteps | None = None
+    reference: list[str] = pydantic.Field(default=[])
 
 
 class GameGroup(Strict):
@@ -256,6 +258,7 @@ class Track:
         budget = self.tier(tier, field)
         return dataclasses.replace(
             self,
+            reference=tuple(budget.reference) or self.reference,
             record_every=budget.record_every or self.record_every,
             response_steps=budget.response_steps or self.response_steps,
             scenarios=tuple(
@@ -349,7 +352,11 @@ def read_track(content: Any) -> Track:
             )
     _check_metrics(file)
     # As suites and stored cells call them, however a file orders their numbers.
-    naive, random = (registry.make_learner(getattr(file, x), f"scenarios.{x}").text for x in ("naive", "random"))
+    naive, random = (_written([getattr(file, x)], f"scenarios.{x}")[0] for x in ("naive", "random"))
+    tiers = {
+        name: tier.model_copy(update={"reference": _written(tier.reference, f"scenarios.tiers.{name}.reference")})
+        for name, tier in file.tiers.items()
+    }
     once = {x.name for x in scenarios}
     if len(once) < len(scenarios):
         raise BadInput(f"scenarios of {file.track!r} have a name twice; allowed: one name each")
@@ -358,15 +365,20 @@ def read_track(content: Any) -> Track:
         view=file.view,
         naive=naive,
         random=random,
-        reference=tuple(registry.make_learner(x, "scenarios.reference").text for x in file.reference),
+        reference=tuple(_written(file.reference, "scenarios.reference")),
         record_every=file.record_every,
         responders=tuple(file.responders),
         response_steps=file.response_steps,
-        tiers=file.tiers,
+        tiers=tiers,
         scenarios=tuple(scenarios),
         measure=file.measure,
         told=tuple(file.told),
     )
+
+
+def _written(learners: Sequence[str], field: str) -> list[str]:
+    """Learners as suites and stored cells call them."""
+    return [registry.make_learner(x, field).text for x in learners]
 
 
 def _check_metrics(file: TrackFile) -> None:

@@ -17,7 +17,7 @@ from shaping_bench.errors import BadInput
 from shaping_bench.publish import cards, findings
 from shaping_bench.publish.report.cards import _in_words
 from shaping_bench.spec import registry
-from shaping_bench.spec.scenarios import load_track, read_track
+from shaping_bench.spec.scenarios import load_track, read_track, track_names
 from shaping_bench.store.store import read_parquet, write_parquet
 
 CONTENT = {
@@ -303,7 +303,7 @@ def test_reference_results_reproduce_and_spare_computing(small_track, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert main(["reference", "--update", "-o", "cells"]) == 0
     assert "naive, random" in capsys.readouterr().out
-    found = scoring.check_reference(4, seed=1)["exact"]
+    found = scoring.check_reference(4, seed=1)["exact", "standard"]
     assert found == {"cells": 4, "equal": 4, "close": 0, "differ": []}
     made, failures = scoring.score(["naive"], directory=tmp_path / "none")
     assert not failures
@@ -313,11 +313,11 @@ def test_reference_results_reproduce_and_spare_computing(small_track, tmp_path, 
     runs = reference.load(small_track).subject("naive", small_track.tiers["quick"]).runs
     assert runs["seed"].max() == 3
     # Numbers that are none of theirs are found.
-    path = tmp_path / "reference" / "exact.parquet"
+    path = tmp_path / "reference" / "exact-standard.parquet"
     table = read_parquet(path)
     table["own"] += 0.1
     write_parquet(table, path)
-    assert len(scoring.check_reference(4, seed=1)["exact"]["differ"]) == 4
+    assert len(scoring.check_reference(4, seed=1)["exact", "standard"]["differ"]) == 4
     assert main(["reference", "naive"]) == 2
 
 
@@ -397,15 +397,17 @@ def test_what_cannot_be_scored_is_said_before_anything_runs(tmp_path, monkeypatc
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["exact", "sampled", "deep", "incentives", "latent"])
-def test_what_is_shipped_is_about_the_scenarios_there_are(name):
-    track = load_track(name)
-    known = reference.load(track)
-    assert set(track.reference) == set(known.learners)
-    tier = track.tiers[known.manifest["tier_name"]]
-    assert reference.serving(track, "quick") is not None
-    assert known.serves(track, known.manifest["tier_name"])
-    asked = track.at(known.manifest["tier_name"]).of("test")
+@pytest.mark.parametrize(
+    ("name", "name_of_tier"),
+    [(x, tier) for x in track_names() for tier in reference.shipped_tiers(load_track(x))],
+)
+def test_what_is_shipped_is_about_the_scenarios_there_are(name, name_of_tier):
+    track, tier = load_track(name), load_track(name).tiers[name_of_tier]
+    known = reference.load(track, tier=name_of_tier)
+    assert known.manifest["tier_name"] == name_of_tier
+    assert set(track.at(name_of_tier).reference) == set(known.learners)
+    assert reference.serving(track, name_of_tier) is not None
+    asked = track.at(name_of_tier).of("test")
     members = {(x.name, member) for x in asked for member in x.members}
     assert set(known.anchors) == members
     for learner in known.learners:
@@ -416,9 +418,14 @@ def test_what_is_shipped_is_about_the_scenarios_there_are(name):
     assert sum(path.stat().st_size for path in reference.folder().iterdir()) < 15e6
 
 
+def test_every_track_ships_what_a_quick_card_stands_beside():
+    for name in track_names():
+        assert reference.serving(load_track(name), "quick") is not None, name
+
+
 def test_what_is_shipped_is_what_is_computed():
     """One cell of it; ``make reference`` takes a dozen of each track, other ones every day."""
-    found = scoring.check_reference(1, seed=52, track="exact")["exact"]
+    found = scoring.check_reference(1, seed=52, track="exact")["exact", "standard"]
     assert found["equal"] + found["close"] == found["cells"] == 1
 
 

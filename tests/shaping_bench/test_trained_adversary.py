@@ -191,7 +191,7 @@ def test_what_nothing_exact_is_known_of_is_measured_by_the_best_known(scored):
     np.testing.assert_allclose(scores.shares(frozen, anchor, "frozen"), (frozen["own"] + 1.0) / 2.0)
 
 
-def test_reference_results_are_of_one_tier_where_budgets_differ(scored, tmp_path):
+def test_reference_results_are_of_one_tier_where_budgets_differ(scored, tmp_path, monkeypatch):
     track, subject = TRACK.at("quick"), subject_in(scored[1])
     about = {"tier_name": "quick", "command": "c", "commit": "x", "versions": {}, "device": "d", "seconds": 1.0}
     anchors = scores.anchors_of(track, [subject])
@@ -200,6 +200,16 @@ def test_reference_results_are_of_one_tier_where_budgets_differ(scored, tmp_path
     assert known.serves(TRACK, "quick")
     assert not known.serves(TRACK, "standard")
     assert known.subject("random", track.tiers["quick"]).trained == subject.trained
+    # Beside it stands what another tier ships.
+    longer = TRACK.at("standard")
+    about |= {"tier_name": "standard", "command": "d"}
+    reference.write(
+        [subject], anchors=anchors, track=longer, tier=longer.tiers["standard"], about=about, where=tmp_path
+    )
+    assert reference.shipped_tiers(TRACK, tmp_path) == ("quick", "standard")
+    assert [reference.load(TRACK, tmp_path, x).manifest["command"] for x in (None, "quick")] == ["d", "c"]
+    monkeypatch.setattr(reference, "folder", lambda: tmp_path)
+    assert [reference.serving(TRACK, x).manifest["command"] for x in ("quick", "standard")] == ["c", "d"]
 
 
 def test_the_deep_track_is_asked_of_networks():
