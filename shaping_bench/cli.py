@@ -568,8 +568,8 @@ def score(
     more:
         Others to put beside it.
     track:
-        Who can be compared: exact (derivatives of exact values), sampled (play), deep (networks) or incentives
-        (games with payments).
+        Who can be compared: exact (derivatives of exact values), sampled (play), deep (networks), incentives
+        (games with payments), latent (one seat in a world that adapts) or dilemmas (boards, and three players).
     tier:
         A budget: quick or standard.
     split:

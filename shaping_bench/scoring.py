@@ -4,6 +4,7 @@ A subject's cells stand in a results directory of its own, ``DIR/TRACK-TIER/NAME
 depend on who else is scored, and ``shaping-bench table`` reads each of them.
 """
 
+import dataclasses
 import platform
 import shlex
 import sys
@@ -118,9 +119,12 @@ def _computed(
     stored = sum(cell.hash in store for cell in asked)
     if stored + len(failures) < len(asked):
         raise OutOfTime("; ".join([f"{stored} of {len(asked)} cells stored", *told(stops)]), bool(stored))
-    if not stored:
-        return without_runs(track, subject, failures[0].error, split), failures
     cells = card_cells(track, tier, subject, split), card_responses(track, tier, subject, split)
+    if not stored:
+        refused = {name: why for (name, _), why in cells[0].items() if isinstance(why, str)}
+        why = failures[0].error if failures else "it cannot play"
+        nothing = without_runs(track, subject, why, split)
+        return dataclasses.replace(nothing, absent={**nothing.absent, **refused}), failures
     return subject_of(load(folder), track, subject, cells[0], split, cells[1]), failures
 
 

@@ -136,7 +136,11 @@ def protocol_of(track: Track) -> dict[str, Any]:
         **trained,
         "record_every": track.record_every,
         "scenarios": {
-            x.name: [x.background, x.steps, list(x.members.values()), *([x.starts] if x.gridded else [])]
+            x.name: [
+                *[x.background, x.steps, list(x.members.values())],
+                *([x.starts] if x.gridded else []),
+                *([x.spread] if x.spread is not None else []),
+            ]
             for x in track.of("test")
             if not x.projected
         },

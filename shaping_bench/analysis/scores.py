@@ -28,7 +28,7 @@ responses are worth on average: ``1 - (high_s - x) / mean(high - low)``.
 
 Where policies are networks no best response is exact. There ``high`` of ``frozen`` is the best known return of
 any rule as well, and so is that of ``adversary``, of what policies keep against the stronger of those who were
-trained against them.
+trained against them. Of games of which nobody knows the social optimum, ``high`` of ``self`` is the best known mean.
 
 A share of a scenario is the mean over seeds, clipped to [-1, 1]; a lost run, whose policy or partner's is
 not finite, counts as -1. Scenarios weigh the same, and so do the members of one. Those in which random
@@ -86,7 +86,7 @@ class Anchor:
 
     Attributes:
       low, high: returns per step of share 0 and 1.
-      spread: largest less smallest reward of a step.
+      spread: largest less smallest reward of a step, or what the track's file says instead.
       by: whose return ``high`` is, where it is the best known one.
     """
 
@@ -168,7 +168,7 @@ def subject_of(
     wanted = {key: cell.hash for key, cell in cells.items() if not isinstance(cell, str)}
     answers = {key: [cell.hash for cell in several] for key, several in (responses or {}).items()}
     read = dict.fromkeys(itertools.chain(wanted.values(), *answers.values()))
-    stored = _Stored(results, tuple(x for x in read if x in records), track.measure)
+    stored = _Stored(results, tuple(x for x in read if x in records), track)
     scenarios = {x.name: x for x in track.of(split)}
     rows: list[Rows] = []
     absent: dict[str, str] = {}
@@ -281,8 +281,9 @@ def _curves(results: Results, metric: str, hashes: Sequence[str]) -> dict[str, t
 class _Stored:
     """Numbers of cells as arrays ``(S, n_players)``, each file of a cell read once."""
 
-    def __init__(self, results: Results, hashes: Sequence[str], measure: str) -> None:
-        self._measure = measure
+    def __init__(self, results: Results, hashes: Sequence[str], track: Track) -> None:
+        self._measure = measure = track.measure
+        self._known_best = not track.responders
         self._curves = _curves(results, measure, hashes)
         self._finals: dict[str, dict[str, np.ndarray]] = {}
         for metric in ("br_value", "held_value", "basin", "diverged", measure):
@@ -304,7 +305,7 @@ class _Stored:
     def runs(self, scenario: Scenario, member: str, key: str, record: Mapping[str, Any]) -> Rows:
         final, lifetime = _returns(*self._curves[key])
         own, others = scenario.sides(final.shape[1])
-        known = scenario.family == "frozen" and self.exact(key)
+        known = scenario.family == "frozen" and self._known_best and self.exact(key)
         nothing = np.full(len(final), np.nan)
         best = self._best(key, own) if known else nothing
         basin = self._finals["basin"][key][:, 0] if scenario.gridded else nothing
@@ -465,23 +466,29 @@ def anchors_of(track: Track, subjects: Sequence[Subject], split: str = "test") -
             if key not in at_random.index or scenario.family == "rational":
                 continue
             game = registry.make_game(call).value
-            smallest, largest = _rewards(game, call)
+            spread = scenario.spread or _spread(game, call)
             low, by = float(at_random.loc[key, "own"]), None
-            if scenario.family == "self":
-                high = game.anchors().social_optimum
+            told = game.anchors()
+            if scenario.family == "self" and told is not None:
+                high = told.social_optimum
             elif scenario.family == "frozen" and not track.responders:
                 high = float(at_random.loc[key, "best"])
             elif scenario.family == "adversary" and not track.responders:
                 high = max(most_kept(game), low)
-                low = smallest if _constant_sum(game) else low
+                low = _rewards(game, call)[0] if _constant_sum(game) else low
             else:
                 known = {
                     n: float(x.loc[key, "own"]) for n, x in means.items() if key in x.index and not x.loc[key, "lost"]
                 }
                 by = max(known, key=known.__getitem__)
                 high = known[by]
-            found[key] = Anchor(low=low, high=high, spread=largest - smallest, by=by)
+            found[key] = Anchor(low=low, high=high, spread=spread, by=by)
     return found
+
+
+def _spread(game: Any, call: str) -> float:
+    smallest, largest = _rewards(game, call)
+    return largest - smallest
 
 
 def _rewards(game: Any, call: str) -> tuple[float, float]:

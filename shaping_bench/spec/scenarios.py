@@ -65,11 +65,14 @@ class GameGroup(Strict):
       block: averages that it belongs to; games of another block than ``main`` are in no ranking.
       count: of how many games it stands for, those with ``index`` 0, 1, ... from either seat; None: itself.
       tiers: that ask about it; all without.
+      spread: of returns per step, by which effects and gains are measured and told from nothing, where rewards are so
+        rare that the smallest and the largest of a step say little of them; by default the range of rewards.
     """
 
     block: Block = "main"
     count: Annotated[int, pydantic.Field(ge=1)] | None = None
     tiers: list[str] = pydantic.Field(default=[])
+    spread: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class Asked(Strict):
@@ -98,7 +101,7 @@ class TrackFile(Strict):
 
     Attributes:
       responders: who is trained to be the adversary, the stronger of whom counts; none where best responses
-        are exact.
+        are exact. Where there are any, the best known return stands for that of a best response, in every game.
       response_steps: updates of each.
       measure: metric that scores are made of, where it is another one than the return.
       told: metrics that its card tells besides, in no score.
@@ -135,6 +138,7 @@ class Scenario:
       about: the background in words.
       tiers: that ask it.
       starts: where policies begin, see :class:`shaping_bench.spec.protocol.Protocol`.
+      spread: of the game, see :class:`GameGroup`.
     """
 
     name: str
@@ -152,6 +156,7 @@ class Scenario:
     steps: int
     tiers: tuple[str, ...]
     starts: Starts = "drawn"
+    spread: float | None = None
 
     @property
     def gridded(self) -> bool:
@@ -337,7 +342,8 @@ def read_track(content: Any) -> Track:
     for k, responder in enumerate(file.responders):
         if not registry.make_learner(responder, f"scenarios.responders.{k}").value.learns:
             raise BadInput(f"scenarios.responders.{k} is {responder!r}; allowed: who learns")
-    for call in dict.fromkeys(call for x in scenarios for call in x.members.values()) if file.responders else ():
+    answered = (x for x in scenarios if x.family == "adversary" and file.responders)
+    for call in dict.fromkeys(call for x in answered for call in x.members.values()):
         if registry.make_game(call, "scenarios.games").value.has_best_response:
             raise BadInput(
                 f"scenarios.responders are {', '.join(file.responders)}, but best responses are exact in {call!r}; "
@@ -428,6 +434,7 @@ def _scenario(file: TrackFile, asked: Asked, game: str, split: Split, field: str
         steps=file.steps,
         tiers=tuple(x for x in asked.tiers or file.tiers if x in (group.tiers or file.tiers)),
         starts=asked.starts,
+        spread=group.spread,
     )
 
 

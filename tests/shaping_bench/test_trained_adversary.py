@@ -126,6 +126,8 @@ def test_responders_are_for_games_without_exact_best_responses():
     wrong = copy.deepcopy(CONTENT)
     wrong["games"]["ipd"] = {}
     wrong["scenarios"][0]["games"] = ["ipd"]
+    assert read_track(wrong).scenarios[0].game == "ipd"  # nobody is trained to answer there
+    wrong["scenarios"][2]["games"] = ["ipd"]
     with pytest.raises(BadInput, match="exact in 'ipd'"):
         read_track(wrong)
     with pytest.raises(BadInput, match=r"scenarios.responders.0 is 'all-c'"):
