@@ -5,7 +5,6 @@ that name in :data:`FRAGMENTS` returns. Hyperparameters, payoffs, metrics and cl
 registry when the site is built, so that pages cannot say otherwise than the program.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib
@@ -23,7 +22,6 @@ import numpy as np
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from shaping_bench.algorithms import ALGORITHMS
 from shaping_bench.algorithms.core import Learner
 from shaping_bench.algorithms.fixed import FixedStrategy
 from shaping_bench.algorithms.parts import files
@@ -33,7 +31,6 @@ from shaping_bench.claims import files as claims
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
 from shaping_bench.docs import field
-from shaping_bench.errors import BadInput
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import written_name
@@ -676,29 +673,14 @@ def reference_card(track: str, tier: str | None = None) -> str:
         f"`{said['commit'][:10]}`."
     )
     heads = ("", "rule", *columns, *["ordinal generality"] * ordinal, "adversary's gain", *told, "lost")
-    return paragraphs(origin, table(heads, rows), _without_row(track))
+    return paragraphs(origin, table(heads, rows), _without_row(card))
 
 
-def _without_row(name: str) -> str:
-    """Registered rules that play a track's games and have no row on its card, so that nobody takes it for the field."""
-    track = load_track(name)
-    known = reference.load(track)
-    rowed = {type(registry.make_learner(x).value) for x in known.learners} if known else set()
-    missing: dict[bool, list[str]] = {False: [], True: []}
-    for rule, cls in ALGORITHMS.items():
-        if cls in rowed or track.view not in cls.views:
-            continue
-        with contextlib.suppress(BadInput):
-            for game in dict.fromkeys(x for s in track.scenarios for x in s.members.values()):
-                named = registry.make_game(game)
-                registry.check_encounter(named, [registry.make_learner(rule, game=named.name)] * named.value.n_players)
-            missing[cls.needs_preparation].append(code(rule))
-    said = [
-        f"{', '.join(names)}{' (each would prepare for every game)' if prepares else ''}"
-        for prepares, names in missing.items()
-        if names
-    ]
-    return f"Rules that play here too and have no row yet: {'; '.join(said)}." if said else ""
+def _without_row(card: cards.Card) -> str:
+    """Registered rules that have no row on a card and what is missing, so that nobody takes it for the field."""
+    rows = [(cell(x.why), ", ".join(map(code, x.rules))) for x in card.lacking]
+    said = "Registered rules of which no setting has a row on it, at their defaults, those first that could have one:"
+    return paragraphs(said, table(("what is missing", "rules"), rows)) if rows else ""
 
 
 def shipped_policies() -> str:

@@ -1,6 +1,7 @@
 """Cards: rules of one track and tier side by side, as JSON and for terminals."""
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shaping_bench.analysis import reference as shipped
+from shaping_bench.analysis.lacking import Lack, lacking
 from shaping_bench.analysis.scores import (
     COLUMNS,
     Anchors,
@@ -77,7 +79,25 @@ class Card:
 
     def plain(self) -> dict[str, Any]:
         """What ``score --json`` prints."""
-        return {"track": self.track.name, "tier": self.tier, "split": self.split, "rows": list(self.rows)}
+        return {
+            "track": self.track.name,
+            "tier": self.tier,
+            "split": self.split,
+            "rows": list(self.rows),
+            "without_row": {rule: x.why for x in self.lacking for rule in x.rules},
+        }
+
+    @functools.cached_property
+    def lacking(self) -> tuple[Lack, ...]:
+        """Rules without a row, and what each lacks."""
+        return lacking(self.track, self.tier, self.split, [row["learner"] for row in self.rows])
+
+    @property
+    def without_row(self) -> str:
+        """Their names, of those that play here, and how many do not."""
+        able = [rule for x in self.lacking if x.plays for rule in x.rules]
+        others = sum(len(x.rules) for x in self.lacking if not x.plays)
+        return f"{', '.join(able) or 'nobody who plays here'}" + f"; {others} that do not play here" * bool(others)
 
     @property
     def title(self) -> str:
@@ -299,7 +319,7 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     """A card of at most so many lines of :data:`MAX_WIDTH` columns.
 
     Args:
-      legend: say what the columns are.
+      legend: say what the columns are, and who has no row.
     """
     rows = card.rows
     head = [f"{card.title}, {size(card)}"]
@@ -308,6 +328,7 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     explained = [*known, *_explained(extras(card)), ""] if legend else []
     used = "; ".join(f"{mark} {said}" for mark, said in marks_used(card).items())
     notes = [*([shortened(used)] if used else []), *map(shortened, training(card)), *_notes(rows)]
+    notes += [shortened(f"no row (why: --json): {card.without_row}")] if legend and card.lacking else []
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so
     shown = rows[:room]
@@ -338,6 +359,10 @@ def text_of_run(
         f"--track {name}"
         for name in absent
     ]
+    unlisted = ", ".join(
+        f"{sum(len(lack.rules) for lack in x.lacking if lack.plays)} {x.track.name}" for x in cards if x.lacking
+    )
+    missing += [f"rules that could play and have no row: {unlisted}; the page says what each lacks"] if unlisted else []
     more = [
         f"page:   {page}  (any browser opens it)",
         f"tables: shaping-bench table {directory}"

@@ -48,6 +48,20 @@ def card_table(card: Card) -> Table:
     )
 
 
+def lacking_table(card: Card) -> Table:
+    """Registered rules that have no row on a card, a line for each thing that is missing."""
+    return Table(
+        title=f"{card.title}: rules without a row",
+        note="registered rules of which no setting has a row, and what is missing, at their defaults; "
+        f"shaping-bench score RULE --track {card.track.name} --tier {card.tier} computes one",
+        rows="missing",
+        cols="",
+        row_labels=tuple(x.why for x in card.lacking),
+        col_labels=("rules",),
+        cells=tuple((Entry(", ".join(x.rules)),) for x in card.lacking),
+    )
+
+
 def lifetime_table(card: Card) -> Table:
     """The same scores over all updates instead of the last tenth of them: what learning was worth on the way."""
     columns = tuple(card.rows[0]["lifetime"]) if card.rows else ()

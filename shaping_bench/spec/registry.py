@@ -310,22 +310,32 @@ def check_encounter(game: Named, learners: Sequence[Named]) -> None:
     n = game.value.n_players
     if len(learners) != n:
         raise BadInput(f"learners: {len(learners)} given, but game {game.name!r} has {n} players; allowed: 1 or {n}")
-    playing = [x for x in learners if "exact" not in x.value.views]
+    playing = any("exact" not in x.value.views for x in learners)
     for player, learner in enumerate(learners):
         where = f"learner {learner.text!r} in seat {player + 1} of game {game.name!r}"
-        if not learner.value.views & game.value.views:
-            raise BadInput(
-                f"{where} plays the views {sorted(learner.value.views)}; the game offers {sorted(game.value.views)}"
-            )
-        try:
-            learner.value.check_game(game.value, player)
-            policy = learner.value.policy(game.value, player) if playing else None
-        except ValueError as error:
-            raise BadInput(f"{where} {error}") from None
-        if policy is not None and not policy.exact:
+        if said := refusal(game, learner, player, playing):
+            raise BadInput(f"{where} {said}")
+        if playing and not learner.value.policy(game.value, player).exact:
             exact = [x.text for x in learners if "sampled" not in x.value.views]
             if exact:
                 raise BadInput(
                     f"{where} plays a network's policy, but learner {exact[0]!r} needs policies that the exact game "
                     "can value; allowed: network='tabular', or opponents that play"
                 )
+
+
+def refusal(game: Named, learner: Named, player: int, playing: bool) -> str:
+    """Why a learner cannot play a seat of a game, as what follows its name in a complaint; empty if it can.
+
+    Args:
+      playing: whether anybody there learns from play, so that everybody needs a policy that plays.
+    """
+    if not learner.value.views & game.value.views:
+        return f"plays the views {sorted(learner.value.views)}; the game offers {sorted(game.value.views)}"
+    try:
+        learner.value.check_game(game.value, player)
+        if playing:
+            learner.value.policy(game.value, player)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -105,6 +105,8 @@ class TrackFile(Strict):
       response_steps: updates of each.
       measure: metric that scores are made of, where it is another one than the return.
       told: metrics that its card tells besides, in no score.
+      minutes: by tier, rules whose results are not shipped, as they would be asked, and the CPU-minutes that their
+        cards would take.
     """
 
     track: str
@@ -118,6 +120,7 @@ class TrackFile(Strict):
     response_steps: ResponseSteps = 300
     measure: str = "return"
     told: list[str] = pydantic.Field(default=[])
+    minutes: dict[str, dict[str, Annotated[float, pydantic.Field(gt=0.0)]]] = pydantic.Field(default={})
     tiers: dict[str, Tier] = pydantic.Field(min_length=1)
     games: dict[str, GameGroup] = pydantic.Field(min_length=1)
     scenarios: list[Asked] = pydantic.Field(min_length=1)
@@ -206,6 +209,7 @@ class Track:
         responses are exact.
       measure: metric that its scores are made of.
       told: metrics that its card tells besides.
+      minutes: by tier, what cards of rules that are not shipped would take; see :class:`TrackFile`.
       scenarios: of all splits.
       games: those of its games that are meant, if not all of them are.
     """
@@ -223,6 +227,7 @@ class Track:
     games: tuple[str, ...] = ()
     measure: str = "return"
     told: tuple[str, ...] = ()
+    minutes: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def only(self, games: Sequence[str] | None, field: str = "--games") -> "Track":
         """The track as far as it is about some of its games; all of it if none are given.
@@ -357,6 +362,10 @@ def read_track(content: Any) -> Track:
                 f"{scenario.game!r} has not; allowed: games of the families self and adversary"
             )
     _check_metrics(file)
+    for tier, timed in file.minutes.items():
+        if tier not in file.tiers:
+            raise unknown("scenarios.minutes", tier, file.tiers)
+        _written(list(timed), f"scenarios.minutes.{tier}")
     # As suites and stored cells call them, however a file orders their numbers.
     naive, random = (_written([getattr(file, x)], f"scenarios.{x}")[0] for x in ("naive", "random"))
     tiers = {
@@ -379,6 +388,7 @@ def read_track(content: Any) -> Track:
         scenarios=tuple(scenarios),
         measure=file.measure,
         told=tuple(file.told),
+        minutes=file.minutes,
     )
 
 

@@ -14,6 +14,7 @@ from shaping_bench.publish.report.markup import breakable, details, escape, plur
 from shaping_bench.publish.standings import (
     card_table,
     improvement_table,
+    lacking_table,
     lifetime_table,
     name_of,
     rank_table,
@@ -61,7 +62,15 @@ def beside_sections(cards: Sequence[Card]) -> str:
         "games at different budgets, and are in no common ranking. A rule of one's own joins a card by "
         f"<code>shaping-bench score RULE --track TRACK</code>, TRACK being {names}.</p>"
     )
-    return "\n".join([said, *(html_table(card_table(card)) for card in cards)])
+    return "\n".join([said, *(x for card in cards for x in (html_table(card_table(card)), _without_row(card)) if x)])
+
+
+def _without_row(card: Card) -> str:
+    """Rules that a card does not list and what is missing; empty if it lists all."""
+    count = sum(len(x.rules) for x in card.lacking)
+    able = sum(len(x.rules) for x in card.lacking if x.plays)
+    title = f"{plural(count, 'rule')} without a row, {able} of which can play here, and what is missing"
+    return details(title, html_table(lacking_table(card))) if count else ""
 
 
 def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> str:
@@ -92,6 +101,7 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
         f'<p class="soft">Not ranked: {"; ".join(missing)}.</p>' if missing else "",
         *(f'<p class="soft">{escape(x[0].upper() + x[1:])}.</p>' for x in training(card)),
         _table(card, number),
+        _without_row(card),
         _in_words(card),
         "<h4>Profiles</h4>",
         '<p class="soft">A dot per score with its 95 % interval over seeds; the short bar is the naive learner, the '
