@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -41,6 +42,9 @@ class LILI(SAC):
     reconstruction_lr: float = field(1e-3, "step of Adam, decoder and encoder", low=0.0)
     latent: int = field(8, "numbers in z", low=1, static=True, small=2)
     encoder_hidden: int = field(128, "units of each of two layers, encoder and decoder", low=1, static=True, small=8)
+    ordered: bool = field(
+        False, "the encoder reads evenly spaced steps in their order; false: drawn ones, in no order", static=True
+    )
     stability: float = field(0.0, "weight of a bonus -|z^{i+1} - z^i| at an interaction's end; SILI", low=0.0)
 
     def context_size(self, game: Game) -> int:
@@ -72,14 +76,23 @@ class LILI(SAC):
 
     def inputs(self, words: Mapping[str, Array], memory: Interactions, batch: Batch) -> Tree:
         before, length = memory.earlier(batch.which, 1), memory.rewards.shape[1]
-        return memory.transcript(before, moments(words["before"], length)), memory.transcript(batch.which, batch.times)
+        now = self._read(words["before"], length) if self.ordered else batch.times
+        return memory.transcript(before, self._read(words["before"], length)), memory.transcript(batch.which, now)
+
+    def _read(self, words: Array, length: int) -> Array:
+        """Times of what the encoder reads of interactions, ``(..., K)``; the last is the interaction's last."""
+        drawn = moments(words, length)
+        if not self.ordered:
+            return drawn
+        even = np.linspace(0, length - 1, self.transitions).round().astype(np.int32)
+        return jnp.broadcast_to(even, drawn.shape)
 
     def contexts(self, representation: Tree, inputs: Tree) -> tuple[Tree, Tree]:
         before, now = inputs
         return self.encoded(representation, before), self.encoded(representation, now)
 
     def noted(self, words: Mapping[str, Array], representation: Tree, memory: Interactions) -> Tree:
-        times = moments(words["before"][0], memory.rewards.shape[1])
+        times = self._read(words["before"][0], memory.rewards.shape[1])
         return self.encoded(representation, memory.transcript(memory.earlier(memory.total, 1), times))
 
     def misfit(self, representation: Tree, inputs: Tree, batch: Batch) -> Array:

@@ -129,6 +129,19 @@ def test_the_policys_loss_does_not_reach_the_encoder_nor_zero_steps_anything():
     assert not any(moved(path, lambda x: (x.states[0].nets.critics, x.params[0]["actor"])))
 
 
+def test_an_ordered_encoder_reads_the_same_steps_of_an_interaction_whenever_it_is_drawn():
+    """Its first, its last and the one between them, whatever the words: so the context noted after an interaction is
+    the one under which its successor is learned."""
+    rule, memory = dataclasses.replace(LILIPUT, ordered=True), remembered(9)
+    batch = drawn(rule, memory)
+    for read, i in zip(rule.inputs({"before": words("before", (200, 2))}, memory, batch), (-1, 0), strict=True):
+        earned = np.asarray(batch.rewards[:, :1]) + i
+        np.testing.assert_array_equal(read[..., 1], np.tile(earned, 3))
+        np.testing.assert_array_equal(read[..., 0], 10.0 * earned + [0, 2, 4])
+    read = rule.inputs({"before": words("x", (200, 2))}, memory, drawn(LILIPUT, memory))[1]
+    assert len(np.unique(np.asarray(read[..., 0]) % 10.0, axis=0)) == 1
+
+
 def test_stability_pays_for_strategies_that_stay():
     rule = dataclasses.replace(LILIPUT, stability=0.5)
     assert rule.bonus(jnp.zeros((1, 1, 2)), jnp.array([[[3.0, 4.0]]])).tolist() == [[-2.5]]
