@@ -645,15 +645,21 @@ class Scored:
         """What a best response to its policies of self-play gets beyond what they get there, as a share of the range of
         rewards: the adversary's gain. Where everybody is at a mutual best response, also of defection, there is none.
         A lost run counts as 1."""
-        own = {x.game: x.name for x in self.scenarios("main") if x.family == "self"}
+        return self._interval(self._gains("main"))
+
+    def _gains(self, block: str, game: str | None = None) -> list[Task]:
+        scenarios = [x for x in self.scenarios(block) if game in (None, x.game)]
+        own = {x.game: x.name for x in scenarios if x.family == "self"}
         both = [
-            ((x.name, m), (own.get(x.game, ""), m))
-            for x in self.scenarios("main")
-            if x.family == "adversary"
-            for m in x.members
+            ((x.name, m), (own.get(x.game, ""), m)) for x in scenarios if x.family == "adversary" for m in x.members
         ]
         both = [x for x in both if all(key in self._runs for key in x) and x[0] in self.anchors]
-        return self._interval([Task(self._gained(*x), 1.0 / len(both)) for x in both])
+        return [Task(self._gained(*x), 1.0 / len(both)) for x in both]
+
+    def in_game(self, column: str, game: str, block: str) -> float | None:
+        """What a score, or ``gain``, is in one game alone; None where that tells nothing apart."""
+        tasks = self._gains(block, game) if column == "gain" else self.tasks(column, block, game=game)
+        return float(clipped_mean(tasks)([])) if tasks else None
 
     def _gained(self, answered: tuple[str, str], alone: tuple[str, str]) -> np.ndarray:
         runs, before = self._runs[answered], self._runs[alone]
@@ -675,8 +681,8 @@ class Scored:
         keys = [(scenario.name, m) for m in scenario.members]
         return [k[1] for k in keys if k in self._runs and k in self.anchors and not self.anchors[k].flat]
 
-    def tasks(self, column: str, block: str, lifetime: bool = False) -> list[Task]:
-        """What a column is the mean of; empty if the subject has nothing of it."""
+    def tasks(self, column: str, block: str, lifetime: bool = False, game: str | None = None) -> list[Task]:
+        """What a column is the mean of, or its part of one game; empty if the subject has nothing of it."""
         asked: dict[str, tuple[frozenset[str], Callable[..., np.ndarray]]] = {
             "cooperation": (frozenset({"self"}), self._share),
             "shaping": (frozenset({"learners"}), self._shaping),
@@ -691,7 +697,7 @@ class Scored:
         chosen = [
             (x, [m for m in self.members(x) if (x.name, m) in wanted])
             for x in self.scenarios(block)
-            if x.family in families
+            if x.family in families and game in (None, x.game)
         ]
         chosen = [(x, members) for x, members in chosen if members]
         return [

@@ -58,6 +58,9 @@ MARKS: Mapping[str, str] = {
 COSTS = {"exact": ("gradient_evaluations", "grads"), "sampled": ("environment_steps", "steps")}
 """What rules of a view pay with, and its heading: per seed, preparations included."""
 
+BY_GAME = ("cooperation", "shaping", "gain")
+"""Scores that cards tell game by game: a mean over games hides who is good in which."""
+
 Row = dict[str, Any]
 
 
@@ -257,11 +260,55 @@ def _row(scored: Scored, tier: str) -> Row:
         | {"missing": list(scored.missing("ordinal"))},
         "trained": {name: dict(x) for name, x in subject.trained.items()},
         **{name: _told(scored, name) for name in track.told},
+        "games": {
+            game: {column: scored.in_game(column, game, block) for column in BY_GAME}
+            for game, block in games_of(track, scored.split).items()
+        },
         "tier": tier,
         "origin": subject.origin,
         "scenarios": {x.name: _scenario(scored, x) for x in track.of(scored.split)},
     }
     return row
+
+
+def games_of(track: Track, split: str) -> dict[str, str]:
+    """Games of a card, those of averages first, and the block that each is in; neither grids nor games that stand for
+    many."""
+    blocks: dict[str, str] = {}
+    for x in track.of(split):
+        if x.family != "rational" and len(x.members) == 1 and not x.gridded:
+            blocks.setdefault(x.game, x.block)
+    return dict(sorted(blocks.items(), key=lambda x: x[1] != "main"))
+
+
+def apart(card: Card) -> dict[str, list[str]]:
+    """Games that are in no average, and which of the ranked lose there with their like what there is to lose."""
+    others = [x for x, block in games_of(card.track, card.split).items() if block == "diagnostic"]
+    return {
+        game: [
+            row["learner"]
+            for row in card.rows
+            if row["ranked"] and (share := row["games"][game]["cooperation"]) is not None and share < CRASH
+        ]
+        for game in others
+    }
+
+
+def some(names: Sequence[str], count: int) -> str:
+    """A few of many names.
+
+    >>> some(["sos", "lola", "cola"], 2)
+    'sos, lola and 1 more'
+    """
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
+MAX_NAMED = 3
+"""Rules that a line of a terminal names."""
+
+CRASH = -0.5
+"""Share below which a rule does much worse than random play."""
 
 
 def _told(scored: Scored, metric: str) -> float | None:
@@ -327,7 +374,12 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     known = [line.replace("Ranked by generality", ranked) for line in LEGEND]
     explained = [*known, *_explained(extras(card)), ""] if legend else []
     used = "; ".join(f"{mark} {said}" for mark, said in marks_used(card).items())
-    notes = [*([shortened(used)] if used else []), *map(shortened, training(card)), *_notes(rows)]
+    notes = [
+        *([shortened(used)] if used else []),
+        *map(shortened, training(card)),
+        *_notes(rows),
+        *map(shortened, _games_told(card)),
+    ]
     notes += [shortened(f"no row (why: --json): {card.without_row}")] if legend and card.lacking else []
     room = max_lines - len(explained) - len(head) - len(notes) - 1
     room -= len(rows) > room  # for a line that says so
@@ -335,8 +387,32 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     more_columns = extras(card)
     heading = ["", "learner", *COLUMNS, *more_columns, "lost", "access", COSTS[card.track.view][1]]
     table = _aligned([heading, *(_line(row, card.track.view, more_columns) for row in shown)])
-    more = [f"and {len(rows) - room} more rows: on the page, or with --json"] if len(rows) > room else []
+    more = [shortened(_hidden(shown, rows[room:]))] if len(rows) > room else []
     return "\n".join([*explained, *head, *table, *more, *notes])
+
+
+def _games_told(card: Card) -> list[str]:
+    """Of which games averages are, where they are several, and how it goes in those that are in none."""
+    games = [x for x, block in games_of(card.track, card.split).items() if block == "main"]
+    others = "".join(
+        f"; not averaged: {game}" + (f" ({some(names, MAX_NAMED)} crash there with their like)" if names else "")
+        for game, names in apart(card).items()
+    )
+    return [f"games: {', '.join(games)}{others}"] if len(games) > 1 else []
+
+
+def _hidden(shown: Sequence[Row], rows: Sequence[Row]) -> str:
+    """What a terminal has no room for: how many rows, and where one of them is above all that are shown."""
+    above = []
+    for column in COLUMNS:
+        value, learner = max((x[column]["value"], x["learner"]) for x in rows if x[column]["value"] is not None)
+        if value > max((x[column]["value"] for x in shown if x[column]["value"] is not None), default=math.inf):
+            above.append(f"{column} {learner} {digits.number(value, 2)}")
+    return (
+        f"and {len(rows)} more rows: on the page, or with --json"
+        + "; highest are there: " * bool(above)
+        + ", ".join(above)
+    )
 
 
 def text_of_run(

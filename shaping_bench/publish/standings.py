@@ -13,14 +13,14 @@ from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import Standing, standing
 from shaping_bench.metrics import anchors
 from shaping_bench.publish import digits
-from shaping_bench.publish.cards import Card, Row, explained, extra, extras, marks, marks_used
+from shaping_bench.publish.cards import BY_GAME, Card, Row, explained, extra, extras, games_of, marks, marks_used
 from shaping_bench.publish.model import ABSENT, Entry, Table, count, plain
 from shaping_bench.store.results import Results
 
 
 def card_tables(card: Card) -> list[Table]:
     """Everything that a card has to say, as tables."""
-    tables = [card_table(card), lifetime_table(card), scenario_table(card)]
+    tables = [card_table(card), *game_tables(card), lifetime_table(card), scenario_table(card)]
     found = standing(card.ranked)
     return [*tables, rank_table(card, found), improvement_table(card, found)] if found else tables
 
@@ -75,6 +75,30 @@ def lifetime_table(card: Card) -> Table:
         col_labels=columns,
         cells=tuple(tuple(score_entry(row["lifetime"][x]) for x in columns) for row in card.rows),
     )
+
+
+def game_tables(card: Card) -> list[Table]:
+    """Scores in one game each, where a card has several: none of one."""
+    games = games_of(card.track, card.split)
+    meanings = {
+        "cooperation": "what a rule gets with its like: 0 random play, 1 the social optimum",
+        "shaping": "what it gets from a naive learner beyond what a naive one gets there, as a share",
+        "gain": "what a best response to it gets beyond what it and its like get, of the range of rewards",
+    }
+    outside = ", ".join(x for x, block in games.items() if block != "main")
+    return [
+        Table(
+            title=f"{card.title}: {column} game by game",
+            note=meanings[column] + (f"; in no average: {outside}" if outside else ""),
+            rows="learner",
+            cols="",
+            row_labels=tuple(name_of(row) for row in card.rows),
+            col_labels=tuple(games),
+            cells=tuple(tuple(plain(row["games"][x][column], 2) for x in games) for row in card.rows),
+        )
+        for column in BY_GAME
+        if len(games) > 1 and any(row["games"][x][column] is not None for row in card.rows for x in games)
+    ]
 
 
 def name_of(row: Row) -> str:

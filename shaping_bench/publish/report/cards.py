@@ -6,13 +6,14 @@ from typing import Any
 
 from shaping_bench.analysis.scores import COLUMNS
 from shaping_bench.analysis.standing import standing
-from shaping_bench.publish.cards import Card, Row, explained, extra, extras, marks_used, size, spent, training
-from shaping_bench.publish.digits import brief, number
+from shaping_bench.publish.cards import Card, Row, apart, explained, extra, extras, marks_used, size, spent, training
+from shaping_bench.publish.digits import brief
 from shaping_bench.publish.model import ABSENT, Entry
 from shaping_bench.publish.report.drawing import profile_panel
 from shaping_bench.publish.report.markup import breakable, details, escape, plural, region
 from shaping_bench.publish.standings import (
     card_table,
+    game_tables,
     improvement_table,
     lacking_table,
     lifetime_table,
@@ -103,6 +104,7 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
         _table(card, number),
         _without_row(card),
         _in_words(card),
+        _by_game(card),
         "<h4>Profiles</h4>",
         '<p class="soft">A dot per score with its 95 % interval over seeds; the short bar is the naive learner, the '
         "line random play.</p>",
@@ -117,6 +119,15 @@ def _card(card: Card, number: int, records: Mapping[str, Mapping[str, Any]]) -> 
     parts.append(f"<h4>From which scenarios and cells, {plural(len(card.rows), 'rule')}</h4>")
     parts += [_rule(card, row, _identity(number, k), records) for k, row in enumerate(card.rows)]
     return "\n".join(part for part in parts if part)
+
+
+def _by_game(card: Card) -> str:
+    """Scores game by game; nothing of one game."""
+    tables = game_tables(card)
+    if not tables:
+        return ""
+    note = "A mean over games does not say in which of them: intervals are behind each rule, below."
+    return "\n".join(["<h4>Game by game</h4>", f'<p class="soft">{note}</p>', *map(html_table, tables)])
 
 
 NOTABLE = 0.05
@@ -216,21 +227,15 @@ def _more(row: Row, name: str, address: str) -> str:
 
 
 def _apart(card: Card) -> str:
-    """Games that are in no average, with why, and how the ranked do in them among their like."""
-    scenarios = card.track.of(card.split)
-    averaged = {x.game for x in scenarios if x.block != "diagnostic"}
-    names = sorted({x.game for x in scenarios if x.game not in averaged and x.family == "self"})
-    if not names:
+    """Games that are in no average, with why, and who of the ranked does much worse than random play there."""
+    lost = apart(card)
+    if not lost:
         return ""
-    lines = []
-    for name in names:
-        shares = {x["learner"]: x["scenarios"][f"{name}/self"]["share"] for x in card.rows if x["ranked"]}
-        told = ", ".join(
-            f"{learner} {number(x['value'], 2)}" for learner, x in shares.items() if x and x["value"] is not None
-        )
-        lines.append(f"<p>{escape(name)}: {escape(told)}.</p>")
-    why = f"In no average, because one reward there is far from all others and would decide it: {', '.join(names)}"
-    return details(f"{why}. Shares with its like", "".join(lines))
+    told = "; ".join(f"in {game} {', '.join(names) or 'none of these'}" for game, names in lost.items())
+    return (
+        f"<p>In no average, because one reward there is far from all others and would decide it: {', '.join(lost)}. "
+        f"With their like crash {escape(told)}.</p>"
+    )
 
 
 def _linked(x: Entry, address: str) -> str:

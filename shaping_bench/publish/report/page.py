@@ -660,25 +660,32 @@ def _diverged(results: Results, shown: Results, addresses: Addresses) -> str:
 
 
 def _learners(results: Results) -> str:
-    """Who is who, in the words of the rules' own documentation; those not installed here by name only."""
+    """Who is who, in the words of the rules' own documentation: those of the suite, those of its cards, and those that
+    these meet; those not installed here by name only."""
     from shaping_bench.publish.catalogue import catalogue
 
     known = {x["name"]: x for x in catalogue(["algorithms"])["algorithms"]}
     told = {}
     for label in results.labels:
         described = results.played[label]
-        entry = known.get(described["name"], {})
-        words = [escape(entry["summary"].rstrip(".")) + "." if entry.get("summary") else ""]
-        words.append(
-            f"Sees: {escape(described.get('access', ABSENT))}."
-            + (" Prepares." if described["needs_preparation"] else "")
-        )
-        if entry.get("source"):
-            words.append(
-                f"Source: {escape(entry['source'].rstrip('.'))}." if entry["source"] != entry.get("summary") else ""
-            )
-        told[label] = " ".join(x for x in words if x).replace("``", "")
+        access = described.get("access", ABSENT)
+        told[label] = _described(known.get(described["name"], {}), access, described["needs_preparation"])
+    for made in cards_in(results):
+        met = [x.background for x in made.track.of(made.split) if x.background]
+        for learner in (*(row["learner"] for row in made.rows), *met):
+            rule = registry.make_learner(learner)
+            if rule.name not in told and rule.name in known:
+                kind = rule.value
+                told[rule.name] = _described(known[rule.name], str(kind.access), kind.needs_preparation)
     return facts(told)
+
+
+def _described(entry: Mapping[str, Any], access: str, prepares: bool) -> str:
+    summary, source = entry.get("summary", ""), entry.get("source", "")
+    words = [f"{escape(x.rstrip('.'))}." for x in (summary,) if x]
+    words.append(f"Sees: {escape(access)}." + " Prepares." * prepares)
+    words += [f"Source: {escape(x.rstrip('.'))}." for x in (source,) if x and x != summary]
+    return " ".join(words).replace("``", "")
 
 
 def _metrics(results: Results) -> str:
