@@ -44,7 +44,7 @@ check: $(READY)
 
 # Which cells is a matter of the day, so that every one has its turn.
 reference: $(READY)
-	@$(BIN)/shaping-bench reference --check --cells 12 --seed $$(date -u +%Y%m%d)
+	@$(BIN)/shaping-bench reference --check --cells 12 --seconds 60 --seed $$(date -u +%Y%m%d)
 
 speed: $(READY)
 	@$(BIN)/python -m shaping_bench.speed

@@ -43,7 +43,10 @@ class LILI(SAC):
     latent: int = field(8, "numbers in z", low=1, static=True, small=2)
     encoder_hidden: int = field(128, "units of each of two layers, encoder and decoder", low=1, static=True, small=8)
     ordered: bool = field(
-        False, "the encoder reads evenly spaced steps in their order; false: drawn ones, in no order", static=True
+        False,
+        "the encoder reads evenly spaced steps in their order; false: drawn ones, in no order",
+        static=True,
+        added=True,
     )
     stability: float = field(0.0, "weight of a bonus -|z^{i+1} - z^i| at an interaction's end; SILI", low=0.0)
 

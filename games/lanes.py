@@ -46,7 +46,7 @@ class Lanes(LatentGame):
     counts: ClassVar[tuple[Count, ...]] = (
         Count(
             "regret",
-            "what the cheapest way past the other would have earned more",
+            "what the best way past the other earns more",
             "reward per step",
             direction="lower",
             low=None,

@@ -47,7 +47,7 @@ class PointMass(LatentGame):
     counts: ClassVar[tuple[Count, ...]] = (
         Count(
             "regret",
-            "what the shortest way to the target would have earned more",
+            "what the best way to the target earns more",
             "reward per step",
             direction="lower",
             source="this benchmark: against who sees the target, and takes it as given",

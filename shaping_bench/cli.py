@@ -617,6 +617,7 @@ def reference(
     track: str | None = None,
     tier: str | None = None,
     cells: Whole = 50,
+    seconds: float | None = None,
     seed: Whole = 0,
     output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
     json: Annotated[bool, Flag] = False,
@@ -636,7 +637,9 @@ def reference(
     tier:
         Of an update, the budget; that of most seeds by default.
     cells:
-        Of the sample.
+        Of the sample, of each track and tier.
+    seconds:
+        Of each track and tier fewer cells, where they took longer than this when they were made; one at least.
     seed:
         Of the sample.
     output:
@@ -656,7 +659,9 @@ def reference(
             raise BadInput(f"{name} is {value!r} without --update; allowed: none")
     if update:
         scoring.update_reference(output or Path("results") / "reference", learners, track=track, tier=tier)
-    found = scoring.reference_rows(scoring.check_reference(cells, seed, output, track=track) if check else {})
+    found = scoring.reference_rows(
+        scoring.check_reference(cells, seed, output, track=track, seconds=seconds) if check else {}
+    )
     if json:
         _print_json(found)
     else:

@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,12 +177,17 @@ def _update(
     shipped.write(subjects, anchors=anchors_of(track, subjects), track=track, tier=budget, about=about, where=where)
 
 
+_Drawn = tuple[str, tuple[str, str], Any]
+"""A rule, scenario and member, and their cell."""
+
+
 def check_reference(
     cells: int,
     seed: int = 0,
     directory: Path | None = None,
     where: Path | None = None,
     track: str | None = None,
+    seconds: float | None = None,
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Computes a random sample of reference cells again, with everything that shares their programs' lanes.
 
@@ -191,6 +197,8 @@ def check_reference(
       directory: where they are stored; a folder that is removed by default.
       where: another folder of reference results than the package's.
       track: only this one; all by default.
+      seconds: leaves out cells of each track and tier with which these would take longer than that by what they took
+        when they were made, but for the cheapest; none by default.
 
     Returns:
       By track and tier: ``cells`` compared, ``equal`` to the last digit that is shipped, ``close`` within
@@ -204,11 +212,13 @@ def check_reference(
             if known is None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                found[name, tier] = _checked(of, known, cells, seed, directory or Path(folder))
+                found[name, tier] = _checked(of, known, cells, seed, directory or Path(folder), seconds)
     return found
 
 
-def _checked(track: Track, known: shipped.Reference, count: int, seed: int, directory: Path) -> dict[str, Any]:
+def _checked(
+    track: Track, known: shipped.Reference, count: int, seed: int, directory: Path, seconds: float | None
+) -> dict[str, Any]:
     tier = known.manifest["tier_name"]
     track = track.at(tier)
     everything = [
@@ -219,6 +229,14 @@ def _checked(track: Track, known: shipped.Reference, count: int, seed: int, dire
     ]
     rng = np.random.default_rng(seed)
     sample = [everything[k] for k in rng.permutation(len(everything))[:count]]
+    if seconds is not None:
+        took, left = _took(track, known, everything, sample), seconds
+        kept: list[_Drawn] = []
+        for cell, spent in zip(sample, took, strict=True):
+            if spent <= left:
+                kept.append(cell)
+                left -= spent
+        sample = kept or [sample[int(np.argmin(took))]]
     counts: dict[str, Any] = {"cells": len(sample), "equal": 0, "close": 0, "differ": []}
     for learner in dict.fromkeys(x[0] for x in sample):
         suite, store = _suite(track, tier, learner, "test"), Store(_folder(directory, track, tier, "test", learner))
@@ -238,6 +256,22 @@ def _checked(track: Track, known: shipped.Reference, count: int, seed: int, dire
             else:
                 counts["differ"].append(f"{learner}: {scenario} {member}")
     return counts
+
+
+def _took(
+    track: Track, known: shipped.Reference, everything: Sequence[_Drawn], sample: Sequence[_Drawn]
+) -> list[float]:
+    """Seconds of the cells of a sample when they were made: what was spent on their rule in their game is shared alike
+    among those that it was spent on; of a game of which that is not known, the mean of the others."""
+    scenarios = {x.name: x for x in track.of("test")}
+    parts = Counter((who, scenarios[name].game) for who, (name, _), _ in everything if scenarios[name].block == "main")
+    each = {
+        (who, game): known.manifest["learners"][who]["costs"][game]["seconds"] / count
+        for (who, game), count in parts.items()
+        if game in known.manifest["learners"][who]["costs"]
+    }
+    usual = float(np.mean(list(each.values()))) if each else 0.0
+    return [each.get((who, scenarios[name].game), usual) for who, (name, _), _ in sample]
 
 
 def _numbers(runs: Any, scenario: str, member: str) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -227,8 +227,34 @@ def _count(count: Count) -> Metric:
 
 def _counted() -> list[Metric]:
     """What games that are only played count; what exact games count as well they can also value."""
-    played = [entry.cls for entry in GAMES.values() if "exact" not in entry.cls.views]
-    return [_count(x) for x in {x.name: x for cls in played for x in cls.counts}.values()]
+    meanings: dict[str, dict[Count, list[str]]] = {}
+    for name, entry in GAMES.items():
+        for count in () if "exact" in entry.cls.views else entry.cls.counts:
+            meanings.setdefault(count.name, {}).setdefault(count, []).append(name)
+    return [_count(_of_several(x)) for x in meanings.values()]
+
+
+def _of_several(meanings: Mapping[Count, Sequence[str]]) -> Count:
+    """A count by which several games mean something each: what it is in which of them, and bounds that hold in all."""
+    first = next(iter(meanings))
+
+    def said(name: str) -> str:
+        texts = {count: getattr(count, name) for count in meanings}
+        if len(set(texts.values())) == 1:
+            return texts[first]
+        return "; ".join(f"{text} ({', '.join(meanings[count])})" for count, text in texts.items())
+
+    lows = [x.low for x in meanings if x.low is not None]
+    highs = [x.high for x in meanings if x.high is not None]
+    return dataclasses.replace(
+        first,
+        doc=said("doc"),
+        unit=said("unit"),
+        source=said("source"),
+        direction=first.direction if len({x.direction for x in meanings}) == 1 else "none",
+        low=min(lows) if len(lows) == len(meanings) else None,
+        high=max(highs) if len(highs) == len(meanings) else None,
+    )
 
 
 _DEFINITIONS: tuple[Metric, ...] = (

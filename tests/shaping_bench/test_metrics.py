@@ -72,6 +72,17 @@ def test_definitions_cover_observables_of_larger_games():
     assert definition("return") is METRICS["return"]
 
 
+def test_what_games_count_by_one_name_is_told_of_each():
+    """The two games with a hidden strategy each have a regret of their own, whose bounds are those of both."""
+    for game in ("point-mass", "lanes"):
+        own = {x.name: x for x in make(game).counts}["regret"]
+        assert f"{own.doc} ({game})" in definition("regret").formula
+        assert definition("regret").unit == own.unit
+    assert definition("regret").low is None
+    assert definition("collision").formula == "interactions in which the ego runs into the other"
+    assert definition("inside").direction == "none"
+
+
 # --- evaluation
 
 

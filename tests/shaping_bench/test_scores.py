@@ -339,6 +339,8 @@ def test_reference_results_reproduce_and_spare_computing(small_track, tmp_path, 
     assert "naive, random" in capsys.readouterr().out
     found = scoring.check_reference(4, seed=1)["exact", "standard"]
     assert found == {"cells": 4, "equal": 4, "close": 0, "differ": []}
+    # Fewer where they took longer than they may now: one at least.
+    assert scoring.check_reference(4, seed=1, seconds=0.0)["exact", "standard"]["cells"] == 1
     made, failures = scoring.score(["naive"], directory=tmp_path / "none")
     assert not failures
     assert not (tmp_path / "none").exists()
