@@ -62,6 +62,7 @@ def test_returns_are_those_of_the_subjects_seats():
     """And best responses are one by one: what is stored of each seat is the mean over all others'."""
     returns, gains = np.array([[1.0, 2.0, 3.0, 10.0]]), np.array([[4.0, 5.0, 9.0, 12.0]])
     stored = object.__new__(_Stored)
+    stored._known_best = True
     stored._curves = {"x": (np.array([0, 10]), np.repeat(returns[:, None], 2, axis=1))}
     responses = (gains.sum() - gains) / 3
     stored._finals = {"br_value": {"x": responses}, "diverged": {"x": np.zeros((1, 4))}}
