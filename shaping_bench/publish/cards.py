@@ -395,7 +395,7 @@ def _games_told(card: Card) -> list[str]:
     """Of which games averages are, where they are several, and how it goes in those that are in none."""
     games = [x for x, block in games_of(card.track, card.split).items() if block == "main"]
     others = "".join(
-        f"; not averaged: {game}" + (f" ({some(names, MAX_NAMED)} crash there with their like)" if names else "")
+        f"; not averaged: {game}" + (f" ({some(names, MAX_NAMED)} crash)" if names else "")
         for game, names in apart(card).items()
     )
     return [f"games: {', '.join(games)}{others}"] if len(games) > 1 else []
