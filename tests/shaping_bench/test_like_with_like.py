@@ -157,10 +157,10 @@ def test_no_table_of_the_page_does_and_it_opens_with_the_cards(ran):
     assert page.index('<section id="cards"') < page.index('<section id="beside"') < page.index('<section id="rules"')
     rankings = [x for heads, rows in tables_of(page) if (x := ranked_together(heads, rows)) is not None]
     assert len(rankings) >= 2 * len(TOGETHER)
-    # Tracks that the suite does not ask for stand beside them, each in a table of its own.
-    beside = {card.track.name: {name_of(row) for row in card.rows} for card in cards_beside(results)}
-    assert "deep" in beside
-    assert not {"exact", "sampled"} & set(beside)
+    # Tracks that the suite does not ask for stand beside them, each of their tiers in a table of its own.
+    beside = {(card.track.name, card.tier): {name_of(row) for row in card.rows} for card in cards_beside(results)}
+    assert {("deep", "quick"), ("deep", "standard")} <= set(beside)
+    assert not {"exact", "sampled"} & {track for track, _ in beside}
     assert all(own in rankings for own in beside.values())
     assert all(any(x <= own for own in (*TOGETHER.values(), *beside.values())) for x in rankings)
     # A picture per rule and card, which leads to its scenarios and cells.
