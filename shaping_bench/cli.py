@@ -635,7 +635,7 @@ def reference(
     track:
         Of a check or an update, only this one; all by default.
     tier:
-        Of an update, the budget; that of most seeds by default.
+        Of an update, the budget; by default those of which results are shipped, or that of most seeds.
     cells:
         Of the sample, of each track and tier.
     seconds:

@@ -405,14 +405,15 @@ def _hidden(shown: Sequence[Row], rows: Sequence[Row]) -> str:
     """What a terminal has no room for: how many rows, and where one of them is above all that are shown."""
     above = []
     for column in COLUMNS:
-        value, learner = max((x[column]["value"], x["learner"]) for x in rows if x[column]["value"] is not None)
-        if value > max((x[column]["value"] for x in shown if x[column]["value"] is not None), default=math.inf):
+        there, seen = (
+            [(x[column]["value"], x["learner"]) for x in some_rows if x[column]["value"] is not None]
+            for some_rows in (rows, shown)
+        )
+        if there and seen and max(there)[0] > max(seen)[0]:
+            value, learner = max(there)
             above.append(f"{column} {learner} {digits.number(value, 2)}")
-    return (
-        f"and {len(rows)} more rows: on the page, or with --json"
-        + "; highest are there: " * bool(above)
-        + ", ".join(above)
-    )
+    told = f"; highest are there: {', '.join(above)}" if above else ""
+    return f"and {len(rows)} more rows: on the page, or with --json{told}"
 
 
 def text_of_run(
@@ -586,19 +587,13 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     notes = []
     unranked = [row for row in rows if not row["ranked"]]
     for row in unranked[:3]:
-        first = ", ".join(row["missing"][:3])
-        others = f" and {len(row['missing']) - 3} more" if len(row["missing"]) > 3 else ""
         why = next(iter(row["why_missing"].values()))
-        notes.append(f"not ranked: {row['learner']}, missing {first}{others}: {why}")
+        notes.append(f"not ranked: {row['learner']}, missing {some(row['missing'], 3)}: {why}")
     if len(unranked) > 3:
         notes.append(f"not ranked: {len(unranked) - 3} more")
     best = [row for row in rows if row["beats_best_known"] and row["origin"] != "reference"]
     if best:
-        told = (
-            f"{row['learner']} in {row['beats_best_known'][0]}"
-            + f" and {len(row['beats_best_known']) - 1} more" * (len(row["beats_best_known"]) > 1)
-            for row in best
-        )
+        told = (f"{row['learner']} in {some(row['beats_best_known'], 1)}" for row in best)
         notes.append(f"beats the best known return: {', '.join(told)}")
     return [shortened(x) for x in notes]
 

@@ -215,6 +215,8 @@ def test_a_terminal_tells_who_is_highest_among_those_it_has_no_room_for():
     made = card_of([*(subject(f"lola(lr={k + 2},lookahead_lr=0.25)", self=-1.0) for k in range(45)), best])
     (line,) = (x for x in cards.text(made).splitlines() if "more rows" in x)
     assert line.endswith("highest are there: cooperation lola-full 1.00")
+    nobody = [{"learner": "lola", **{key: {"value": None} for key in COLUMNS}}]  # a track may lack a column
+    assert cards._hidden(nobody, nobody) == "and 1 more rows: on the page, or with --json"
     assert "games: ipd, bos" in cards.text(made)
 
 
