@@ -3,6 +3,7 @@
     python .ci/tiny.py                      # well over half a CPU-hour; prints a table, and fails if anything breaks
     python .ci/tiny.py harvest --rules ppo loqa
     python .ci/tiny.py --refuse             # who is refused, and why; computes nothing
+    python .ci/tiny.py --kept tiny.jsonl    # stopped and started again, it goes on with what that file lacks
 
 A rule sits in all seats, with the small sizes of conformance and a preparation of two steps. Of its numbers nothing is
 looked at but that they are finite.
@@ -13,6 +14,7 @@ import collections
 import contextlib
 import dataclasses
 import io
+import json
 import sys
 import tempfile
 import time
@@ -91,26 +93,52 @@ def outcome(name: str, game: registry.Named, folder: Path, refuse: bool) -> tupl
     return "ran", ""
 
 
+class Outcomes:
+    """What was found before, by game and rule, and is not asked again: a file with a line of JSON each, or none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path is not None and path.is_file() else []
+        self._found = {(x["game"], x["rule"]): (x["what"], x["why"], x["seconds"]) for x in map(json.loads, lines)}
+
+    def of(self, game: registry.Named, call: str, name: str, folder: Path, refuse: bool) -> tuple[str, str, float]:
+        """Of :func:`outcome`, and its CPU-seconds. What failed is tried again."""
+        known = self._found.get((call, name))
+        if known is not None and known[0] != "failed":
+            return known
+        start = time.process_time()
+        what, why = outcome(name, game, folder, refuse)
+        seconds = round(time.process_time() - start, 1)
+        if self._path is not None:
+            line = {"game": call, "rule": name, "what": what, "why": why, "seconds": seconds}
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return what, why, seconds
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("games", nargs="*", help="words in names of games; all by default")
     parser.add_argument("--rules", nargs="*", help="names of rules; all by default")
     parser.add_argument("--refuse", action="store_true", help="say who is refused, and compute nothing")
+    parser.add_argument("--kept", type=Path, help="file of what was found, where it goes on")
     asked = parser.parse_args()
+    if asked.refuse and asked.kept:
+        parser.error("--kept is of what runs, and nothing does with --refuse")
+    outcomes = Outcomes(asked.kept)
     games = [x for x in GAMES if not asked.games or any(word in x for word in asked.games)]
     rules = asked.rules or list({**registry.algorithms(), **registry.ADAPTED})
     rows, broken, reasons = [], [], collections.Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         for call in games:
-            game, began = registry.make_game(call), time.process_time()
+            game, spent = registry.make_game(call), 0.0
             found: dict[str, list[str]] = {}
             for name in rules:
-                start = time.process_time()
-                what, why = outcome(name, game, Path(folder), asked.refuse)
+                what, why, seconds = outcomes.of(game, call, name, Path(folder), asked.refuse)
+                spent += seconds
                 found.setdefault(what, []).append(name)
                 if what != "refused":
-                    spent = f"{time.process_time() - start:.1f} CPU-s"
-                    print(f"{call} | {name} | {what} | {spent} | {why}", file=sys.stderr, flush=True)
+                    print(f"{call} | {name} | {what} | {seconds} CPU-s | {why}", file=sys.stderr, flush=True)
                 if what == "failed":
                     broken.append(f"{name} in {call}: {why}")
                 elif what == "refused":
@@ -118,7 +146,7 @@ def main() -> int:
                 jax.clear_caches()
             done = found.get("plays" if asked.refuse else "ran", [])
             counts = [len(found.get(x, [])) for x in ("refused", "failed")]
-            rows.append([call, len(done), *counts, round(time.process_time() - began), ", ".join(done)])
+            rows.append([call, len(done), *counts, round(spent), ", ".join(done)])
     print(
         tabulate(
             rows, ["game", "play", "refused", "failed", "CPU-seconds", "who plays"], maxcolwidths=[None] * 5 + [60]
