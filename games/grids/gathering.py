@@ -8,6 +8,8 @@ Players are arrays over seats. Who is off the board stands on cell -1.
 """
 
 import collections
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,13 +20,44 @@ from jax import Array, lax
 
 from shaping_bench.games.anchors import Anchors, of_scripts
 from shaping_bench.games.base import PlayedGame
-from shaping_bench.games.grids.board import NOTHING, Board, Glyph, Piece, below, framed, place, unframed, window_from
+from shaping_bench.games.grids.board import (
+    NOTHING,
+    Board,
+    Glyph,
+    Piece,
+    Window,
+    below,
+    framed,
+    place,
+    unframed,
+    window_from,
+)
 
 NOOP, FORWARD, BACKWARD, STEP_LEFT, STEP_RIGHT, TURN_LEFT, TURN_RIGHT, ZAP, CLEAN = range(9)
 
-AHEAD, BEHIND, ASIDE = 9, 1, 5
-ROWS, COLUMNS = AHEAD + 1 + BEHIND, 2 * ASIDE + 1
-"""The window: the far end is its first row."""
+
+class Reach(NamedTuple):
+    """How many cells one sees ahead, behind, and to either side. The far end is the first row of what is seen."""
+
+    ahead: int
+    behind: int
+    aside: int
+
+    @property
+    def rows(self) -> int:
+        return self.ahead + 1 + self.behind
+
+    @property
+    def columns(self) -> int:
+        return 2 * self.aside + 1
+
+    def window(self, player: int, row: int, column: int, heading: int) -> Window:
+        """What a player sees who stands there."""
+        sides = (-self.aside, self.aside)
+        return window_from(player, row, column, heading, ahead=(-self.behind, self.ahead), right=sides)
+
+
+REACH = Reach(ahead=9, behind=1, aside=5)
 
 
 def beam(length: int = 3) -> tuple[tuple[int, int], ...]:
@@ -241,8 +274,8 @@ def walking(cost: Array, n_actions: int) -> Array:
 
 
 class Sites:
-    """Cells on which something may be, and the lines of a board that they lie in: what is on them is one number per
-    line with a bit per cell, of which windows are cut."""
+    """Cells on which something may be, and the lines of a board that they lie in: what is on them is a bit per cell of
+    each line, of which windows are cut."""
 
     def __init__(self, cells: Any, size: tuple[int, int]) -> None:
         rows, columns = size
@@ -250,60 +283,121 @@ class Sites:
         self.size = size
         row, column = np.divmod(self.cells, columns)
         # Rows, then columns, then a line with nothing on it. In halves, which floating-point numbers hold exactly.
-        self.half = -(-max(size) // 2)
+        half = _half(size)
         lines = np.zeros((len(self.cells), 2, rows + columns + 1), np.float32)
         for k, (r, c) in enumerate(zip(row, column, strict=True)):
-            lines[k, c // self.half, r] = 2.0 ** (c % self.half)
-            lines[k, r // self.half, rows + c] = 2.0 ** (r % self.half)
+            lines[k, c // half, r] = 2.0 ** (c % half)
+            lines[k, r // half, rows + c] = 2.0 ** (r % half)
         self.weights = lines.reshape(len(self.cells), -1)
 
     def lines(self, on: Array) -> Array:
-        """What is on the sites ``(S,)`` by line, the first cell of each at bit ``ASIDE``."""
-        low, high = (on.astype(jnp.float32) @ jnp.asarray(self.weights)).reshape(2, -1).astype(jnp.uint32)
-        return (low | (high << self.half)) << ASIDE
+        """What is on the sites ``(S,)`` by line, ``(2, lines)``: its first half, then its second."""
+        words = on.astype(jnp.float32) @ jnp.asarray(self.weights)
+        return words.reshape(2, -1).astype(jnp.uint32)
 
 
-def window(lines: Array, bodies: Bodies, size: tuple[int, int]) -> Array:
-    """What is on the lines as each sees it, ``(n, ROWS, COLUMNS)`` int8; nothing off the board."""
-    row, column = (x[:, None] for x in place(jnp.maximum(bodies.cell, 0), size[1]))
-    heading = bodies.heading[:, None]
-    upright = (heading & 1) == 1
-    ahead = AHEAD - jnp.arange(ROWS, dtype=jnp.int32)
-    line = jnp.where(upright, row, column) + jnp.where(heading >= 2, -ahead, ahead)
-    inside = (line >= 0) & (line < jnp.where(upright, size[0], size[1])) & (bodies.cell[:, None] >= 0)
-    index = jnp.where(inside, jnp.where(upright, line, size[0] + line), size[0] + size[1])
-    word = lines.at[index].get(mode="promise_in_bounds") >> jnp.where(upright, column, row).astype(jnp.uint32)
+def _half(size: tuple[int, int]) -> int:
+    """Cells of the first half of a line."""
+    return -(-max(size) // 2)
+
+
+def seen(
+    bodies: Bodies,
+    size: tuple[int, int],
+    ground: Sequence[Array],
+    numbers: Sequence[Array],
+    *,
+    reach: Reach = REACH,
+    outside_last: bool = False,
+) -> Array:
+    """What each sees, ``(n, planes, rows, columns)`` int8: all dark for who is off the board, but for ``numbers``.
+
+    Planes: what is on the ground; outside; others by where they look: as I do, to my right, towards me, to my left; and
+    those that have one number in all cells.
+
+    Args:
+      bodies: the players.
+      size: rows and columns of the board.
+      ground: at most three layers, each of :meth:`Sites.lines`.
+      numbers: each ``(n,)``.
+      reach: what of it is in sight, at most ``REACH``.
+      outside_last: outside comes after the others.
+    """
+    n, layers = len(bodies.cell), len(ground)
+    words = _words(ground, bodies, size, reach)
+
+    # The bit of a cell, by layer, in a byte per cell. Loops over all of a window's cells are what compilers make
+    # vectors of, so that words come to their cells by a product, as many side by side as such numbers hold exactly.
+    together = 24 // reach.columns
+    spread = jnp.asarray(np.repeat(np.eye(reach.rows, dtype=np.float32), reach.columns, axis=1))
+    cells = np.tile(1 << np.arange(reach.columns), reach.rows)
+    mirrored = ((bodies.heading == 1) | (bodies.heading == 2))[:, None]
     # Looking down or back along the columns, what is to the right counts down.
-    mirrored = jnp.where((heading == 1) | (heading == 2), 1 << COLUMNS, 0)
-    return _lines().at[(word.astype(jnp.int32) & ((1 << COLUMNS) - 1)) + mirrored].get(mode="promise_in_bounds")
+    bit = jnp.where(mirrored, jnp.asarray(cells[::-1], jnp.int32), jnp.asarray(cells, jnp.int32))
+    code = jnp.zeros(bit.shape, jnp.uint8)
+    for first in range(0, layers + 1, together):
+        some = words[first : first + together]
+        joint = functools.reduce(operator.or_, [word << (k * reach.columns) for k, word in enumerate(some)])
+        joint = jnp.matmul(joint.astype(jnp.float32), spread, precision=lax.Precision.HIGHEST).astype(jnp.int32)
+        for k in range(len(some)):
+            code |= ((joint & (bit << (k * reach.columns))) != 0).astype(jnp.uint8) << (first + k)
 
-
-def _lines() -> Array:
-    """The cells of a line of a window by its bits, then the same the other way round."""
-    bits, column = np.indices((1 << COLUMNS, COLUMNS))
-    cells = (bits >> column & 1).astype(np.int8)
-    return jnp.asarray(np.concatenate([cells, cells[:, ::-1]]))
-
-
-def seen(bodies: Bodies, size: tuple[int, int]) -> Array:
-    """Planes ``(n, 5, ROWS, COLUMNS)`` int8: outside, and others by where they look: as I do, to my right, towards me,
-    to my left. All dark for who is off the board."""
-    n = len(bodies.cell)
-    # Short numbers: more of them are compared at once.
-    row, column, heading = (x.astype(jnp.int16)[:, None] for x in (*place(bodies.cell, size[1]), bodies.heading))
-    ahead, right = (jnp.asarray(x.ravel(), jnp.int16) for x in np.indices((ROWS, COLUMNS)))
-    r, c = unframed(row, column, heading, AHEAD - ahead, right - ASIDE)
-    outside = (r < 0) | (r >= size[0]) | (c < 0) | (c >= size[1])
-    outside &= (bodies.cell >= 0)[:, None]
     forth, aside = relative(bodies, size[1])
-    visible = (forth <= AHEAD) & (forth >= -BEHIND) & (jnp.abs(aside) <= ASIDE)
+    visible = (forth <= reach.ahead) & (forth >= -reach.behind) & (jnp.abs(aside) <= reach.aside)
     visible &= ~jnp.eye(n, dtype=bool)
-    index = jnp.where(visible, (AHEAD - forth) * COLUMNS + aside + ASIDE, -1).astype(jnp.int16)
-    turned = ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.int8) + 1
-    cells = jnp.arange(ROWS * COLUMNS, dtype=jnp.int16)
-    looks = jnp.where(index[..., None] == cells, turned[..., None], 0).max(axis=1)
-    others = looks[:, None] == jnp.arange(1, 5, dtype=jnp.int8)[:, None]
-    return jnp.concatenate([outside[:, None], others], axis=1).astype(jnp.int8).reshape(n, 5, ROWS, COLUMNS)
+    index = jnp.where(visible, (reach.ahead - forth) * reach.columns + aside + reach.aside, 255).astype(jnp.uint8)
+    looks = jnp.uint8(2 << layers) << ((bodies.heading - bodies.heading[:, None]) & 3).astype(jnp.uint8)
+    everywhere, below_players = jnp.arange(len(cells), dtype=jnp.uint8), code
+
+    def other(j: Any, code: Array) -> Array:
+        there = index[:, j, None] == everywhere
+        return jnp.maximum(code, jnp.where(there, below_players | looks[:, j, None], 0))
+
+    code = lax.fori_loop(0, n, other, code)
+
+    order = [*range(layers), *np.roll(range(layers, layers + 5), -1 if outside_last else 0)]
+    masks = jnp.asarray([1 << k for k in order] + [0] * len(numbers), jnp.uint8)
+    constant = jnp.stack([jnp.zeros(n, jnp.int8)] * len(order) + [x.astype(jnp.int8) for x in numbers])
+
+    def plane(k: Any, planes: Array) -> Array:
+        one = ((code & masks[k]) != 0).astype(jnp.int8) | constant[k][:, None]
+        return lax.dynamic_update_index_in_dim(planes, one, k, axis=1)
+
+    # In a loop, or the planes' cells would be found anew in whatever shape they are wanted.
+    planes = lax.fori_loop(0, len(masks), plane, jnp.zeros((n, len(masks), len(cells)), jnp.int8))
+    return planes.reshape(n, -1, reach.rows, reach.columns)
+
+
+def _words(ground: Sequence[Array], bodies: Bodies, size: tuple[int, int], reach: Reach) -> list[Array]:
+    """Of layers, and of what is outside, the lines of each one's window from one end on, each ``(n, rows)``: a bit per
+    cell from the lowest. None for who is off the board."""
+    row, column = (x[:, None] for x in place(jnp.maximum(bodies.cell, 0), size[1]))
+    heading, present = bodies.heading[:, None], bodies.cell[:, None] >= 0
+    upright = (heading & 1) == 1
+    ahead = reach.ahead - jnp.arange(reach.rows, dtype=jnp.int32)
+    line = jnp.where(upright, row, column) + jnp.where(heading >= 2, -ahead, ahead)
+    end = jnp.where(upright, column, row) - reach.aside
+    count, length = (jnp.where(upright, *x) for x in (size, size[::-1]))
+    inside = (line >= 0) & (line < count) & present
+    index = jnp.where(inside, jnp.where(upright, line, size[0] + line), size[0] + size[1])
+    window = jnp.uint32((1 << reach.columns) - 1)
+    half = _half(size)
+
+    def cut(lines: Array) -> Array:
+        # A word of 32 bits may not hold a line; what is shifted out of one is beyond the window.
+        parts = {0: lines[0] | (lines[1] << half)} if max(size) <= 32 else {0: lines[0], half: lines[1]}
+        found = [_shifted(x.at[index].get(mode="promise_in_bounds"), end - start) for start, x in parts.items()]
+        return functools.reduce(operator.or_, found) & window
+
+    board = _shifted(window, jnp.minimum(end, 0)) & _shifted(window, jnp.maximum(end + reach.columns - length, 0))
+    outside = jnp.where(present, jnp.where(inside, window & ~board, window), 0)
+    return [*map(cut, ground), outside]
+
+
+def _shifted(word: Array, down: Array) -> Array:
+    """Words with their bits moved so many places down, or up where that is below zero."""
+    far = jnp.minimum(jnp.abs(down), 31).astype(jnp.uint32)
+    return jnp.where(down >= 0, word >> far, word << far)
 
 
 def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any]) -> Board:
@@ -331,6 +425,8 @@ def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground:
         for r, c in covered:
             if 0 <= r < rows and 0 <= c < columns and cells[r * columns + c] == NOTHING:
                 cells[r * columns + c] = beams[i]
-        windows.append(window_from(i, row, column, heading, ahead=(-BEHIND, AHEAD), right=(-ASIDE, ASIDE)))
+        windows.append(
+            window_from(i, row, column, heading, ahead=(-REACH.behind, REACH.ahead), right=(-REACH.aside, REACH.aside))
+        )
     lines = ["".join(line) for line in cells.reshape(rows, columns)]
     return Board(rows=rows, columns=columns, pieces=pieces, cells=lines, windows=windows)

@@ -171,13 +171,18 @@ class Harvest(GatheringGame):
         return dict(values)
 
     @property
+    def version(self) -> int:  # type: ignore[override]
+        """2 on boards of which before the last columns were not seen by who looks along them."""
+        return 2 if max(self._map.size) > 27 else 1
+
+    @property
     def n_actions(self) -> int:
         return 8
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
         """Six planes of what is in sight, and whether I may zap."""
-        return (PLANES, gathering.ROWS, gathering.COLUMNS)
+        return (PLANES, gathering.REACH.rows, gathering.REACH.columns)
 
     @property
     def board_planes(self) -> int:
@@ -323,13 +328,9 @@ class Harvest(GatheringGame):
         Planes of 11 x 11 cells, oneself in the second row from below, looking up: apples; outside; others by where they
         look: as I do, to my right, towards me, to my left; and one that says whether I may zap. All dark while away.
         """
-        board = self._map
-        lines = board.sites.lines(state.apples)
-        apples = gathering.window(lines, state.bodies, board.size)
-        ready = (state.bodies.cell >= 0) & (state.bodies.cooldown == 0)
-        ready = jnp.broadcast_to(ready[:, None, None, None], (self.num_players, 1, *apples.shape[1:]))
-        planes = [apples[:, None], gathering.seen(state.bodies, board.size), ready.astype(jnp.int8)]
-        everybody = jnp.concatenate(planes, axis=1)
+        board, bodies = self._map, state.bodies
+        ready = (bodies.cell >= 0) & (bodies.cooldown == 0)
+        everybody = gathering.seen(bodies, board.size, [board.sites.lines(state.apples)], [ready])
         return everybody if player is None else everybody[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")

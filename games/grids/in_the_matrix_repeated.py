@@ -19,7 +19,7 @@ from shaping_bench.games.anchors import Anchors, of_scripts
 from shaping_bench.games.base import Count, PlayedGame
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.grids import gathering
-from shaping_bench.games.grids.board import Board, Glyph, Window, place, unframed, window_from
+from shaping_bench.games.grids.board import Board, Glyph, Window, place, unframed
 from shaping_bench.games.grids.gathering import BEAM, NOOP, TURN_LEFT, ZAP, Bodies, Sites
 from shaping_bench.games.grids.in_the_matrix import MATRICES, InTheMatrix
 
@@ -59,12 +59,7 @@ BOARDS: Mapping[str, str] = {
 """By matrix. 1, 2: what stands for its first and its second action; a: either, drawn per episode; n: cells to start
 from; W: walls, as all around."""
 
-AHEAD, BEHIND, ASIDE = 3, 1, 2
-_SEEN = (
-    slice(gathering.AHEAD - AHEAD, gathering.AHEAD + BEHIND + 1),
-    slice(gathering.ASIDE - ASIDE, gathering.ASIDE + ASIDE + 1),
-)
-"""Rows and columns of gathering's window that are seen here."""
+REACH = gathering.Reach(ahead=3, behind=1, aside=2)
 
 DELAY, ABSENCE, COOLDOWN = 17, 6, 2
 """Steps from an interaction to its pay, in which both are away after it, and after a beam in which one has none."""
@@ -167,7 +162,7 @@ class InTheMatrixRepeated(PlayedGame):
     @property
     def observation_shape(self) -> tuple[int, int, int]:
         """Eight planes of what is in sight, and four constant ones."""
-        return (PLANES, AHEAD + 1 + BEHIND, 2 * ASIDE + 1)
+        return (PLANES, REACH.rows, REACH.columns)
 
     @property
     def board_planes(self) -> int:
@@ -320,14 +315,9 @@ class InTheMatrixRepeated(PlayedGame):
         board, bodies = self._map, state.bodies
         lines = [board.sites.lines(state.live & x) for x in (state.kinds, ~state.kinds)]
         lines.append(board.walls.lines(jnp.ones(len(board.walls.cells), bool)))
-        ground = [gathering.window(x, bodies, board.size)[:, None] for x in lines]
-        seen = gathering.seen(bodies, board.size)
-        planes = jnp.concatenate([*ground, seen[:, 1:], seen[:, :1]], axis=1)[:, :, _SEEN[0], _SEEN[1]]
         numbers = [*state.held.T, bodies.cooldown == 0, jnp.broadcast_to(state.pending > 0, (2,))]
-        there = bodies.cell >= 0
-        constant = [jnp.where(there, x, 0).astype(jnp.int8)[:, None, None, None] for x in numbers]
-        constant = [jnp.broadcast_to(x, (2, 1, *planes.shape[2:])) for x in constant]
-        both = jnp.concatenate([planes, *constant], axis=1)
+        numbers = [jnp.where(bodies.cell >= 0, x, 0) for x in numbers]
+        both = gathering.seen(bodies, board.size, lines, numbers, reach=REACH, outside_last=True)
         return both if player is None else both[player]
 
     scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")
@@ -383,8 +373,7 @@ class InTheMatrixRepeated(PlayedGame):
         windows: list[Window] = []
         for i, cell in enumerate(np.asarray(state.bodies.cell).tolist()):
             if cell >= 0:
-                pose = (*divmod(cell, board.size[1]), int(state.bodies.heading[i]))
-                windows.append(window_from(i, *pose, ahead=(-BEHIND, AHEAD), right=(-ASIDE, ASIDE)))
+                windows.append(REACH.window(i, *divmod(cell, board.size[1]), int(state.bodies.heading[i])))
         held = [{"C": float(x[0]), "D": float(x[1])} for x in np.asarray(state.held)]
         return Board(
             rows=shown.rows,

@@ -100,6 +100,11 @@ def test_what_is_seen_of_the_river():
     assert not seen[3, 5:].any()
 
 
+def test_the_last_column_is_seen_along_it():
+    seen = np.asarray(GAME.observe(state((2, 26, NORTH), (9, 9, EAST), dirt=[(0, 27), (1, 26)])))[0]
+    assert [tuple(map(int, x)) for x in np.argwhere(seen[1])] == [(7, 6), (8, 5)]
+
+
 def test_more_players_than_starts_are_refused():
     assert make_game("cleanup(layout=small,num_players=6)").value.n_players == 6
     with pytest.raises(BadInput, match=r"cleanup\.num_players is 7; allowed: at most 6"):

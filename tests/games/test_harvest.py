@@ -165,28 +165,34 @@ def test_starts():
     assert np.bincount(np.asarray(start.bodies.heading).ravel(), minlength=4).min() > 300
 
 
-@pytest.mark.parametrize("heading", [EAST, SOUTH, WEST, NORTH])
-def test_windows_are_cut_as_one_stands_and_looks(heading):
-    """Against a loop over the cells of the window, from random places with random apples."""
-    rng = np.random.default_rng(heading)
-    observe = jax.jit(GAME.observe)
-    for _ in range(6):
-        apples = rng.choice(CELLS, 30, replace=False).tolist()
-        spots = rng.choice(16 * 22, 3, replace=False)
-        poses = [(*divmod(int(x), 22), h) for x, h in zip(spots, (heading, *rng.integers(0, 4, 2)), strict=True)]
-        seen = np.asarray(observe(state(*poses, apples=apples)))[0]
+@pytest.mark.parametrize("layout", ["open", "ssd"])
+def test_windows_are_cut_as_one_stands_and_looks(layout):
+    """Against a loop over the cells of the window, from random places and from the far corner, with random apples; a
+    line of the wider board has more cells than a word has bits."""
+    game = make("harvest", layout=layout, num_players=3)
+    sites = game._map.sites.cells
+    rows, columns = game._map.size
+    rng = np.random.default_rng(0)
+    spots = np.array([rng.choice(rows * columns - 1, 3, replace=False) for _ in range(24)])
+    spots[:8, 0] = rows * columns - 1
+    headings = rng.integers(0, 4, spots.shape)
+    headings[:, 0] = np.arange(24) % 4
+    apples = rng.random((24, len(sites))) < 0.3
+    nothing = jnp.zeros((24, 3), jnp.int32)
+    bodies = Bodies(cell=jnp.array(spots, jnp.int32), heading=jnp.array(headings), away=nothing, cooldown=nothing)
+    states = State(time=nothing[:, 0], bodies=bodies, apples=jnp.array(apples), beaming=nothing > 0)
+    for i, seen in enumerate(np.asarray(jax.jit(jax.vmap(game.observe))(states))[:, 0]):
+        poses = [(*divmod(int(cell), columns), int(h)) for cell, h in zip(spots[i], headings[i], strict=True)]
+        live = {divmod(int(cell), columns) for cell in sites[apples[i]]}
         expected = np.zeros_like(seen)
         expected[6] = 1
-        for i in range(11):
-            for j in range(11):
-                r, c = unframed(*poses[0], 9 - i, j - 5)
-                if not (0 <= r < 16 and 0 <= c < 22):
-                    expected[1, i, j] = 1
-                    continue
-                expected[0, i, j] = 22 * r + c in apples
-                for row, column, h in poses[1:]:
-                    if (row, column) == (r, c):
-                        expected[2 + (h - heading) % 4, i, j] = 1
+        for down, right in np.ndindex(11, 11):
+            r, c = map(int, unframed(*poses[0], 9 - down, right - 5))
+            expected[0, down, right] = (r, c) in live
+            expected[1, down, right] = not (0 <= r < rows and 0 <= c < columns)
+            for row, column, h in poses[1:]:
+                if (row, column) == (r, c):
+                    expected[2 + (h - poses[0][2]) % 4, down, right] = 1
         np.testing.assert_array_equal(seen, expected)
 
 
