@@ -425,8 +425,6 @@ def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground:
         for r, c in covered:
             if 0 <= r < rows and 0 <= c < columns and cells[r * columns + c] == NOTHING:
                 cells[r * columns + c] = beams[i]
-        windows.append(
-            window_from(i, row, column, heading, ahead=(-REACH.behind, REACH.ahead), right=(-REACH.aside, REACH.aside))
-        )
+        windows.append(REACH.window(i, row, column, heading))
     lines = ["".join(line) for line in cells.reshape(rows, columns)]
     return Board(rows=rows, columns=columns, pieces=pieces, cells=lines, windows=windows)

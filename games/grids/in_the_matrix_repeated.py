@@ -373,7 +373,8 @@ class InTheMatrixRepeated(PlayedGame):
         windows: list[Window] = []
         for i, cell in enumerate(np.asarray(state.bodies.cell).tolist()):
             if cell >= 0:
-                windows.append(REACH.window(i, *divmod(cell, board.size[1]), int(state.bodies.heading[i])))
+                row, column = divmod(cell, board.size[1])
+                windows.append(REACH.window(i, row, column, int(state.bodies.heading[i])))
         held = [{"C": float(x[0]), "D": float(x[1])} for x in np.asarray(state.held)]
         return Board(
             rows=shown.rows,
