@@ -26,7 +26,7 @@ from shaping_bench.analysis.entries import (
     suite_metrics,
 )
 from shaping_bench.errors import BadInput, unknown
-from shaping_bench.metrics import anchors
+from shaping_bench.metrics import anchors, definition
 from shaping_bench.publish import digits, standings
 from shaping_bench.publish.cards import cards_in
 from shaping_bench.publish.model import ABSENT, Statistic, Style, Table, entry
@@ -120,7 +120,7 @@ def tabulated(results: Results, frame: pd.DataFrame, *, kind: str, rows: str, co
         )
         marks = _marks(results, part, plan, shown.statistic, kind) if shown.bold else None
         note = (
-            f"{_note(kind, part, plan, shown)}; {_others(results, part, plan)}"
+            f"{_note(kind, part, plan, shown)}; {_meaning(part)}{_others(results, part, plan)}"
             f"{_bold_note(results, marks, plan, part['pool'])}"
             f"{_responders(results, part, kind)}{_access(results, part['learner'].unique())}"
             f"{_prepared(results, part)}{_superseded(results, part, kind)}"
@@ -259,6 +259,15 @@ def _note(kind: str, part: pd.DataFrame, grid: _Grid, style: Style) -> str:
     if grouped and style.spread in ("se", "ci"):
         per += f", in groups that share one of {' or '.join(map(str, grouped))} preparations"
     return f"{what}, {style.statistic}{how} {per}{averaged}{where}"
+
+
+def _meaning(part: pd.DataFrame) -> str:
+    """What the number is, of a table of one; on cards the same word may be another, which is a share of returns."""
+    metrics = part["metric"].unique()
+    if len(metrics) > 1:
+        return ""
+    found = definition(str(metrics[0]))
+    return f"{found.name}: {found.formula}; "
 
 
 def _others(results: Results, part: pd.DataFrame, grid: _Grid) -> str:
