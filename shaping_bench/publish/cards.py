@@ -376,7 +376,7 @@ def text(card: Card, max_lines: int = MAX_LINES, legend: bool = True) -> str:
     used = "; ".join(f"{mark} {said}" for mark, said in marks_used(card).items())
     notes = [
         *([shortened(used)] if used else []),
-        *map(shortened, training(card)),
+        *map(shortened, training(card, NAME_WIDTH)),
         *_notes(rows),
         *map(shortened, _games_told(card)),
     ]
@@ -569,15 +569,20 @@ def _entry(score: Mapping[str, Any]) -> str:
     return f"{mark}{digits.number(score['value'], 2)}±{max(ends, default=0.0):.2f}".replace("±0.", "±.")
 
 
-def training(card: Card) -> list[str]:
-    """Who the adversary was, where it was trained, and against whom it may not have been trained for long enough."""
+def training(card: Card, room: int | None = None) -> list[str]:
+    """Who the adversary was, where it was trained, and against whom it may not have been trained for long enough; each
+    rule's name in so many columns, where there is a bound."""
     track, rows = card.track, card.rows
     if not track.responders:
         return []
-    first, *others = track.responders
-    who = f"the stronger of {' and '.join(track.responders)}" if others else first
+
+    def named(rules: Sequence[str]) -> list[str]:
+        return [x if room is None else elided(x, room) for x in rules]
+
+    first, *others = named(track.responders)
+    who = f"the stronger of {' and '.join([first, *others])}" if others else first
     notes = [f"adversary: {who}, trained for {track.response_steps} updates" + " each" * bool(others)]
-    short = [row["learner"] for row in rows if any(not x["enough"] for x in row["trained"].values())]
+    short = named([row["learner"] for row in rows if any(not x["enough"] for x in row["trained"].values())])
     if short:
         notes.append(f"adversary not trained for long enough, by its own interval, against {', '.join(short)}")
     return notes

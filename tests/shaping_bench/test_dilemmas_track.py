@@ -147,6 +147,12 @@ def test_no_adversary_answers_three():
         read_track({**CONTENT, "scenarios": [*CONTENT["scenarios"], wrong]})
 
 
+def test_a_terminal_says_for_how_long_an_adversary_with_a_long_name_was_trained():
+    said = cards.text(cards.reference_card(TRACK))
+    assert len(TRACK.responders[0]) > cards.NAME_WIDTH
+    assert f"{cards.elided(TRACK.responders[0], cards.NAME_WIDTH)}, trained for 100 updates\n" in said
+
+
 def test_the_track_is_named_where_one_asks(capsys):
     assert main(["score", "--help"]) == 0
     assert "dilemmas" in capsys.readouterr().out
