@@ -180,11 +180,6 @@ class Cleanup(GatheringGame):
         return dict(values)
 
     @property
-    def version(self) -> int:  # type: ignore[override]
-        """2 on boards of which before the last columns were not seen by who looks along them."""
-        return 2 if max(self._map.size) > 27 else 1
-
-    @property
     def n_actions(self) -> int:
         return 9
 

@@ -7,6 +7,7 @@ moved first. Beams see the board after all moves. Who is hit leaves the board an
 Players are arrays over seats. Who is off the board stands on cell -1.
 """
 
+import abc
 import collections
 import functools
 import operator
@@ -98,6 +99,16 @@ class GatheringGame(PlayedGame):
 
     num_players: int
     horizon: int
+
+    @property
+    @abc.abstractmethod
+    def _map(self) -> Any:
+        """The board, which has a ``size``."""
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """2 on boards of which before the last columns were not seen by who looks along them."""
+        return 2 if max(self._map.size) > 27 else 1
 
     @property
     def n_players(self) -> int:
@@ -400,7 +411,9 @@ def _shifted(word: Array, down: Array) -> Array:
     return jnp.where(down >= 0, word >> far, word << far)
 
 
-def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any]) -> Board:
+def picture(
+    bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground: Mapping[str, Any], reach: Reach = REACH
+) -> Board:
     """A board for people who look: glyphs of the ground by the cells that bear them, beams where there is nothing else,
     players by their numbers, and what each sees.
 
@@ -409,6 +422,7 @@ def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground:
       beams: per player the glyph of its beam, or nothing.
       size: rows and columns.
       ground: cells by glyph.
+      reach: what of it is in sight.
     """
     rows, columns = size
     cells = np.full(rows * columns, NOTHING)
@@ -425,6 +439,6 @@ def picture(bodies: Bodies, beams: Sequence[str], size: tuple[int, int], ground:
         for r, c in covered:
             if 0 <= r < rows and 0 <= c < columns and cells[r * columns + c] == NOTHING:
                 cells[r * columns + c] = beams[i]
-        windows.append(REACH.window(i, row, column, heading))
+        windows.append(reach.window(i, row, column, heading))
     lines = ["".join(line) for line in cells.reshape(rows, columns)]
     return Board(rows=rows, columns=columns, pieces=pieces, cells=lines, windows=windows)

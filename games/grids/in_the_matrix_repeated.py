@@ -6,6 +6,7 @@ are away for six, and come back to a board that is full again: one round of a re
 substrates ``*_in_the_matrix__repeated`` (Leibo et al. 2021) on cells instead of pixels.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
@@ -19,7 +20,7 @@ from shaping_bench.games.anchors import Anchors, of_scripts
 from shaping_bench.games.base import Count, PlayedGame
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.grids import gathering
-from shaping_bench.games.grids.board import Board, Glyph, Window, place, unframed
+from shaping_bench.games.grids.board import Board, Glyph, place, unframed
 from shaping_bench.games.grids.gathering import BEAM, NOOP, TURN_LEFT, ZAP, Bodies, Sites
 from shaping_bench.games.grids.in_the_matrix import MATRICES, InTheMatrix
 
@@ -369,21 +370,9 @@ class InTheMatrixRepeated(PlayedGame):
         cells = board.sites.cells
         ground = {"c": cells[live & kinds], "d": cells[live & ~kinds], "W": board.walls.cells}
         beams = ["*" if shown else "" for shown in np.asarray(state.beaming)]
-        shown = gathering.picture(state.bodies, beams, board.size, ground)
-        windows: list[Window] = []
-        for i, cell in enumerate(np.asarray(state.bodies.cell).tolist()):
-            if cell >= 0:
-                row, column = divmod(cell, board.size[1])
-                windows.append(REACH.window(i, row, column, int(state.bodies.heading[i])))
+        shown = gathering.picture(state.bodies, beams, board.size, ground, REACH)
         held = [{"C": float(x[0]), "D": float(x[1])} for x in np.asarray(state.held)]
-        return Board(
-            rows=shown.rows,
-            columns=shown.columns,
-            pieces=shown.pieces,
-            cells=shown.cells,
-            windows=windows,
-            inventories=held,
-        )
+        return dataclasses.replace(shown, inventories=held)
 
 
 @functools.cache

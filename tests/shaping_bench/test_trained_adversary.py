@@ -174,7 +174,11 @@ def test_the_stronger_responder_counts_and_its_training_is_checked(scored):
     # Three generations of two candidates of two games of fifty steps, in three seeds.
     assert by_responder[SEARCH]["costs"]["environment_steps"] == 3 * 2 * 2 * 50 * 3
     said = cards.text(made)
-    assert "adversary: the stronger of naive-" in said
+    assert len(NET) > cards.NAME_WIDTH
+    assert (
+        f"adversary: the stronger of {' and '.join(cards.elided(x, cards.NAME_WIDTH) for x in (NET, SEARCH))}" in said
+    )
+    assert any(f"adversary: the stronger of {NET} and {SEARCH}" in x for x in cards.training(made))
     assert ("adversary not trained for long enough" in said) == (not trained["enough"])
     page = card_sections(results, [made])
     assert all(html.escape(x[1:]) in page for x in cards.training(made))
