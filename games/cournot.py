@@ -13,7 +13,7 @@ from jax import Array
 from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count, Params
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.shares import ShareGame, logit_of
+from shaping_bench.games.shares import ShareGame, logit_of, steady_field
 
 
 class State(NamedTuple):
@@ -41,6 +41,7 @@ class Cournot(ShareGame):
     init_mean: float = field(0.0, "mean of the initial logits")
     init_std: float = field(1.0, "standard deviation of the initial logits", low=0.0)
     horizon: int = field(1, "rounds of an episode; pax: 1", low=1, static=True)
+    steady: bool = steady_field()
 
     @property
     def margin(self) -> Any:

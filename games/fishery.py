@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -17,10 +18,14 @@ from shaping_bench.games import incomes
 from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count, Params
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.shares import ShareGame
+from shaping_bench.games.shares import ShareGame, logit_of, steady_field
+from shaping_bench.games.views import replaced
 
 STOCKS, EFFORTS, EPISODES = 401, 201, 256
 """Points of the grids on which the best joint plan is found, and episodes of random play."""
+
+TRIED, REFINED = 17, 4
+"""Efforts among which the best one is looked for, and how often: every time between those next to the best."""
 
 
 class State(NamedTuple):
@@ -55,6 +60,7 @@ class Fishery(ShareGame):
     init_mean: float = field(0.0, "mean of the initial logits")
     init_std: float = field(1.0, "standard deviation of the initial logits", low=0.0)
     horizon: int = field(300, "steps of an episode", low=1, static=True)
+    steady: bool = steady_field()
 
     def caught(self, stock: Any, efforts: Any) -> tuple[Any, Any]:
         """The stock after a catch, and what each boat earns by it, ``(n_players,)``."""
@@ -98,6 +104,25 @@ class Fishery(ShareGame):
             "effort": self.shares(params) * self.most_effort,
             "sustainability": incomes.sustainability(rewards),
         }
+
+    def best_response(self, params: Sequence[Params], player: int) -> tuple[Array, ...]:
+        """The best of steady efforts, to 1e-4 of the most effort: what one earns rises with it up to there and falls
+        beyond."""
+        shares = self.shares(params)
+        steps = jnp.linspace(0.0, 1.0, TRIED, dtype=shares.dtype)
+
+        def earned(share: Array) -> Array:
+            own = jnp.stack([logit_of(share).astype(shares.dtype)])
+            return self.value(replaced(params, player, own), player)
+
+        def narrowed(between: tuple[Array, Array], _: Any) -> Any:
+            low, high = between
+            tried = low + (high - low) * steps
+            best = jnp.argmax(jax.vmap(earned)(tried))
+            return (tried[jnp.maximum(best - 1, 0)], tried[jnp.minimum(best + 1, TRIED - 1)]), tried[best]
+
+        ends = jnp.zeros((), shares.dtype), jnp.ones((), shares.dtype)
+        return (logit_of(lax.scan(narrowed, ends, length=REFINED)[1][-1]).astype(shares.dtype),)
 
     def anchors(self) -> Anchors | None:
         """Random efforts by simulation; the optimum is that of all plans, by dynamic programming."""

@@ -3,6 +3,9 @@
 In the sampled view an action is that share, a number between 0 and 1, chosen anew at every step. In the exact view
 a player does the same all the time: its one parameter is the logit of the share, and a value is what an episode of
 that pays per step, without a discount, so that both views report the same number for it.
+
+Random play is the one strategy that the views have each in its own way: a share anew at every step where it is played,
+and one share for good, drawn by the seed, where all are steady.
 """
 
 from collections.abc import Sequence
@@ -14,7 +17,18 @@ from jax import Array
 
 from shaping_bench.games.anchors import SATURATED_LOGIT
 from shaping_bench.games.base import Game, Params
+from shaping_bench.games.fields import field
 from shaping_bench.games.spaces import Box, Space
+
+
+def steady_field() -> Any:
+    """The field ``steady`` of a game of shares."""
+    return field(
+        True,
+        "whether players who do the same all the time are valued exactly; else everybody is played, step by step",
+        static=True,
+        added=True,
+    )
 
 
 def logit_of(share: Any) -> Array:
@@ -27,13 +41,22 @@ class ShareGame(Game):
     """Base: subclasses define ``num_players``, ``horizon``, ``scripted_share`` and the rest of either view."""
 
     views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
-    scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d")
+    scripts: ClassVar[tuple[str, ...]] = ("all-c", "all-d", "random")
 
     num_players: int
     horizon: int
+    steady: bool
+
+    def __post_init__(self) -> None:
+        if not self.steady:
+            object.__setattr__(self, "views", frozenset({"sampled"}))
+
+    @property
+    def has_best_response(self) -> bool:
+        return self.steady and super().has_best_response
 
     def scripted_share(self, name: str) -> Any:
-        """What everybody who plays a script does all the time."""
+        """What everybody who plays ``all-c`` or ``all-d`` does all the time."""
         raise NotImplementedError
 
     @property
@@ -60,11 +83,14 @@ class ShareGame(Game):
         return Box(0.0, 1.0)
 
     def script(self, name: str, memory: Array, state: Any, player: int) -> tuple[Array, Any]:
+        if name == "random":
+            return memory, (0.0, 1.0)
         share = self.scripted_share(name)
         return memory, (share, share)
 
-    def scripted_params(self, name: str, player: int) -> Params:
-        return jnp.stack([logit_of(self.scripted_share(name))])
+    def scripted_params(self, name: str, player: int, key: Array) -> Params:
+        drawn = name == "random"
+        return jnp.stack([logit_of(jax.random.uniform(key) if drawn else self.scripted_share(name))])
 
     def shares(self, params: Sequence[Params]) -> Array:
         """Of all players, ``(n_players,)``."""

@@ -10,8 +10,10 @@ from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.errors import BadInput
 from shaping_bench.games import make
 from shaping_bench.games.shares import logit_of
-from shaping_bench.run.encounter import run_encounter
+from shaping_bench.run.encounter import run_encounter, valued_exactly
 from shaping_bench.spec.registry import check_encounter, make_game, make_learner
+
+KEY = jax.random.key(0)
 
 
 def one_step(game, shares, **state):
@@ -36,7 +38,9 @@ def test_a_market_by_hand():
 def test_the_equilibrium_and_the_cartel(firms):
     """Nash: (a - c)^2 / (b (N + 1)^2) each, nobody gains by moving; a cartel: (a - c)^2 / (4 b N)."""
     game = make("cournot", num_players=firms, intercept=50.0, slope=2.0, cost=8.0)
-    nash, cartel = ([jnp.asarray(game.scripted_params(name, i)) for i in range(firms)] for name in ("all-d", "all-c"))
+    nash, cartel = (
+        [jnp.asarray(game.scripted_params(name, i, KEY)) for i in range(firms)] for name in ("all-d", "all-c")
+    )
     assert game.values(nash) == pytest.approx(42**2 / (2 * (firms + 1) ** 2))
     assert game.values(cartel) == pytest.approx(42**2 / (8 * firms))
     assert game.anchors().social_optimum == pytest.approx(42**2 / (8 * firms))
@@ -107,10 +111,23 @@ def test_both_views_report_the_same():
     assert exact["income_share"][0] == pytest.approx(np.array([1 / 3, 1 / 2, 1 / 3]) / (7 / 6), rel=1e-4)
 
 
+@pytest.mark.parametrize("others", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_the_best_steady_effort_is_that_of_a_fine_grid(others):
+    game = make("fishery", num_players=3, horizon=100)
+    with jax.enable_x64(True):
+        fixed = [jnp.stack([logit_of(others)])] * 2
+        earned = jax.jit(jax.vmap(lambda x: game.value([jnp.stack([logit_of(x)]), *fixed], 0)))
+        grid = jnp.linspace(0.0, 1.0, 5001)
+        values = earned(grid)
+        answer = jax.nn.sigmoid(game.best_response([jnp.zeros(1), *fixed], 0)[0])
+        assert float(answer) == pytest.approx(float(grid[jnp.argmax(values)]), abs=3e-4)
+        assert float(earned(answer[None])[0]) == pytest.approx(float(values.max()), abs=1e-5)
+
+
 def test_who_takes_all_ends_soon():
     game = make("fishery", first_stock=1.0)
     greedy = [np.full((1, 1), 30.0)] * 2
-    wise = [np.asarray(game.scripted_params("all-c", i))[None] for i in range(2)]
+    wise = [np.asarray(game.scripted_params("all-c", i, KEY))[None] for i in range(2)]
     ends, lasts = (metrics.evaluate(game, x, ["sustainability", "stock", "return"]) for x in (greedy, wise))
     assert (ends["sustainability"] < 0.1).all()
     assert lasts["sustainability"] == pytest.approx(0.5)
@@ -123,14 +140,54 @@ def test_who_takes_all_ends_soon():
 # --- who plays --------------------------------------------------------------------------------------
 
 
+ANYWHERE = ("ppo(batch_size=4)", "naive-pg(batch_size=4)", "all-c", "all-d", "random")
+
+
 @pytest.mark.parametrize("game", ["cournot", "fishery(num_players=3,horizon=4)"])
 def test_who_can_play(game):
     made = make_game(game)
-    for text in ("naive", "lola", "sos", "ppo(batch_size=4)", "naive-pg(batch_size=4)", "all-c", "all-d"):
+    for text in ("naive", "lola", "sos", "best-response", *ANYWHERE):
         check_encounter(made, [make_learner(text)] * made.value.n_players)
-    for lineup in (("naive", "ppo"), ("random", "naive"), ("tft", "naive"), ("naive-q", "naive-q")):
+    for lineup in (("naive", "ppo"), ("tft", "naive"), ("naive-q", "naive-q")):
         with pytest.raises(BadInput, match="in seat "):
             check_encounter(made, [make_learner(x) for x in (lineup * 2)[: made.value.n_players]])
+
+
+@pytest.mark.parametrize("game", ["cournot(horizon=20,steady=false)", "fishery(horizon=20,steady=false)"])
+def test_where_nobody_is_steady_everybody_is_played(game):
+    made = make_game(game)
+    for text in ANYWHERE:
+        check_encounter(made, [make_learner(text)] * 2)
+        assert not valued_exactly(made.value, [make_learner(text).value] * 2)
+    with pytest.raises(BadInput, match=r"the game offers \['sampled'\]"):
+        check_encounter(made, [make_learner("naive")] * 2)
+    assert not made.value.has_best_response
+    steady = make_game(game.replace(",steady=false", ""))
+    assert steady.value.has_best_response
+    assert valued_exactly(steady.value, [make_learner("random").value] * 2)
+    assert made.value.anchors() == steady.value.anchors()
+    assert "steady" not in steady.text  # cells that were stored before keep their names
+
+
+@pytest.mark.parametrize("game", ["cournot(horizon=20,steady=false)", "fishery(num_players=3,horizon=60,steady=false)"])
+def test_random_play_chooses_anew_at_every_step_and_earns_what_the_anchor_says(game):
+    made = make_game(game).value
+    rules = [make_learner("random").value] * made.n_players
+    params = [rule.init(KEY, made, i)[0] for i, rule in enumerate(rules)]
+    played = jax.jit(lambda key: rollout(key, made, [x.policy(made, i) for i, x in enumerate(rules)], params, 512))(KEY)
+    shares = np.asarray(played.states.shares)[1:]
+    assert shares.mean() == pytest.approx(0.5, abs=0.01)
+    assert shares.std(axis=0).mean() == pytest.approx(np.sqrt(1 / 12), rel=0.05)
+    per_episode = np.asarray(played.rewards).mean(axis=(0, 2))
+    error = per_episode.std() / np.sqrt(len(per_episode))
+    assert abs(per_episode.mean() - made.anchors().random) < 5 * error
+
+
+def test_steady_random_play_draws_one_share_for_each_seed():
+    outcome = run_encounter(make("cournot"), [make_learner("random").value] * 2, num_seeds=400, num_updates=1)
+    shares = 1 / (1 + np.exp(-np.asarray(outcome.final)[..., 0]))
+    np.testing.assert_allclose(np.quantile(shares, [0.25, 0.5, 0.75], axis=1).T, [[0.25, 0.5, 0.75]] * 2, atol=0.1)
+    assert abs(np.corrcoef(shares)[0, 1]) < 0.2
 
 
 def test_logits_of_shares():
