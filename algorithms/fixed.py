@@ -59,8 +59,9 @@ class FixedStrategy(Learner):
             raise ValueError(f"is defined for 2 players, the game has {game.n_players}")
 
     def init(self, key: Array, game: Game, player: int) -> tuple[Tree, Tree]:
+        del key
         if self._scripted(game):
-            return (game.scripted_params(self.script, player, key) if "exact" in game.views else ()), ()
+            return (game.scripted_params(self.script, player) if "exact" in game.views else ()), ()
         return logits_of(
             jnp.stack([jnp.asarray(p, jnp.result_type(float)) for p in self.probabilities(game, player)])
         ), ()

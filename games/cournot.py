@@ -60,7 +60,10 @@ class Cournot(ShareGame):
     # exact view
 
     def value(self, params: Sequence[Params], player: int) -> Array:
-        return self.profits(self.shares(params))[player]
+        """Exact for random play, too: what all make is linear in it, and of one's own the square counts besides."""
+        shares = self.shares(params)
+        varied = self.margin**2 / self.slope * self.variances(params)
+        return (self.profits(shares) - varied.astype(shares.dtype))[player]
 
     def observables(self, params: Sequence[Params]) -> dict[str, Array]:
         return {"quantity": self.shares(params) * self.margin / self.slope}

@@ -85,7 +85,8 @@ class Fishery(ShareGame):
     # exact view
 
     def course(self, params: Sequence[Params]) -> tuple[Array, Array]:
-        """Stocks after each step ``(T,)`` and rewards ``(T, n_players)`` of steady efforts."""
+        """Stocks after each step ``(T,)`` and rewards ``(T, n_players)`` of steady efforts; of who plays at random at
+        its mean effort, since stocks average what is drawn."""
         efforts = self.shares(params) * self.most_effort
 
         def step(stock: Array, _: Any) -> Any:

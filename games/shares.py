@@ -4,8 +4,9 @@ In the sampled view an action is that share, a number between 0 and 1, chosen an
 a player does the same all the time: its one parameter is the logit of the share, and a value is what an episode of
 that pays per step, without a discount, so that both views report the same number for it.
 
-Random play is the one strategy that the views have each in its own way: a share anew at every step where it is played,
-and one share for good, drawn by the seed, where all are steady.
+Random play is no steady share but one anew at every step, each as likely as any other. In the exact view a parameter
+of its own, :data:`UNIFORM`, stands for that: others meet its mean, one half, and what a game pays for more than that
+(the square of one's own amount, say) is the game's to add.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,12 @@ from shaping_bench.games.anchors import SATURATED_LOGIT
 from shaping_bench.games.base import Game, Params
 from shaping_bench.games.fields import field
 from shaping_bench.games.spaces import Box, Space
+
+UNIFORM = 1234.5
+"""Parameter of who plays at random: no logit, since those of scripts end at :data:`SATURATED_LOGIT`."""
+
+VARIANCE = 1.0 / 12.0
+"""Of a share that is drawn uniformly."""
 
 
 def steady_field() -> Any:
@@ -88,13 +95,18 @@ class ShareGame(Game):
         share = self.scripted_share(name)
         return memory, (share, share)
 
-    def scripted_params(self, name: str, player: int, key: Array) -> Params:
-        drawn = name == "random"
-        return jnp.stack([logit_of(jax.random.uniform(key) if drawn else self.scripted_share(name))])
+    def scripted_params(self, name: str, player: int) -> Params:
+        if name == "random":
+            return jnp.full((1,), UNIFORM, jnp.result_type(float))
+        return jnp.stack([logit_of(self.scripted_share(name))])
 
     def shares(self, params: Sequence[Params]) -> Array:
-        """Of all players, ``(n_players,)``."""
-        return jnp.stack([jax.nn.sigmoid(theta[0]) for theta in params])
+        """Of all players, ``(n_players,)``; of who plays at random the mean."""
+        return jnp.stack([jnp.where(theta[0] == UNIFORM, 0.5, jax.nn.sigmoid(theta[0])) for theta in params])
+
+    def variances(self, params: Sequence[Params]) -> Array:
+        """Of shares from step to step, ``(n_players,)``: none but of who plays at random."""
+        return jnp.stack([jnp.where(theta[0] == UNIFORM, VARIANCE, 0.0) for theta in params])
 
     def from_seat(self, x: Array, player: int) -> Array:
         """Numbers of all players as one reads them: the own first, then the others' from its right."""

@@ -78,9 +78,8 @@ class ExactGame:
         """
         raise NotImplementedError(f"{type(self).__name__} offers no exact best response")
 
-    def scripted_params(self, name: str, player: int, key: Array) -> Params:
-        """Of a game without memory-one policies that has ``scripts``: those of the policy that plays one, which may
-        draw by ``key`` what it does."""
+    def scripted_params(self, name: str, player: int) -> Params:
+        """Of a game without memory-one policies that has ``scripts``: those of the policy that plays one."""
         raise NotImplementedError(f"{type(self).__name__} has no parameters of scripts")
 
     @property

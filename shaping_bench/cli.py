@@ -569,7 +569,8 @@ def score(
         Others to put beside it.
     track:
         Who can be compared: exact (derivatives of exact values), sampled (play), deep (networks), incentives
-        (games with payments), latent (one seat in a world that adapts) or dilemmas (boards, and three players).
+        (games with payments), latent (one seat in a world that adapts), dilemmas (boards, and three players), groups
+        (exact, three players) or markets (amounts instead of actions).
     tier:
         A budget: quick or standard.
     split:

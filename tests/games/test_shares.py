@@ -38,9 +38,7 @@ def test_a_market_by_hand():
 def test_the_equilibrium_and_the_cartel(firms):
     """Nash: (a - c)^2 / (b (N + 1)^2) each, nobody gains by moving; a cartel: (a - c)^2 / (4 b N)."""
     game = make("cournot", num_players=firms, intercept=50.0, slope=2.0, cost=8.0)
-    nash, cartel = (
-        [jnp.asarray(game.scripted_params(name, i, KEY)) for i in range(firms)] for name in ("all-d", "all-c")
-    )
+    nash, cartel = ([jnp.asarray(game.scripted_params(name, i)) for i in range(firms)] for name in ("all-d", "all-c"))
     assert game.values(nash) == pytest.approx(42**2 / (2 * (firms + 1) ** 2))
     assert game.values(cartel) == pytest.approx(42**2 / (8 * firms))
     assert game.anchors().social_optimum == pytest.approx(42**2 / (8 * firms))
@@ -127,7 +125,7 @@ def test_the_best_steady_effort_is_that_of_a_fine_grid(others):
 def test_who_takes_all_ends_soon():
     game = make("fishery", first_stock=1.0)
     greedy = [np.full((1, 1), 30.0)] * 2
-    wise = [np.asarray(game.scripted_params("all-c", i, KEY))[None] for i in range(2)]
+    wise = [np.asarray(game.scripted_params("all-c", i))[None] for i in range(2)]
     ends, lasts = (metrics.evaluate(game, x, ["sustainability", "stock", "return"]) for x in (greedy, wise))
     assert (ends["sustainability"] < 0.1).all()
     assert lasts["sustainability"] == pytest.approx(0.5)
@@ -183,11 +181,29 @@ def test_random_play_chooses_anew_at_every_step_and_earns_what_the_anchor_says(g
     assert abs(per_episode.mean() - made.anchors().random) < 5 * error
 
 
-def test_steady_random_play_draws_one_share_for_each_seed():
-    outcome = run_encounter(make("cournot"), [make_learner("random").value] * 2, num_seeds=400, num_updates=1)
-    shares = 1 / (1 + np.exp(-np.asarray(outcome.final)[..., 0]))
-    np.testing.assert_allclose(np.quantile(shares, [0.25, 0.5, 0.75], axis=1).T, [[0.25, 0.5, 0.75]] * 2, atol=0.1)
-    assert abs(np.corrcoef(shares)[0, 1]) < 0.2
+@pytest.mark.parametrize(
+    ("name", "settings", "near"),
+    [("cournot", {"num_players": 2}, 1e-6), ("cournot", {"num_players": 4, "slope": 2.0}, 1e-6)]
+    + [("fishery", {"num_players": n, "horizon": h}, 0.06) for n, h in ((2, 100), (3, 100), (2, 300))],
+)
+def test_random_play_is_worth_the_same_where_it_is_valued_exactly(name, settings, near):
+    game = make(name, **settings)
+    rules = [make_learner("random").value] * game.n_players
+    outcome = run_encounter(game, rules, num_seeds=2, num_updates=1)
+    values = metrics.evaluate(game, outcome.final, ["return"])["return"]
+    assert values == pytest.approx(np.full((2, game.n_players), game.anchors().random), abs=near, rel=near)
+
+
+def test_beside_random_play_a_firm_gets_what_it_gets_on_average():
+    game = make("cournot", intercept=4.0, cost=1.0)
+    drawn = jax.random.uniform(KEY, (20000,))
+    steady = logit_of(0.3)
+    exact = game.values([jnp.stack([steady]), game.scripted_params("random", 1)])
+    profits = np.asarray(jax.vmap(lambda x: game.profits(jnp.stack([jnp.float32(0.3), x])))(drawn))
+    error = profits.std(axis=0) / np.sqrt(len(drawn))
+    assert (np.abs(profits.mean(axis=0) - np.asarray(exact)) < 5 * error).all()
+    answer = game.best_response([jnp.stack([steady]), game.scripted_params("random", 1)], 0)
+    assert float(jax.nn.sigmoid(answer[0])) == pytest.approx(0.25)
 
 
 def test_logits_of_shares():

@@ -8,8 +8,9 @@ import yaml
 
 from shaping_bench.cli import main
 from shaping_bench.errors import BadInput
-from shaping_bench.games import make
+from shaping_bench.games import GAMES, make
 from shaping_bench.spec import registry, scenarios, suite
+from shaping_bench.spec.registry import make_game
 from shaping_bench.spec.scenarios import card_cells, card_suite, load_track, read_track, track_names
 
 TRACK = load_track("exact")
@@ -43,7 +44,9 @@ def test_where_nobody_has_another_seat_a_track_asks_for_self_play_and_ranks_by_i
 @pytest.mark.parametrize("name", [x for x in track_names() if x != "latent"])
 def test_every_track_asks_all_six_families_and_has_what_its_card_is_measured_by(name):
     track = load_track(name)
-    assert {x.family for x in track.of("test") if x.block == "main"} == set(scenarios.Family.__args__) - {"rational"}
+    sizes = {make_game(call).value.n_players for x in track.scenarios for call in x.members.values()}
+    asked = set(scenarios.Family.__args__) - {"rational"} - (set() if 2 in sizes else {"adversary"})  # answers one
+    assert {x.family for x in track.of("test") if x.block == "main"} == asked
     assert track.subject(track.naive) == track.naive
     assert track.random == track.subject(track.random)
     assert {x.background for x in track.scenarios if x.family == "learners"} == {track.naive}
@@ -53,6 +56,26 @@ def test_every_track_asks_all_six_families_and_has_what_its_card_is_measured_by(
     for subject in track.reference:
         cells = card_cells(track, min(track.tiers), subject)
         assert not [x for x in cells.values() if isinstance(x, str)]
+
+
+IN_NO_TRACK = {
+    "games whose payoffs the user gives": {"matrix", "matrix-one-shot"},
+    "one choice and no episode: what they show is where updates go, which is in no average": {
+        *("tandem", "matching-pennies", "chicken-one-shot", "ultimatum", "balduzzi", "hamiltonian", "logistic")
+    },
+    "zero-sum, of which the exact track has one of two actions": {"rps"},
+    "the dilemmas of in-the-matrix by other rules, in episodes of a thousand steps": {"in-the-matrix-repeated"},
+}
+
+
+def test_every_game_is_in_a_track_or_it_is_said_why_it_is_in_none():
+    calls = {call for name in track_names() for x in load_track(name).scenarios for call in x.members.values()}
+    games = [make_game(call) for call in calls]
+    excepted = set().union(*IN_NO_TRACK.values())
+    assert {x.name for x in games} | excepted == set(GAMES)
+    assert not {x.name for x in games} & excepted
+    sizes = {(x.name, x.value.n_players) for x in games}
+    assert {(x, 3) for x in ("public-goods", "tensor", "coin-game", "harvest", "cleanup", "cournot", "fishery")} < sizes
 
 
 def test_the_ordinal_games_are_met_from_either_seat_and_once_in_self_play():
