@@ -1,4 +1,4 @@
-"""The tracks of three players with exact values and of amounts instead of actions: what they ask, and what is shipped."""
+"""The tracks of three players with exact values and of amounts instead of actions: what they ask and ship."""
 
 import itertools
 
