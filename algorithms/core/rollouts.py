@@ -160,8 +160,10 @@ def rollout_on(
                 carry = jax.tree.map(lambda new, old: _where(alive, new, old), carry, carries[i])
             moved.append(carry)
         # What a step brings is computed once. Without barriers the compiler derives it anew for
-        # every number that depends on it.
-        joint = lax.optimization_barrier(jnp.stack(actions) if dice.choices else tuple(actions))
+        # every number that depends on it, and draws inside of a stack, with a branch per number.
+        joint = lax.optimization_barrier(tuple(actions))
+        if dice.choices:
+            joint = jnp.stack(joint)
         keys = mine(jax.random.split(key, whole))
         step_all = jax.vmap(game.step, in_axes=(0, 0, 1 if dice.choices else 0), out_axes=(seats, 0, 1, 0, 1))
         then, after, rewards, done, info = lax.optimization_barrier(step_all(keys, states, joint))
