@@ -21,7 +21,7 @@ from tabulate import tabulate
 from shaping_bench.analysis import reference as shipped
 from shaping_bench.analysis.scores import KEYS, NUMBERS, Subject, anchors_of, subject_of, without_runs
 from shaping_bench.commands import told
-from shaping_bench.errors import OutOfTime
+from shaping_bench.errors import BadInput, OutOfTime
 from shaping_bench.publish.cards import Card, beside_reference
 from shaping_bench.publish.watching import Display
 from shaping_bench.run import devices
@@ -72,12 +72,16 @@ def score(
       deadline: when to stop.
 
     Raises:
-      BadInput: an unknown track, tier or learner, or one that does not play the track's view.
+      BadInput: an unknown track, tier or learner, one that does not play the track's view, or nobody who can play any
+        of its games.
       OutOfTime: the deadline has passed; the same call goes on.
     """
     whole = load_track(track).only(games)
     of = whole.at(tier)
     names = list(dict.fromkeys(of.subject(x) for x in learners))
+    refused = [_refused(x, whole, tier, split) for x in names]
+    if all(refused):
+        raise BadInput(f"{refused[0]}; nor does it play any other game of the {of.name} track")
     known = shipped.serving(whole, tier, split)
     there = known.learners if known else ()
     fresh = [x for x in names if x not in there or known.changed(x)]  # type: ignore[union-attr]
@@ -92,6 +96,12 @@ def score(
         failures += lost
     only = names if alone else ()
     return beside_reference(computed, track=of, tier=tier, split=split, known=known, alone=only), failures
+
+
+def _refused(subject: str, track: Track, tier: str, split: str) -> str:
+    """Why a rule can play nothing of a card; empty if it can play some of it."""
+    cells = list(card_cells(track, tier, subject, split).values())
+    return str(cells[0]) if all(isinstance(x, str) for x in cells) else ""
 
 
 def _folder(directory: Path, track: Track, tier: str, split: str, subject: str) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shaping_bench import metrics
+from shaping_bench.cli import main
 from shaping_bench.spec.registry import make_game, make_learner
 from shaping_bench.spec.scenarios import card_cells, load_track
 
@@ -57,6 +58,20 @@ def test_amounts_are_measured_by_what_scripts_earn_at_most(track):
             params = [np.asarray(make_learner(x).value.init(None, steady, i)[0])[None] for i, x in enumerate(names)]
             returns.append(metrics.evaluate(steady, params, ["return"])["return"])
         assert spread == pytest.approx(np.max(returns), rel=0.1), game  # rounded
+
+
+def test_who_plays_no_game_of_a_track_is_refused_in_a_line_before_anything_is_computed(tmp_path, capsys):
+    for track, learner, why in (
+        ("markets", "tft", "needs a repeated two-action game"),
+        ("groups", "tft", "is defined for 2 players"),
+        ("markets", "mfos", "plays the views ['exact']"),
+    ):
+        assert main(["score", learner, "--track", track, "-o", str(tmp_path / "score")]) == 2
+        said = capsys.readouterr()
+        assert why in said.err
+        assert said.err.count("\n") == 1
+        assert track in said.err
+    assert not (tmp_path / "score").exists()
 
 
 @pytest.mark.parametrize(
