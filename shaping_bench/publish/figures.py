@@ -396,17 +396,21 @@ def profiles_of_card(results: Results, card: Card) -> Figure:
 
 
 def gains_by_players(results: Results, series: str) -> Figure:
-    """What a learner gains where it takes the seat of one of N naive learners, and what the others gain by it, by N;
-    bars are 95 % intervals over what was drawn anew, of learners that prepare their preparations."""
+    """What a learner gains where it takes the seat of one of N naive learners, what the others gain by it, and its gain
+    as a share of what naive learners leave of the social optimum, where the games have one, by N; bars are 95 %
+    intervals over what was drawn anew, of learners that prepare their preparations."""
     found = [gain for gain in players.gains(results) if gain.series == series]
-    figure = Figure(figsize=(COLUMN, 2.0), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True)
-    for panel, name, title in zip(panels, ("own", "others"), ("own gain", "gain of the others"), strict=True):
+    shown = {"own": "own gain", "others": "gain of the others"}
+    if all(np.isfinite(gain.optimum) for gain in found):
+        shown["share"] = "own gain as a share"
+    figure = Figure(figsize=(COLUMN if len(shown) < 3 else PAGE, 2.0), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharex=True)
+    for panel, (name, title) in zip(panels, shown.items(), strict=True):
         panel.axhline(0.0, color="#C8CDD2", linewidth=0.5)
         for learner in dict.fromkeys(gain.learner for gain in found):
             rows = [gain for gain in found if gain.learner == learner]
             x = [gain.players for gain in rows]
-            y, half = ([getattr(gain, field) for gain in rows] for field in (name, f"{name}_half"))
+            y, half = zip(*(players.with_half(getattr(gain, name)) for gain in rows), strict=True)
             panel.errorbar(x, y, yerr=half, label=learner, elinewidth=0.8, **_look(results, learner))
         panel.set_title(title)
         panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))

@@ -1,8 +1,11 @@
 """Gains by the number of players: who is compared with whom, and what intervals are over."""
 
+import json
+
 import matplotlib
 import numpy as np
 import pytest
+import scipy.stats
 
 from shaping_bench.analysis import players
 from shaping_bench.publish import figures
@@ -28,18 +31,79 @@ def opened(tmp_path_factory):
 def test_one_among_naive_ones_is_compared_with_as_many_naive_ones(opened):
     two, three = players.gains(opened)
     assert (two.series, two.players, two.learner) == ("goods", 2, "lola")
-    assert (two.own, three.own) == pytest.approx((1 / 2, 1 / 3))
-    assert (two.others, three.others) == pytest.approx((2.0, 2.0))
+    (own, half), (others, _) = players.with_half(two.own), players.with_half(two.others)
+    assert (own, players.with_half(three.own)[0]) == pytest.approx((1 / 2, 1 / 3))
+    assert (others, players.with_half(three.others)[0]) == pytest.approx((2.0, 2.0))
     # Student's t of three degrees of freedom, deviation 1 / sqrt(3), four seeds.
-    assert two.own_half == pytest.approx(3.182446 / np.sqrt(12), rel=1e-5)
-    assert three.others_half == 0.0
+    assert half == pytest.approx(3.182446 / np.sqrt(12), rel=1e-5)
+    assert players.with_half(three.others)[1] == 0.0
+    assert np.isnan(two.share).all()  # the game has no optimum
+
+
+def test_seats_and_seeds_are_compared_each_with_itself(tmp_path):
+    """What naive learners owe to their seat and seed is no gain; a lost seed has none."""
+    write_suite(tmp_path, ["goods 2"], ["naive", "lola"])
+    by_seed = np.array([[0.0, 10.0], [5.0, 15.0], [20.0, 30.0]])
+    write_cell(tmp_path, "goods 2", ("naive", "naive"), {"return": by_seed})
+    mixed = by_seed + np.array([[2.0, 1.0], [2.0, 1.0], [np.nan, np.nan]])
+    write_cell(tmp_path, "goods 2", ("naive", "lola"), {"return": mixed})
+    (gain,) = players.gains(results.load(tmp_path))
+    assert players.with_half(gain.own) == (1.0, 0.0)
+    assert players.with_half(gain.others) == (2.0, 0.0)
+    assert gain.naive == pytest.approx(55 / 3)  # of the seat that the rule takes
 
 
 def test_preparations_are_what_is_drawn_anew():
     record = {"learners": [{"name": "x", "preparation": {"seeds": 2}, "hyperparameters": {}, "facts": {}}]}
     with_it = np.array([1.0, 2.0, 1.0, 2.0])  # all of it between the two preparations
-    mean, half = players._gain(with_it, np.zeros(4), record, 0)
-    assert (mean, half) == pytest.approx((1.5, 12.7062 * np.sqrt(0.5) / np.sqrt(2)), rel=1e-5)
+    per_unit = players._per_unit(with_it, players._units(record, 0, 4))
+    assert players.with_half(per_unit) == pytest.approx((1.5, 12.7062 * np.sqrt(0.5) / np.sqrt(2)), rel=1e-5)
+
+
+def of_shares(learner, *by_number, first=2):
+    """Gains whose shares are these, of a number of players each: naive learners leave 2 of the optimum."""
+    return [
+        players.Gain(
+            series="goods",
+            players=first + k,
+            learner=learner,
+            own=2.0 * np.array(shares, float),
+            others=np.zeros(len(shares)),
+            naive=1.0,
+            optimum=3.0,
+            largest=5.0,
+        )
+        for k, shares in enumerate(by_number)
+    ]
+
+
+def test_trends_are_of_the_slopes_of_units():
+    falls = of_shares("falls", [0.9, 1.1, 1.0], [0.8, 0.8, 0.9], [0.6, 0.8, 0.7], [0.5, 0.6, 0.7])
+    flat = of_shares("flat", [0.5, 0.4, 0.6], [0.4, 0.6, 0.5], [0.6, 0.5, 0.4], [0.5, 0.4, 0.6])
+    found = {x.learner: x for x in players.trends(falls + flat)}
+    slopes = [np.polyfit([2, 3, 4, 5], row, 1)[0] for row in np.stack([x.share for x in falls]).T]
+    test = scipy.stats.ttest_1samp(slopes, 0.0)
+    trend = found["falls"]
+    assert (trend.slope, trend.p) == pytest.approx((np.mean(slopes), test.pvalue))
+    low, high = test.confidence_interval(0.95)
+    assert (trend.slope - trend.half, trend.slope + trend.half) == pytest.approx((low, high))
+    assert trend.adjusted == pytest.approx(2 * test.pvalue)  # the smaller of two
+    assert found["flat"].adjusted == pytest.approx(found["flat"].p)
+    assert trend.players == (2, 3, 4, 5)
+    # What may be had changes the slope: of the largest reward naive learners leave 4, of rewards the gain is 2 of them.
+    (of_largest, _), (of_reward, _) = (players.trends(falls + flat, x) for x in ("share_of_largest", "own"))
+    assert (of_largest.slope, of_reward.slope) == pytest.approx((trend.slope / 2, 2 * trend.slope))
+
+
+def test_two_numbers_of_players_are_no_trend_and_one_unit_no_test():
+    assert players.trends(of_shares("x", [0.1, 0.2], [0.3, 0.2])) == ()
+    (alone,) = players.trends(of_shares("x", [0.1], [0.3], [0.5]))
+    assert alone.slope == pytest.approx(0.2)
+    assert np.isnan(alone.p)
+
+
+def test_all_alike_are_compared_with_naive_ones_in_all_seats(opened):
+    assert [(x.players, x.learner, x.gain) for x in players.together(opened)] == [(2, "lola", -1.0), (3, "lola", -1.0)]
 
 
 def test_the_figure(opened):
@@ -49,6 +113,21 @@ def test_the_figure(opened):
         own, others = drawn["goods-by-players"]().axes
     assert own.lines[1].get_xydata() == pytest.approx(np.array([[2, 1 / 2], [3, 1 / 3]]))
     assert others.lines[1].get_ydata() == pytest.approx([2.0, 2.0])
+
+
+def test_the_figure_shows_shares_where_there_is_an_optimum(tmp_path):
+    write_suite(tmp_path, ["goods 2", "goods 3"], ["naive", "lola"])
+    for n in (2, 3):
+        for first, gain in (("naive", 0.0), ("lola", 1.0)):
+            labels = (first, *("naive",) * (n - 1))
+            key = write_cell(tmp_path, f"goods {n}", labels, {"return": np.full((3, n), 2.0 + gain)})
+            file = tmp_path / "cells" / key / "cell.json"
+            cell = json.loads(file.read_text())
+            cell["game"]["facts"] = {"anchors": {"random": 0.0, "social_optimum": 2.0 + n, "largest": 9.0}}
+            file.write_text(json.dumps(cell))
+    with matplotlib.rc_context(figures.STYLE):
+        *_, share = figures.figures(results.load(tmp_path))["goods-by-players"]().axes
+    assert share.lines[1].get_xydata() == pytest.approx(np.array([[2, 1 / 2], [3, 1 / 3]]))
 
 
 def test_the_suite_asks_it_of_two_to_five_players():
