@@ -160,7 +160,7 @@ def _order(results: Results, x: Gain | Together) -> tuple[int, str]:
     return results.rank("game", f"{x.series} {x.players}"), x.learner
 
 
-def trends(found: Sequence[Gain], of: str = "share") -> tuple[Trend, ...]:
+def trends(found: Sequence[Gain], of: str = "share", family: int | None = None) -> tuple[Trend, ...]:
     """Whether gains rise or fall with the number of players, by series and learner; of three numbers or more.
 
     A unit has a least-squares slope of its own, over its gain at every number of players: games of different N share no
@@ -170,6 +170,7 @@ def trends(found: Sequence[Gain], of: str = "share") -> tuple[Trend, ...]:
     Args:
       found: of :func:`gains`.
       of: ``share``, ``share_of_largest``, ``own`` or ``others``.
+      family: how many tests were meant, where some of them have no results; by default those that there are.
     """
     from scipy.special import stdtr  # slow to import: only this pays for it
 
@@ -188,7 +189,7 @@ def trends(found: Sequence[Gain], of: str = "share") -> tuple[Trend, ...]:
         error = slopes.std(ddof=1) / math.sqrt(len(slopes)) if len(slopes) > 1 else 0.0
         p = 2.0 * float(stdtr(len(slopes) - 1, -abs(mean) / error)) if error > 0.0 else math.nan
         out.append(Trend(series, learner, tuple(int(n) for n in numbers), mean, half, p, math.nan, len(slopes)))
-    adjusted = holm([x.p for x in out])
+    adjusted = holm([x.p for x in out], family)
     return tuple(x._replace(adjusted=float(p)) for x, p in zip(out, adjusted, strict=True))
 
 

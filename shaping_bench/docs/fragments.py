@@ -31,6 +31,7 @@ from shaping_bench.claims import files as claims
 from shaping_bench.claims.record import record_about, recorded
 from shaping_bench.cli import app as command_line
 from shaping_bench.docs import field
+from shaping_bench.docs.anchors import SCRIPTS
 from shaping_bench.games.adapters import ADAPTERS
 from shaping_bench.games.base import Game
 from shaping_bench.games.fields import written_name
@@ -53,6 +54,12 @@ from shaping_bench.speed.deep import SEEDED
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = re.compile(r"^<!-- generate: ([a-z_]+) ?(.*?) ?-->$", re.MULTILINE)
+
+
+@functools.cache
+def _stored(name: str) -> Any:
+    """What a command has last written beside the pages, in ``NAME.json``."""
+    return json.loads((ROOT / "shaping_bench" / "docs" / f"{name}.json").read_text())
 
 
 # --- Markdown -----------------------------------------------------------------------------------
@@ -523,7 +530,7 @@ def peers() -> str:
 
 def _measured() -> dict[str, Any]:
     """What ``python -m shaping_bench.speed.deep --json`` has last written here."""
-    found: dict[str, Any] = json.loads((ROOT / "shaping_bench" / "docs" / "where.json").read_text())
+    found: dict[str, Any] = _stored("where")
     return found
 
 
@@ -573,8 +580,7 @@ def _machine(found: Mapping[str, Any]) -> str:
 @functools.cache
 def _diagrams() -> tuple[schelling.Diagram, ...]:
     """What ``python -m shaping_bench.docs.diagrams`` has last written here."""
-    stored = json.loads((ROOT / "shaping_bench" / "docs" / "schelling.json").read_text())
-    return tuple(schelling.from_plain(x) for x in stored)
+    return tuple(schelling.from_plain(x) for x in _stored("schelling"))
 
 
 def schelling_table() -> str:
@@ -606,7 +612,7 @@ def stored_curves(name: str) -> str:
     """Curves out of ``NAME.json`` beside the pages, drawn: a panel each, a line per seed, or per preparation, as its
     ``line`` calls them."""
     panels = []
-    for x in json.loads((ROOT / "shaping_bench" / "docs" / f"{name}.json").read_text()):
+    for x in _stored(name):
         steps = np.asarray(x["steps"], float)
         lines = [Line(f"{x['line']} {k}", steps, np.asarray(y, float)) for k, y in enumerate(x["curves"], 1)]
         panels.append(line_panel(lines, x["title"], tuple(x["limits"]), x["title"]))
@@ -712,10 +718,9 @@ def reference_findings(track: str) -> str:
     return "\n".join(said)
 
 
-@functools.cache
 def _field(suite: str) -> dict[str, Any]:
     """What ``python -m shaping_bench.docs.field`` has last written of a suite."""
-    found: dict[str, Any] = json.loads((ROOT / "shaping_bench" / "docs" / f"{suite}.json").read_text())
+    found: dict[str, Any] = _stored(suite)
     return found
 
 
@@ -809,6 +814,112 @@ def field_costs(suite: str) -> str:
     return table(("rule", *found["games"]), rows)
 
 
+def gains_origin() -> str:
+    """Where gains by the number of players come from."""
+    found = _stored("players")
+    commits = ", ".join(code(x[:10]) for x in found["commits"])
+    return (
+        f"{found['cells']} encounters of {found['seeds']} seeds, `shaping-bench run {found['suite']} -o results/"
+        f"{found['suite']}` at commit {commits}, `python -m shaping_bench.docs.players results/{found['suite']}`."
+    )
+
+
+def gains_table() -> str:
+    """Gains by the number of players, with half of their 95 % intervals over units."""
+
+    def shown(x: Mapping[str, Any], name: str) -> str:
+        mean, half = x[name]
+        return f"{digits_.number(mean, 2)} ± {digits_.number(half, 2)}"
+
+    head = ("game", "N", "naive learners alone", "there is to gain", "rule", "own gain", "as a share", "others' gain")
+    rows = (
+        (
+            cell(x["series"]),
+            str(x["players"]),
+            digits_.number(x["naive"], 2),
+            digits_.number(x["optimum"] - x["naive"], 2),
+            code(x["learner"]),
+            shown(x, "own"),
+            f"**{shown(x, 'share')}**",
+            shown(x, "others"),
+        )
+        for x in sorted(_stored("players")["gains"], key=lambda x: (x["series"], x["learner"], x["players"]))
+    )
+    return table(head, rows)
+
+
+def gains_figure() -> str:
+    """Own gains as a share of what there is to gain, over the number of players: a panel per series, a line per rule,
+    bands of 95 % over units."""
+    found = _stored("players")["gains"]
+    panels = []
+    ends = limits([x["share"][0] + sign * x["share"][1] for x in found for sign in (-1.0, 1.0)] + [0.0])
+    for series in dict.fromkeys(x["series"] for x in found):
+        lines = []
+        for learner in dict.fromkeys(x["learner"] for x in found):
+            rows = [x for x in found if (x["series"], x["learner"]) == (series, learner)]
+            numbers = np.array([x["players"] for x in rows], float)
+            means, halves = np.array([x["share"] for x in rows], float).T
+            lines.append(Line(learner, numbers, means, interval=halves))
+        panels.append(line_panel(lines, f"own gain as a share by players in {series}", ends, f"{series}, by players"))
+    return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
+
+
+def gains_trends() -> str:
+    """Slopes of gains over the number of players, and what their test says."""
+    said = {"share": "own gain as a share", "own": "own gain", "share_of_largest": "as a share of the largest reward"}
+    said["others"] = "gain of the others"
+    rows = []
+    for name, trends in _stored("players")["trends"].items():
+        for x in trends:
+            slope = f"{digits_.signed(x['slope'])} ± {digits_.number(x['half'], 2)}"
+            numbers = ", ".join(map(str, x["players"]))
+            tested = (digits_.number(x["p"], 3), digits_.number(x["adjusted"], 3)) if name == "share" else ("", "")
+            rows.append((said[name], cell(x["series"]), code(x["learner"]), numbers, slope, *tested))
+    head = ("of what", "game", "rule", "N", "slope per player", "p", "corrected")
+    return table(head, rows)
+
+
+def gains_together() -> str:
+    """What rules in all seats return more than naive learners, by the number of players."""
+    rows = (
+        (
+            cell(x["series"]),
+            str(x["players"]),
+            code(x["learner"]),
+            digits_.signed(x["gain"]),
+            digits_.number(x["share"], 2),
+        )
+        for x in sorted(_stored("players")["together"], key=lambda x: (x["series"], x["learner"], x["players"]))
+    )
+    return table(("game", "N", "in all seats", "gain of the mean player", "as a share"), rows)
+
+
+def anchors_table() -> str:
+    """What scripts return when they sit in all seats, by play, and exactly where the game has it."""
+
+    def shown(x: Mapping[str, Any], decimals: int) -> str:
+        exact = "" if x["exact"] is None else f" ({digits_.number(x['exact'], decimals)})"
+        return f"{digits_.number(x['mean'], decimals)} ± {digits_.number(x['error'], decimals)}{exact}"
+
+    rows = []
+    for x in _stored("anchors"):
+        values = [x[script] for script in SCRIPTS]
+        decimals = 1 if max(abs(y["mean"]) for y in values) > 100 else 4
+        best = "" if x["optimum"] is None else digits_.number(x["optimum"]["value"], decimals)
+        sizes = (str(x["players"]), str(x["episodes"]), str(x["steps"]))
+        rows.append((code(x["game"]), *sizes, *(shown(y, decimals) for y in values), best))
+    head = (
+        "game",
+        "players",
+        "episodes",
+        "of steps",
+        *(code(x) for x in SCRIPTS),
+        "social optimum, as the game has it",
+    )
+    return table(head, rows)
+
+
 def commands() -> str:
     """Every command with its options, as the command line's own help has them."""
     text = command_line.generate_docs(output_format="markdown")
@@ -843,6 +954,7 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
     for f in (
         about,
         all_claims,
+        anchors_table,
         bibtex,
         commands,
         compile_times,
@@ -852,6 +964,11 @@ FRAGMENTS: dict[str, Callable[..., str]] = {
         field_findings,
         field_map,
         field_ranks,
+        gains_figure,
+        gains_origin,
+        gains_table,
+        gains_together,
+        gains_trends,
         game,
         games,
         learner,

@@ -8,6 +8,8 @@ import pytest
 import scipy.stats
 
 from shaping_bench.analysis import players
+from shaping_bench.docs import players as page
+from shaping_bench.errors import BadInput
 from shaping_bench.publish import figures
 from shaping_bench.spec.suite import load
 from shaping_bench.store import results
@@ -90,6 +92,8 @@ def test_trends_are_of_the_slopes_of_units():
     assert trend.adjusted == pytest.approx(2 * test.pvalue)  # the smaller of two
     assert found["flat"].adjusted == pytest.approx(found["flat"].p)
     assert trend.players == (2, 3, 4, 5)
+    meant = players.trends(falls + flat, family=4)
+    assert meant[0].adjusted == pytest.approx(min(4 * test.pvalue, 1.0))  # of which two have no results
     # What may be had changes the slope: of the largest reward naive learners leave 4, of rewards the gain is 2 of them.
     (of_largest, _), (of_reward, _) = (players.trends(falls + flat, x) for x in ("share_of_largest", "own"))
     assert (of_largest.slope, of_reward.slope) == pytest.approx((trend.slope / 2, 2 * trend.slope))
@@ -141,3 +145,22 @@ def test_the_suite_asks_it_of_two_to_five_players():
         if cell.game.label.startswith("goods"):  # keeping gains 0.2 at any number of players
             cooperate, defect = game.rows
             assert np.subtract(defect, cooperate) == pytest.approx(0.2)
+
+
+# --- what the page shows ------------------------------------------------------------------
+
+
+def test_the_page_is_given_all_of_it(opened):
+    found = page.summary(opened)
+    two, three = found["gains"]
+    assert (two["own"], three["players"], two["units"]) == (players.with_half(players.gains(opened)[0].own), 3, 4)
+    assert found["trends"]["own"] == []  # of two numbers of players
+    assert [x["gain"] for x in found["together"]] == [-1.0, -1.0]
+    json.dumps(found)
+
+
+def test_results_without_a_series_are_refused_in_one_line(tmp_path):
+    write_suite(tmp_path, ["ipd"], ["naive"])
+    write_cell(tmp_path, "ipd", ("naive", "naive"), {"return": np.zeros((2, 2))})
+    with pytest.raises(BadInput, match="allowed: results of n-players"):
+        page.summary(results.load(tmp_path))
