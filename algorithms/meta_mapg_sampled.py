@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from shaping_bench.algorithms.core import Access, Info, Learner, Play, View, costs, field, pytree_dataclass, trees
-from shaping_bench.algorithms.core.policy import Tabular
+from shaping_bench.algorithms.core.policy import Tabular, tabular
 from shaping_bench.algorithms.core.rollouts import Trajectory, rollout
 from shaping_bench.algorithms.core.stage import started
 from shaping_bench.algorithms.core.trees import Tree
@@ -57,7 +57,7 @@ class MetaMAPGSampled(MetaMAPG):
         return self.chains * self.batch_size
 
     def check_game(self, game: Game, player: int) -> None:
-        if not game.memory_one or "sampled" not in game.views:
+        if game.num_states is None or not {"exact", "sampled"} <= game.views:
             raise ValueError("plays memory-one tables, which this game does not have")
         for rule in self.coplayers().learners:
             if not isinstance(rule, PersonaLearner | Naive) or getattr(rule, "optimiser", "sgd") != "sgd":
@@ -85,7 +85,7 @@ class MetaMAPGSampled(MetaMAPG):
     def mean_return(self, key: Array, learned: Tree, rule: Learner, game: Game, player: int) -> Array:
         """Of one chain, per step and by play: the mean return after each of its updates, of which only the first
         derivative is an estimate of that of the exact one. Arguments as of ``m-maml``."""
-        policies = tuple(Tabular(game.sizes[i]) for i in range(game.n_players))
+        policies = (tabular(game),) * game.n_players
         starts, first, last = (jax.random.fold_in(key, k) for k in range(3))
         others = [jnp.asarray(started(rule, jax.random.fold_in(starts, j), game, j)[0]) for j in range(game.n_players)]
         step_of_others = rule.lr  # type: ignore[attr-defined]

@@ -102,6 +102,12 @@ class Game(SampledGame, ExactGame):
         raise NotImplementedError
 
     @property
+    def num_states(self) -> int | None:
+        """Of how many states a player sees the index, so that a table with a row for each is a policy; None where
+        observations are something else."""
+        return self.sizes[0] if self.memory_one else None
+
+    @property
     def seats(self) -> tuple[str, ...]:
         """A name for each player."""
         return tuple(f"player {i + 1}" for i in range(self.n_players))

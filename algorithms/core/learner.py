@@ -7,7 +7,7 @@ from jax import Array
 
 from shaping_bench.algorithms.core import trees
 from shaping_bench.algorithms.core.access import Access
-from shaping_bench.algorithms.core.policy import Policy, Tabular
+from shaping_bench.algorithms.core.policy import Policy, tabular
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.core.view import View
 from shaping_bench.games.base import Game
@@ -75,9 +75,7 @@ class Learner:
         Raises:
           ValueError: the game has no memory-one policies.
         """
-        if not game.memory_one:
-            raise ValueError("plays memory-one policies, which this game does not have")
-        return Tabular(game.sizes[player])
+        return tabular(game)
 
     def behaviour(self, game: Game, player: int) -> Policy:
         """What acts while the learner trains; learning is about ``policy``."""

@@ -86,9 +86,10 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Tabular(Policy):
-    """Logits of action 0, one per state: memory-one policies ``[start, CC, CD, DC, DD]``.
+    """Memory-one policies. Of two actions, logits of action 0, one per state: ``[start, CC, CD, DC, DD]``. Of more,
+    a logit per action of every state, state by state.
 
-    Parameters are a vector ``(num_states,)``, or anything that stacks to one.
+    Parameters are a vector ``(num_states,)`` or ``(num_states * num_actions,)``, or anything that stacks to one.
 
     >>> import jax.numpy as jnp
     >>> tit_for_tat = jnp.array([9.0, 9.0, -9.0, 9.0, -9.0])
@@ -100,24 +101,43 @@ class Tabular(Policy):
     exact: ClassVar[bool] = True
 
     num_states: int
+    num_actions: int = 2
+
+    @property
+    def _size(self) -> int:
+        return self.num_states * (1 if self.num_actions == 2 else self.num_actions)
 
     def init(self, key: Array) -> Array:
-        return jax.random.normal(key, (self.num_states,))
+        return jax.random.normal(key, (self._size,))
 
     def init_in(self, key: Array, game: Game, player: int) -> Array:
         return game.init_params(key, player)
 
     def ignorant(self, key: Array) -> Array:
         del key
-        return jnp.zeros((self.num_states,))
+        return jnp.zeros((self._size,))
 
     def step(self, params: Tree, carry: Tree, observation: Array, state: Tree) -> tuple[Tree, Categorical]:
         return carry, self.unroll(params, observation)
 
     def unroll(self, params: Tree, observations: Array) -> Categorical:
         table = params if isinstance(params, jax.Array) else jnp.stack([jnp.asarray(x) for x in params])
+        if self.num_actions > 2:
+            rows = table.reshape(self.num_states, self.num_actions)
+            return Categorical(logits=jnp.stack([select(column, observations) for column in rows.T], axis=-1))
         logits = select(table, observations)
         return Categorical(logits=jnp.stack([logits, jnp.zeros_like(logits)], axis=-1))
+
+
+def tabular(game: Game) -> Tabular:
+    """Memory-one policies of a game whose players see the index of a state.
+
+    Raises:
+      ValueError: they see something else.
+    """
+    if game.num_states is None:
+        raise ValueError("plays memory-one policies, which this game does not have")
+    return Tabular(game.num_states, game.n_actions)
 
 
 def select(table: Array, index: Array) -> Array:

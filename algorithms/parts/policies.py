@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from shaping_bench.algorithms.core.distributions import Categorical, Explored, distribution, num_outputs, scripted
-from shaping_bench.algorithms.core.policy import Policy, Tabular, select
+from shaping_bench.algorithms.core.policy import Policy, select, tabular
 from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.algorithms.parts.networks import Network, Weights
 from shaping_bench.games.base import Game
@@ -116,7 +116,7 @@ def encoding(game: Game, kind: str | None = None, player: int = 0) -> Encoding:
             "flat": (channels * rows * columns,),
         }[kind]
     else:
-        size = 1 + 2**game.n_players
+        size = game.num_states or 1 + 2**game.n_players
         shape = (size,) if kind == "states" else (4,)
     return Encoding(kind, size, shape)
 
@@ -264,9 +264,10 @@ def resolved(game: Game, network: str, otherwise: str) -> str:
     """
     planes = len(shape_seen(game) or ()) == 3
     if network == "auto":
-        network = "tabular" if game.memory_one else otherwise if planes or otherwise[:4] != "conv" else "mlp"
-    if network == "tabular" and not game.memory_one:
-        raise ValueError("has network='tabular', which needs a repeated two-action game; allowed: mlp, gru, conv-...")
+        by_table = game.num_states is not None
+        network = "tabular" if by_table else otherwise if planes or otherwise[:4] != "conv" else "mlp"
+    if network == "tabular" and game.num_states is None:
+        raise ValueError("has network='tabular', which needs a repeated matrix game; allowed: mlp, gru, conv-...")
     if network.startswith("conv") and not planes:
         raise ValueError(f"has network={network!r}, which needs observations in planes; allowed: tabular, mlp, gru")
     return network
@@ -294,7 +295,7 @@ def net(
 def actor(game: Game, network: str, player: int = 0, hidden: int | None = None) -> Policy:
     """The policy of a resolved network's name."""
     if network == "tabular":
-        return Tabular(game.sizes[player])
+        return tabular(game)
     return NetworkPolicy(net(game, network, (acting_head(game, player),), hidden, player), game.action_space(player))
 
 
@@ -333,5 +334,5 @@ Critic = TabularCritic | NetCritic
 def critic(game: Game, network: str, player: int = 0, hidden: int | None = None) -> Critic:
     """A critic of its own, of the same shape as the actor of that name."""
     if network == "tabular":
-        return TabularCritic(game.sizes[player])
+        return TabularCritic(tabular(game).num_states)
     return NetCritic(net(game, network, (("value", 1),), hidden, player))

@@ -1,8 +1,8 @@
 """Rock, paper, scissors, repeated: a zero-sum game of three actions.
 
 A policy has three logits in each of ten states: the start, and the last joint action, the own action
-first (rock-rock, rock-paper, ...). Values are ``s0' (I - gamma P)^-1 r`` on the chain of nine joint
-actions, as of the games of two actions.
+first (rock-rock, rock-paper, ...). In play one sees the index of that state. Values are
+``s0' (I - gamma P)^-1 r`` on the chain of nine joint actions, as of the games of two actions.
 """
 
 import itertools
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from shaping_bench.games.anchors import SATURATED_LOGIT, Anchors
-from shaping_bench.games.base import Game, Params
+from shaping_bench.games.base import Count, Game, Params
 from shaping_bench.games.fields import field, pytree_dataclass
-from shaping_bench.games.matrix.repeated import dense_solve, dense_value
+from shaping_bench.games.matrix.repeated import EnvState, dense_solve, dense_value
 from shaping_bench.games.views import replaced
 
 ACTIONS = ("rock", "paper", "scissors")
@@ -31,10 +31,16 @@ class RockPaperScissors(Game):
     """Two players; 1 for who wins a round, -1 for who loses it, 0 for both where they do the same."""
 
     family: ClassVar[str | None] = "rps"
+    views: ClassVar[frozenset[str]] = frozenset({"exact", "sampled"})
+    counts: ClassVar[tuple[Count, ...]] = tuple(
+        Count(name, f"how often the player plays {name}", "share", high=1.0, source="this benchmark")
+        for name in ACTIONS
+    )
 
     gamma: float = field(0.9, "discount", low=0.0, high=1.0, exclusive=True)
     init_mean: float = field(0.0, "mean of the initial logits")
     init_std: float = field(1.0, "standard deviation of the initial logits", low=0.0)
+    horizon: int = field(50, "steps of an episode, sampled view", low=1, static=True, added=True)
 
     @property
     def n_players(self) -> int:
@@ -43,6 +49,10 @@ class RockPaperScissors(Game):
     @property
     def n_actions(self) -> int:
         return len(ACTIONS)
+
+    @property
+    def num_states(self) -> int:
+        return len(STATES)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -116,6 +126,50 @@ class RockPaperScissors(Game):
         start = jnp.zeros((len(STATES), 3), jnp.result_type(*params[player]))
         best = lax.fori_loop(0, 4 + 2 * len(STATES), improve, start).reshape(-1)
         return tuple(best)
+
+    # sampled view
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Scalars: the index of the state as the player reads it, 0 at the start."""
+        return ()
+
+    @property
+    def num_steps(self) -> int:
+        return self.horizon
+
+    def reset(self, key: Array) -> tuple[Array, EnvState]:
+        del key
+        return jnp.zeros((2,), jnp.int32), EnvState(jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+    def observe(self, state: EnvState, player: int | None = None) -> Array:
+        """The last joint action as ``player`` reads it; by default as each does, ``(2,)``."""
+        if player is None:
+            return jnp.stack([self.observe(state, i) for i in range(2)])
+        first, second = state.joint_action // 3, state.joint_action % 3
+        own, other = (first, second) if player == 0 else (second, first)
+        return jnp.where(state.joint_action < 0, 0, 1 + 3 * own + other)
+
+    def paid(self, observations: Array, actions: Array) -> Array:
+        del observations
+        won = self._won(actions[..., 0], actions[..., 1])
+        return jnp.stack([won, -won], axis=-1)
+
+    def _won(self, first: Array, second: Array) -> Array:
+        """What the first player gets for a joint action."""
+        ahead = (first - second) % 3  # paper is after rock, scissors after paper, rock after scissors
+        return jnp.where(ahead == 1, 1.0, jnp.where(ahead == 2, -1.0, 0.0))
+
+    def step(
+        self, key: Array, state: EnvState, actions: Array
+    ) -> tuple[Array, EnvState, Array, Array, dict[str, Array]]:
+        """One simultaneous move; ``key`` is unused, and info says who played what."""
+        del key
+        won = self._won(actions[0], actions[1])
+        rewards = jnp.stack([won, -won])
+        after = EnvState(state.time + 1, (3 * actions[0] + actions[1]).astype(jnp.int32))
+        info = {name: (actions == k).astype(rewards.dtype) for k, name in enumerate(ACTIONS)}
+        return self.observe(after), after, rewards, after.time >= self.horizon, info
 
 
 def probabilities(theta: Params) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from shaping_bench.algorithms.core.policy import Tabular
+from shaping_bench.algorithms.core.policy import tabular
 from shaping_bench.algorithms.core.rollouts import rollout
 from shaping_bench.algorithms.naive import Naive
 from shaping_bench.conformance.declarations import check_class
@@ -273,7 +273,7 @@ def _episodes(game: Game, seeds: Any, swapped: Any, other_dice: Any, *, length: 
 @functools.partial(jax.jit, static_argnames="episodes")
 def _played_and_valued(game: Game, seed: Any, *point: Any, episodes: int) -> Any:
     """Discounted returns ``(episodes, n_players)``, exact values, and the largest reward."""
-    play = rollout(jax.random.key(seed), game, [Tabular(d) for d in game.sizes], point, episodes)
+    play = rollout(jax.random.key(seed), game, [tabular(game)] * game.n_players, point, episodes)
     weights = jnp.asarray(game.gamma) ** jnp.arange(play.rewards.shape[0])
     return jnp.tensordot(weights, play.rewards, axes=1), game.values(point), jnp.abs(play.rewards).max()
 
@@ -304,10 +304,11 @@ def _sampled_view(game: Game) -> dict[str, Callable[[], str | None]]:
             most = max(space.n for space in spaces if isinstance(space, Discrete))
             if most != game.n_actions:
                 return f"action_space offers {most} choices at most; n_actions says {game.n_actions}"
-        if not game.memory_one:
+        if game.num_states is None:
             return None
         first, (seen, *_) = ran()
-        for player, size in enumerate(game.sizes):
+        size = game.num_states
+        for player in range(n):
             indices = np.concatenate([first[..., player].ravel(), seen[..., player].ravel()])
             if not np.issubdtype(indices.dtype, np.integer) or indices.min() < 0 or indices.max() >= size:
                 return (
