@@ -4,10 +4,10 @@
     python .ci/stamp.py --against /tmp/before.json                # says who is the same
     python .ci/stamp.py --against /tmp/before.json --stamp        # and writes today's hash of the code into those rows
 
-A change of a part that all rules share marks every shipped row as changed, whatever it does. To compute all of them again
-takes days; whether a change moves a bit is seen in minutes: each row's rule, in all seats, plays the first game of its track
-for a few updates by the code of both commits, on one machine, and everything that is recorded has to agree to the last bit.
-The file of the commit before is written by this script, copied there if it has none.
+A change of a part that all rules share marks every shipped row as changed, whatever it does. To compute all of them
+again takes days; whether a change moves a bit is seen in minutes: each row's rule, in all seats, plays the first game
+of its track for a few updates by the code of both commits, on one machine, and everything that is recorded has to agree
+to the last bit. The file of the commit before is written by this script, copied there if it has none.
 """
 
 import argparse
