@@ -817,10 +817,10 @@ def field_costs(suite: str) -> str:
 def gains_origin() -> str:
     """Where gains by the number of players come from."""
     found = _stored("players")
-    commits = ", ".join(code(x[:10]) for x in found["commits"])
+    name = found["suite"]
     return (
-        f"{found['cells']} encounters of {found['seeds']} seeds, `shaping-bench run {found['suite']} -o results/"
-        f"{found['suite']}` at commit {commits}, `python -m shaping_bench.docs.players results/{found['suite']}`."
+        f"{found['cells']} encounters of the suite `{name}`, {found['seeds']} seeds each; "
+        f"`python -m shaping_bench.docs.players results/{name}`."
     )
 
 

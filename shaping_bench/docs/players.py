@@ -36,7 +36,6 @@ def summary(results: Results) -> dict[str, Any]:
     used = [x for x in results.records if x["kind"] == "encounter"]
     return {
         "suite": str(results.suite["name"]),
-        "commits": sorted({x["git_commit"] for x in used}),
         "seeds": max(x["seeds"] for x in used),
         "cells": len(used),
         "gains": [_gain(x) for x in found],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from shaping_bench.analysis import players
+from shaping_bench.analysis import players, stats
 from shaping_bench.docs import players as page
 from shaping_bench.errors import BadInput
 from shaping_bench.publish import figures
@@ -164,3 +164,27 @@ def test_results_without_a_series_are_refused_in_one_line(tmp_path):
     write_cell(tmp_path, "ipd", ("naive", "naive"), {"return": np.zeros((2, 2))})
     with pytest.raises(BadInput, match="allowed: results of n-players"):
         page.summary(results.load(tmp_path))
+
+
+def test_what_is_shown_follows_from_each_preparation():
+    """Means, intervals and slopes of the page, from the shares of the preparations that are stored with them."""
+    shown = json.loads(page.FILE.read_text())
+    shares = {}
+    for x in shown["gains"]:
+        each = np.array(x["shares"])
+        low, high = scipy.stats.ttest_1samp(each, 0.0).confidence_interval(0.95)
+        assert x["share"] == pytest.approx([each.mean(), (high - low) / 2], abs=2e-4)
+        assert x["own"][0] == pytest.approx(x["share"][0] * (x["optimum"] - x["naive"]), abs=2e-3)
+        shares[x["series"], x["learner"], x["players"]] = each
+    asked = {x.game.label for x in load("n-players").encounters}
+    assert {f"{series} {n}" for series, _, n in shares} <= asked
+    p_values = []
+    for x in shown["trends"]["share"]:
+        rows = np.stack([shares[x["series"], x["learner"], n] for n in x["players"]])
+        slopes = np.polyfit(x["players"], rows, 1)[0]
+        test = scipy.stats.ttest_1samp(slopes, 0.0)
+        assert (x["slope"], x["p"]) == pytest.approx((slopes.mean(), test.pvalue), abs=1e-3)
+        p_values.append(test.pvalue)
+    assert p_values
+    corrected = stats.holm(p_values, page.MEANT)
+    assert [x["adjusted"] for x in shown["trends"]["share"]] == pytest.approx(corrected, abs=4e-3)
