@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shaping_bench import metrics
+from shaping_bench.analysis import reference
 from shaping_bench.cli import main
 from shaping_bench.spec.registry import make_game, make_learner
 from shaping_bench.spec.scenarios import card_cells, load_track
@@ -84,3 +85,17 @@ def test_who_can_play_is_asked_and_who_cannot_is_told_why_in_a_line(track, learn
     assert len([x for x in load_track(track).at("quick").of("test") if not x.projected]) == len(cells)
     assert len(cells) - len(refused) == played - (2 if track == "markets" and played else 0)  # of self-play's policies
     assert all(x.startswith(f"learner {learner!r} in seat 1 of game") and "\n" not in x for x in refused)
+
+
+def test_ppo_learns_about_the_equilibrium_of_the_market_and_leaves_random_play_behind_in_the_fishery():
+    runs = {x: reference.load(MARKETS).subject(x, MARKETS.tiers["quick"]).runs for x in (MARKETS.naive, "random")}
+    for game, value in games(MARKETS).items():
+        learnt, drawn = (x[x["scenario"] == f"{game}/self"]["own"] for x in runs.values())
+        steady = make_game(game.replace(",steady=false", "")).value
+        params = [
+            np.asarray(make_learner("all-d").value.init(None, steady, i)[0])[None] for i in range(value.n_players)
+        ]
+        equilibrium = metrics.evaluate(steady, params, ["return"])["return"].mean()
+        assert drawn.mean() < 0.0 < learnt.min()
+        assert learnt.mean() < value.anchors().social_optimum
+        assert learnt.mean() == pytest.approx(equilibrium, rel=0.1 if game.startswith("cournot") else 0.35)
