@@ -30,6 +30,8 @@ SHOWN: tuple[tuple[str, str, str], ...] = (
     ("cournot(num_players=5)", "all-c", "all-d"),
     ("fishery", "all-c", "all-d"),
     ("fishery(num_players=5)", "all-c", "all-d"),
+    ("coin-game(preset=loqa_three)", "all-c", "all-d"),
+    ("coin-game(preset=reciprocator)", "all-c", "all-d"),
     ("harvest(layout=small,num_players=3)", "all-c", "all-d"),
     ("harvest", "all-c", "all-d"),
     ("cleanup(layout=small,num_players=3)", "all-c", "all-d"),
