@@ -456,7 +456,7 @@ def test_what_is_shipped_is_about_the_scenarios_there_are(name, name_of_tier):
     assert sum(path.stat().st_size for path in reference.folder().iterdir()) < 15e6
 
 
-@pytest.mark.parametrize("name", ["exact", "sampled", "deep", "incentives", "latent", "dilemmas", "markets"])
+@pytest.mark.parametrize("name", ["exact", "sampled", "deep", "incentives", "latent", "dilemmas", "markets", "groups"])
 def test_a_quick_card_stands_beside_what_is_shipped(name):
     assert reference.serving(load_track(name), "quick") is not None
 
