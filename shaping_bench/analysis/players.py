@@ -29,6 +29,11 @@ NAIVE = ("naive", "naive-pg", "ppo")
 Array = NDArray[np.float64]
 
 
+LEAST_LEFT = 0.05
+"""Part of the optimum that naive learners have to leave for a gain to be a share of it: where they leave nothing, any
+gain is at somebody's cost, and a share of it means nothing."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Gain:
     """Of a learner among naive ones over a naive one in the same seat with the same seeds, in reward per step.
@@ -58,8 +63,9 @@ class Gain:
     @property
     def share(self) -> Array:
         """Own gain as a part of what naive learners leave of the optimum, ``(U,)``; not bounded by 1, as a learner may
-        get more than its part. Naive learners' return counts as known, so that the spread is that of the gain."""
-        return self.own / (self.optimum - self.naive)
+        get more than its part. Naive learners' return counts as known, so that the spread is that of the gain. NaN
+        where they leave less than :data:`LEAST_LEFT`."""
+        return self.own / _left(self.optimum, self.naive)
 
     @property
     def share_of_largest(self) -> Array:
@@ -73,7 +79,8 @@ class Together(NamedTuple):
     Attributes:
       series, players, learner: as in :class:`Gain`.
       gain: mean over seats and seeds of what it returns more.
-      share: of what naive learners leave of the social optimum; NaN where the game has none.
+      share: of what naive learners leave of the social optimum; NaN where the game has none, or they leave less than
+        :data:`LEAST_LEFT`.
     """
 
     series: str
@@ -81,6 +88,12 @@ class Together(NamedTuple):
     learner: str
     gain: float
     share: float
+
+
+def _left(optimum: float, naive: float) -> float:
+    """What naive learners leave of the optimum; NaN if that is next to nothing."""
+    left = optimum - naive
+    return left if left >= LEAST_LEFT * abs(optimum) else math.nan
 
 
 class Trend(NamedTuple):
@@ -151,7 +164,7 @@ def together(results: Results) -> tuple[Together, ...]:
         scale = anchors_in(results)[record["game"]["label"]]
         naive = float(np.nanmean(among))
         gain = float(np.nanmean(returns)) - naive
-        left = math.nan if scale is None else scale.social_optimum - naive
+        left = math.nan if scale is None else _left(scale.social_optimum, naive)
         out.append(Together(series, n, labels.pop(), gain, gain / left))
     return tuple(sorted(out, key=functools.partial(_order, results)))
 
@@ -161,7 +174,8 @@ def _order(results: Results, x: Gain | Together) -> tuple[int, str]:
 
 
 def trends(found: Sequence[Gain], of: str = "share", family: int | None = None) -> tuple[Trend, ...]:
-    """Whether gains rise or fall with the number of players, by series and learner; of three numbers or more.
+    """Whether gains rise or fall with the number of players, by series and learner; of three numbers or more, at all of
+    which they are known.
 
     A unit has a least-squares slope of its own, over its gain at every number of players: games of different N share no
     draw, so that slopes of different units are independent however the spread changes with N. They are what the test is
@@ -185,6 +199,8 @@ def trends(found: Sequence[Gain], of: str = "share", family: int | None = None) 
         centred = numbers - numbers.mean()
         slopes = centred @ np.stack([getattr(x, of) for x in members]) / (centred @ centred)
         slopes = slopes[np.isfinite(slopes)]
+        if not len(slopes):
+            continue
         mean, half = with_half(slopes)
         error = slopes.std(ddof=1) / math.sqrt(len(slopes)) if len(slopes) > 1 else 0.0
         p = 2.0 * float(stdtr(len(slopes) - 1, -abs(mean) / error)) if error > 0.0 else math.nan

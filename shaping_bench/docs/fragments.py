@@ -11,6 +11,7 @@ import importlib
 import inspect
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -829,7 +830,7 @@ def gains_table() -> str:
 
     def shown(x: Mapping[str, Any], name: str) -> str:
         mean, half = x[name]
-        return f"{digits_.number(mean, 2)} ± {digits_.number(half, 2)}"
+        return "" if math.isnan(mean) else f"{digits_.number(mean, 2)} ± {digits_.number(half, 2)}"
 
     head = ("game", "N", "naive learners alone", "there is to gain", "rule", "own gain", "as a share", "others' gain")
     rows = (
@@ -840,7 +841,7 @@ def gains_table() -> str:
             digits_.number(x["optimum"] - x["naive"], 2),
             code(x["learner"]),
             shown(x, "own"),
-            f"**{shown(x, 'share')}**",
+            f"**{shown(x, 'share')}**" if shown(x, "share") else "",
             shown(x, "others"),
         )
         for x in sorted(_stored("players")["gains"], key=lambda x: (x["series"], x["learner"], x["players"]))
@@ -849,19 +850,22 @@ def gains_table() -> str:
 
 
 def gains_figure() -> str:
-    """Own gains as a share of what there is to gain, over the number of players: a panel per series, a line per rule,
-    bands of 95 % over units."""
+    """Own gains over the number of players, as a share of what there is to gain, or in reward where there is nothing: a
+    panel per series, a line per rule, bands of 95 % over units."""
     found = _stored("players")["gains"]
     panels = []
-    ends = limits([x["share"][0] + sign * x["share"][1] for x in found for sign in (-1.0, 1.0)] + [0.0])
     for series in dict.fromkeys(x["series"] for x in found):
         lines = []
+        here = [x for x in found if x["series"] == series]
+        of = "own" if any(math.isnan(x["share"][0]) for x in here) else "share"
+        ends = limits([x[of][0] + sign * x[of][1] for x in here for sign in (-1.0, 1.0)] + [0.0])
         for learner in dict.fromkeys(x["learner"] for x in found):
             rows = [x for x in found if (x["series"], x["learner"]) == (series, learner)]
             numbers = np.array([x["players"] for x in rows], float)
-            means, halves = np.array([x["share"] for x in rows], float).T
+            means, halves = np.array([x[of] for x in rows], float).T
             lines.append(Line(learner, numbers, means, interval=halves))
-        panels.append(line_panel(lines, f"own gain as a share by players in {series}", ends, f"{series}, by players"))
+        what = "own gain as a share" if of == "share" else "own gain in reward"
+        panels.append(line_panel(lines, f"{what} by players in {series}", ends, f"{series}, {what}"))
     return '<div class="diagrams">\n' + "\n".join(panels) + "\n</div>"
 
 
@@ -888,7 +892,7 @@ def gains_together() -> str:
             str(x["players"]),
             code(x["learner"]),
             digits_.signed(x["gain"]),
-            digits_.number(x["share"], 2),
+            "" if math.isnan(x["share"]) else digits_.number(x["share"], 2),
         )
         for x in sorted(_stored("players")["together"], key=lambda x: (x["series"], x["learner"], x["players"]))
     )

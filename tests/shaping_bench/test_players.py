@@ -1,5 +1,6 @@
 """Gains by the number of players: who is compared with whom, and what intervals are over."""
 
+import dataclasses
 import json
 
 import matplotlib
@@ -106,6 +107,15 @@ def test_two_numbers_of_players_are_no_trend_and_one_unit_no_test():
     assert np.isnan(alone.p)
 
 
+def test_of_next_to_nothing_a_gain_is_no_share_and_has_no_trend():
+    found = of_shares("x", [0.1, 0.2], [0.3, 0.2], [0.5, 0.4])
+    found[1] = dataclasses.replace(found[1], naive=2.9)  # of an optimum of 3
+    assert np.isnan(found[1].share).all()
+    assert np.isfinite(found[1].share_of_largest).all()
+    assert players.trends(found) == ()
+    assert len(players.trends(found, "own")) == 1
+
+
 def test_all_alike_are_compared_with_naive_ones_in_all_seats(opened):
     assert [(x.players, x.learner, x.gain) for x in players.together(opened)] == [(2, "lola", -1.0), (3, "lola", -1.0)]
 
@@ -172,6 +182,10 @@ def test_what_is_shown_follows_from_each_preparation():
     shares = {}
     for x in shown["gains"]:
         each = np.array(x["shares"])
+        if x["optimum"] - x["naive"] < players.LEAST_LEFT * x["optimum"]:
+            assert np.isnan(each).all()
+            assert np.isnan(x["share"]).all()
+            continue
         low, high = scipy.stats.ttest_1samp(each, 0.0).confidence_interval(0.95)
         assert x["share"] == pytest.approx([each.mean(), (high - low) / 2], abs=2e-4)
         assert x["own"][0] == pytest.approx(x["share"][0] * (x["optimum"] - x["naive"]), abs=2e-3)
