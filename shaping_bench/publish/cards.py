@@ -431,10 +431,12 @@ def text_of_run(
     filled = {x.track.name for x in cards}
     absent = [name for name in track_names() if name not in filled]
     there = {x.track.name for x in beside}
+    parts = (
+        (", rows on the page", [name for name in absent if name in there]),
+        ("", [name for name in absent if name not in there]),
+    )
     missing = [
-        f"{name} track: not in this suite{'; shipped rows on the page' * (name in there)}; shaping-bench score RULE "
-        f"--track {name}"
-        for name in absent
+        f"not in this suite{where}: {', '.join(names)}; score RULE --track TRACK" for where, names in parts if names
     ]
     unlisted = ", ".join(
         f"{sum(len(lack.rules) for lack in x.lacking if lack.plays)} {x.track.name}" for x in cards if x.lacking

@@ -104,7 +104,9 @@ def test_a_run_prints_its_cards_what_is_missing_and_where_the_rest_is(ran, track
     assert max(len(line.replace(str(ran), "results")) for line in lines) <= MAX_WIDTH
     assert "more rows" not in said.out
     assert sum("tier, " in line for line in lines) == len(SUITE["cards"])
-    assert any(line.startswith("deep track: not in this suite; shipped rows on the page;") for line in lines)
+    (beside,) = (line for line in lines if line.startswith("not in this suite, rows on the page: "))
+    assert "deep" in beside.partition(": ")[2].partition(";")[0].split(", ")
+    assert beside.endswith("; score RULE --track TRACK")
     assert str(ran / "report.html") in said.out
     assert f"shaping-bench table {ran} --cards" in said.out
 
