@@ -165,7 +165,7 @@ def together(results: Results) -> tuple[Together, ...]:
         naive = float(np.nanmean(among))
         gain = float(np.nanmean(returns)) - naive
         left = math.nan if scale is None else _left(scale.social_optimum, naive)
-        out.append(Together(series, n, labels.pop(), gain, gain / left))
+        out.append(Together(series=series, players=n, learner=labels.pop(), gain=gain, share=gain / left))
     return tuple(sorted(out, key=functools.partial(_order, results)))
 
 
@@ -204,7 +204,18 @@ def trends(found: Sequence[Gain], of: str = "share", family: int | None = None) 
         mean, half = with_half(slopes)
         error = slopes.std(ddof=1) / math.sqrt(len(slopes)) if len(slopes) > 1 else 0.0
         p = 2.0 * float(stdtr(len(slopes) - 1, -abs(mean) / error)) if error > 0.0 else math.nan
-        out.append(Trend(series, learner, tuple(int(n) for n in numbers), mean, half, p, math.nan, len(slopes)))
+        out.append(
+            Trend(
+                series=series,
+                learner=learner,
+                players=tuple(int(n) for n in numbers),
+                slope=mean,
+                half=half,
+                p=p,
+                adjusted=math.nan,
+                units=len(slopes),
+            )
+        )
     adjusted = holm([x.p for x in out], family)
     return tuple(x._replace(adjusted=float(p)) for x, p in zip(out, adjusted, strict=True))
 
