@@ -3,7 +3,6 @@
 By ``python -m shaping_bench.docs.anchors``, or ``... anchors 'GAME'`` for the rows of one game alone.
 """
 
-import dataclasses
 import json
 import math
 import sys
@@ -15,12 +14,8 @@ import jax
 import numpy as np
 from jax import Array, lax
 
-from shaping_bench.algorithms.core.distributions import scripted
-from shaping_bench.algorithms.core.policy import Policy
 from shaping_bench.algorithms.core.rollouts import rollout
-from shaping_bench.algorithms.core.trees import Tree
 from shaping_bench.games.base import Game
-from shaping_bench.games.spaces import Box
 from shaping_bench.metrics import evaluate
 from shaping_bench.metrics.anchors import anchors_of
 from shaping_bench.run import devices
@@ -66,20 +61,6 @@ SHOWN: tuple[tuple[str, int], ...] = (
 """Games, and how many episodes of each script."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Anything(Policy):
-    """Uniform in a box, for games of real numbers whose scripts do not have it."""
-
-    space: Box
-
-    def init(self, key: Array) -> Tree:
-        del key
-        return ()
-
-    def step(self, params: Tree, carry: Tree, observation: Tree, state: Tree) -> tuple[Tree, Any]:
-        return carry, scripted(self.space, (self.space.low, self.space.high))
-
-
 def measured(game: str, script: str, episodes: int, seed: int = 0) -> dict[str, Any]:
     """What a script returns per step of an episode when it sits in all seats.
 
@@ -97,15 +78,11 @@ def measured(game: str, script: str, episodes: int, seed: int = 0) -> dict[str, 
     """
     named = registry.make_game(game)
     of_game, n = named.value, named.value.n_players
-    spaces = [of_game.action_space(i) for i in range(n)] if not of_game.memory_one else []
-    if script == "random" and script not in of_game.scripts and spaces and isinstance(spaces[0], Box):
-        policies, params, exact = [_Anything(x) for x in spaces], [()] * n, None  # type: ignore[arg-type]
-    else:
-        rules = [registry.make_learner(script, game=named.name)] * n
-        registry.check_encounter(named, rules)
-        policies = [rule.value.policy(of_game, i) for i, rule in enumerate(rules)]  # type: ignore[misc]
-        params = [rule.value.init(jax.random.key(seed), of_game, i)[0] for i, rule in enumerate(rules)]
-        exact = _exact(of_game, params) if valued_exactly(of_game, [rule.value for rule in rules]) else None
+    rules = [registry.make_learner(script, game=named.name)] * n
+    registry.check_encounter(named, rules)
+    policies = [rule.value.policy(of_game, i) for i, rule in enumerate(rules)]
+    params = [rule.value.init(jax.random.key(seed), of_game, i)[0] for i, rule in enumerate(rules)]
+    exact = _exact(of_game, params) if valued_exactly(of_game, [rule.value for rule in rules]) else None
 
     @jax.jit
     def returns(keys: Array) -> Array:

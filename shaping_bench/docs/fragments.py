@@ -719,15 +719,9 @@ def reference_findings(track: str) -> str:
     return "\n".join(said)
 
 
-def _field(suite: str) -> dict[str, Any]:
-    """What ``python -m shaping_bench.docs.field`` has last written of a suite."""
-    found: dict[str, Any] = _stored(suite)
-    return found
-
-
 def field_findings(suite: str) -> str:
     """Where a field's results come from, and what they say, in sentences."""
-    found = _field(suite)
+    found = _stored(suite)
     games = ", ".join(map(code, found["games"]))
     commits = ", ".join(code(x[:10]) for x in found["commits"])
     origin = (
@@ -753,7 +747,7 @@ def field_findings(suite: str) -> str:
 
 def field_map(suite: str, number: str) -> str:
     """Who gets what opposite whom (``own``), or by how much who is ahead (``ahead``), averaged over the games."""
-    found = _field(suite)
+    found = _stored(suite)
     own = np.mean([x["scores"] for x in found["games"].values()], axis=0)
     values = own - own.T if number == "ahead" else own
     rules = tuple(found["rules"])
@@ -766,7 +760,7 @@ def field_map(suite: str, number: str) -> str:
 
 def field_adoption(suite: str) -> str:
     """Who should adopt what where everybody else plays a rule: the best adopter and what it gains, by game."""
-    found = _field(suite)
+    found = _stored(suite)
 
     def gain(x: Mapping[str, Any], k: int) -> str:
         if x["exploitability"][k] <= 0.0:
@@ -780,7 +774,7 @@ def field_adoption(suite: str) -> str:
 
 def field_ranks(suite: str) -> str:
     """Return among their like and alpha-rank of every rule, by game, and the symmetric equilibria."""
-    found = _field(suite)
+    found = _stored(suite)
 
     def shown(x: Mapping[str, Any], k: int) -> str:
         rank = digits_.with_interval(x["alpha_rank"][k], x["alpha_rank_ci"][k], 2)
@@ -793,7 +787,7 @@ def field_ranks(suite: str) -> str:
 def field_equilibria(suite: str) -> str:
     """Symmetric equilibria of the game between rules, by game."""
     rows = []
-    for game, x in _field(suite)["games"].items():
+    for game, x in _stored(suite)["games"].items():
         for e in x["equilibria"]:
             shares = ", ".join(f"{digits_.number(share, 2)} {code(rule)}" for rule, share in e["shares"].items())
             stays = "" if e["stays"] is None else digits_.number(e["stays"], 2)
@@ -803,7 +797,7 @@ def field_equilibria(suite: str) -> str:
 
 def field_costs(suite: str) -> str:
     """Environment steps of self-play per seed, the share of the social optimum it ends with, and what a tenth costs."""
-    found = _field(suite)
+    found = _stored(suite)
     rows = []
     for k, rule in enumerate(found["rules"]):
         row = [code(rule)]
