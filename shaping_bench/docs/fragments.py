@@ -544,9 +544,17 @@ def where_time_goes() -> str:
         products = x["seconds"]["products"]
         shares = [f"{100 * x['seconds'][kind] / x['cpu_seconds']:.0f}" for kind in kinds]
         inside = f"{100 * x['flop_of_products'] / products / rate:.0f}" if products else ""
+        alone = f"{100 * x['products_alone'] / rate:.0f}" if x["products_alone"] else ""
         of_peak = f"{100 * x['flop'] / x['cpu_seconds'] / rate:.0f}"
-        rows.append((cell(name), f"{x['flop'] / x['count']:.3g} / {cell(x['unit'])}", of_peak, inside, *shares))
-    head = ("work", "operations", "% of peak", "in products", *(cell(profile.KINDS[kind]) for kind in kinds))
+        rows.append((cell(name), f"{x['flop'] / x['count']:.3g} / {cell(x['unit'])}", of_peak, inside, alone, *shares))
+    head = (
+        "work",
+        "operations",
+        "% of peak",
+        "in products",
+        "these alone",
+        *(cell(profile.KINDS[kind]) for kind in kinds),
+    )
     return paragraphs(_machine(found), table(head, rows))
 
 

@@ -5,7 +5,8 @@ and counts what compiling them takes; with ``--seeds`` it times :data:`SEEDED` a
 On stdout one JSON object, on stderr the same as tables; ``--json FILE`` replaces in FILE what was measured anew::
 
     machine     {kind, matrix_rate, date, versions}
-    rows        {name: {unit, count, cpu_seconds, flop, flop_of_products, seconds, longest, compile}}; seconds by kind
+    rows        {name: {unit, count, cpu_seconds, flop, flop_of_products, products_alone, seconds, longest, compile}};
+                products_alone is the rate of its products where nothing else is done, seconds are by kind
                 (profile.KINDS), longest {name, kind, file, seconds} of instructions, compile {cold, warm} CPU-seconds
     seeds       {name: [{seeds, per_cpu_second, per_wall_second, bytes_per_seed}]}
 """
@@ -106,6 +107,7 @@ def row(name: str) -> dict[str, Any]:
         "cpu_seconds": sum(found.seconds.values()),
         "flop": operations.total,
         "flop_of_products": operations.products,
+        "products_alone": profile.alone(found.products) if found.products else None,
         "seconds": dict(found.seconds),
         "longest": [list(x) for x in found.longest],
         "compile": compile_seconds,
@@ -164,7 +166,8 @@ def to_text(result: Mapping[str, Any]) -> str:
         lines += [["  " + " ".join(x[:3]), f"{x[3]:.3f}", f"{100 * x[3] / total:.0f} %"] for x in x["longest"]]
         parts.append(
             f"{name}: {x['flop'] / x['count']:.3g} flop per {x['unit']}, {100 * x['flop'] / total / rate:.0f} % of the "
-            f"matrix rate; its products alone {100 * x['flop_of_products'] / max(products, 1e-9) / rate:.0f} %; "
+            f"matrix rate; its products {100 * x['flop_of_products'] / max(products, 1e-9) / rate:.0f} %, "
+            f"and {100 * (x['products_alone'] or 0) / rate:.0f} % where nothing else is done; "
             f"compiles in {x['compile']['cold']:.1f} CPU-s, from the cache {x['compile']['warm']:.2f}\n"
             + tabulate(lines, ["", "CPU-s", ""], disable_numparse=True)
         )

@@ -19,7 +19,7 @@ _SHAPE = re.compile(r"(?P<type>[a-z]\w*)\[(?P<sizes>[\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=%?([\w.-]+))")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+_AXES = re.compile(r"(lhs|rhs)_(contracting|batch)_dims=\{([\d,]*)\}")
 
 _DEVICES = re.compile(r"(?:replica_count|num_partitions)=(\d+)")
 
@@ -55,6 +55,26 @@ class Operations(NamedTuple):
 
     def __mul__(self, times: float) -> "Operations":  # type: ignore[override]
         return Operations(self.products * times, self.others * times)
+
+
+class Product(NamedTuple):
+    """A product of two arrays, as ``jax.lax.dot_general`` takes it.
+
+    Attributes:
+      sizes: of the two.
+      contracted: axes of each that are summed over.
+      batch: axes of each along which products stand side by side.
+    """
+
+    sizes: tuple[tuple[int, ...], tuple[int, ...]]
+    contracted: tuple[tuple[int, ...], tuple[int, ...]]
+    batch: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def operations(self) -> float:
+        """A multiplication and an addition per term."""
+        (left, right), summed, beside = self.sizes, self.contracted[1], self.batch[1]
+        return 2.0 * math.prod(left) * math.prod(n for k, n in enumerate(right) if k not in (*summed, *beside))
 
 
 class Instruction(NamedTuple):
@@ -160,6 +180,18 @@ class Compiled(NamedTuple):
         return of
 
 
+def product(x: Instruction, beside: Mapping[str, Instruction]) -> Product:
+    """What a ``dot`` multiplies, told by the instructions beside it that its operands come from."""
+    axes = {
+        (side, what): tuple(int(k) for k in numbers.split(",") if k) for side, what, numbers in _AXES.findall(x.rest)
+    }
+    left, right = (beside[name].shape[1] for name in x.operands[:2])
+    contracted, batch = (
+        (axes.get(("lhs", what), ()), axes.get(("rhs", what), ())) for what in ("contracting", "batch")
+    )
+    return Product((left, right), contracted, batch)
+
+
 def _own(x: Instruction, beside: Mapping[str, Instruction]) -> Operations:
     """What an instruction does that runs no other computation.
 
@@ -171,10 +203,7 @@ def _own(x: Instruction, beside: Mapping[str, Instruction]) -> Operations:
     if x.shape[0] not in FLOATS:
         return Operations()
     if x.opcode == "dot":
-        sizes = beside[x.operands[0]].shape[1]
-        found = _CONTRACTED.search(x.rest)
-        contracted = math.prod(sizes[int(k)] for k in found[1].split(",") if k) if found else 1
-        return Operations(products=2.0 * x.size * contracted)
+        return Operations(products=product(x, beside).operations)
     if x.opcode in ("reduce", "reduce-window"):
         # What is summed; the numbers that come of a window are as many.
         return Operations(others=float(max(beside[x.operands[0]].size, x.size)))

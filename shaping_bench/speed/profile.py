@@ -6,6 +6,7 @@ loops, and handing out work.
 """
 
 import collections
+import functools
 import re
 import statistics
 import tempfile
@@ -13,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shaping_bench.run import devices
 from shaping_bench.speed.clock import clocked
-from shaping_bench.speed.operations import FLOATS, Compiled, Instruction
+from shaping_bench.speed.operations import FLOATS, Compiled, Instruction, Product, product
 
 KINDS = {
     "products": "products of matrices",
@@ -113,6 +115,16 @@ def kind(x: Instruction, compiled: Compiled, sources: Sources) -> str:
     return "rest"
 
 
+def _products(x: Instruction, beside: Mapping[str, Instruction], compiled: Compiled) -> Iterable[Product]:
+    """Those that an instruction does, fused ones included."""
+    if x.opcode == "dot":
+        yield product(x, beside)
+    for name in x.called if x.opcode == "fusion" else ():
+        within = compiled.computations.get(name, {})
+        for y in within.values():
+            yield from _products(y, within, compiled)
+
+
 def _all(x: Instruction, compiled: Compiled) -> Iterable[Instruction]:
     yield x
     for name in x.called:
@@ -126,10 +138,12 @@ class Profile(NamedTuple):
     Attributes:
       seconds: CPU-seconds by kind; they add up to those of the call.
       longest: instructions that take longest: name, kind, file, and CPU-seconds of each.
+      products: products of matrices, and how often each was done.
     """
 
     seconds: Mapping[str, float]
     longest: Sequence[tuple[str, str, str, float]]
+    products: Mapping[Product, int]
 
 
 def profile(call: Callable[[], Any], text: Callable[[], str], runs: int = 3, longest: int = 12) -> Profile:
@@ -149,6 +163,7 @@ def profile(call: Callable[[], Any], text: Callable[[], str], runs: int = 3, lon
     whole = min(clocked(call, runs)[1])
     compiled, sources = Compiled.read(text()), Sources(text())
     known = {name: x for part in compiled.computations.values() for name, x in part.items()}
+    beside = {name: part for part in compiled.computations.values() for name in part}
     times: dict[str, list[float]] = collections.defaultdict(list)
     for thread in _traced(call):
         for name, own in own_times(thread).items():
@@ -163,9 +178,43 @@ def profile(call: Callable[[], Any], text: Callable[[], str], runs: int = 3, lon
         seconds[kinds[name]] += x
     seconds["between"] = max(0.0, whole - sum(seconds.values()))
     first = sorted(took, key=lambda name: -took[name])[:longest]
+    products: collections.Counter[Product] = collections.Counter()
+    for name, own in times.items():
+        for what in _products(known[name], beside[name], compiled):
+            products[what] += len(own)
     return Profile(
-        seconds, [(name, kinds[name], "/".join(Path(sources.of(known[name])).parts[-2:]), took[name]) for name in first]
+        seconds,
+        [(name, kinds[name], "/".join(Path(sources.of(known[name])).parts[-2:]), took[name]) for name in first],
+        products,
     )
+
+
+def alone(products: Mapping[Product, int], least: float = 0.02) -> float:
+    """Operations per CPU-second of these products where nothing else stands in a program: no program that is made of
+    matrices of these sizes does more. Of the ways to compile them that are in use here, the faster one counts.
+
+    Args:
+      products: and how often each is done.
+      least: seconds for which each is timed.
+    """
+    import jax
+
+    def seconds(what: Product) -> float:
+        arrays = [jax.numpy.ones(sizes, jax.numpy.float32) for sizes in what.sizes]
+        multiply = jax.jit(lambda a, b: jax.lax.dot_general(a, b, (what.contracted, what.batch)))
+        found = []
+        for networks in (False, True):
+            once = multiply.lower(*arrays).compile(devices.compiler_options(networks=networks))
+
+            def several(times: int, once: Callable[..., Any] = once) -> None:
+                jax.block_until_ready([once(*arrays) for _ in range(times)])
+
+            times = max(1, int(least / min(clocked(functools.partial(several, 1), 3)[1])))
+            found.append(min(clocked(functools.partial(several, times), 3)[1]) / times)
+        return min(found)
+
+    total = sum(count * what.operations for what, count in products.items())
+    return total / sum(count * seconds(what) for what, count in products.items())
 
 
 def _traced(call: Callable[[], Any]) -> list[list[Event]]:

@@ -10,7 +10,7 @@ import pytest
 import shaping_bench
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.speed import deep, profile
-from shaping_bench.speed.operations import Compiled
+from shaping_bench.speed.operations import Compiled, Product
 from shaping_bench.speed.profile import Event, own_times
 
 ROOT = Path(shaping_bench.__file__).parent.parent
@@ -57,10 +57,12 @@ def test_a_trace_names_what_ran_and_a_call_of_something_else_is_an_error():
         return jax.block_until_ready(program(x))
 
     run()
-    seconds, longest = profile.profile(run, program.as_text)
+    seconds, longest, products = profile.profile(run, program.as_text)
     assert set(seconds) == set(profile.KINDS)
     assert seconds["products"] > 0
     assert {"products", "rest"} <= {kind for _, kind, _, _ in longest}
+    assert products == {Product(((300, 300), (300, 300)), ((1,), (0,)), ((), ())): 20}
+    assert 1e8 < profile.alone(products) < 1e13
     assert seconds["gathers"] == seconds["game"] == 0
     with pytest.raises(RuntimeError, match="no instruction"):
         profile.profile(lambda: None, program.as_text)
@@ -69,11 +71,16 @@ def test_a_trace_names_what_ran_and_a_call_of_something_else_is_an_error():
 def test_tables_of_what_was_found_and_bad_names(capsys):
     seconds = dict.fromkeys(profile.KINDS, 0.0) | {"products": 3.0, "moves": 1.0}
     row = {"unit": "updates", "count": 2, "cpu_seconds": 4.0, "flop": 4e9, "flop_of_products": 3e9, "seconds": seconds}
-    row |= {"longest": [["dot.1", "products", "a/b.py", 2.0]], "compile": {"cold": 9.0, "warm": 0.5}}
+    row |= {
+        "products_alone": 2e9,
+        "longest": [["dot.1", "products", "a/b.py", 2.0]],
+        "compile": {"cold": 9.0, "warm": 0.5},
+    }
     seeds = [{"seeds": 2, "per_cpu_second": 5.0, "per_wall_second": 9.0, "bytes_per_seed": 2.0**20}]
     name = next(iter(deep.SEEDED))
     text = deep.to_text({"machine": {"matrix_rate": 1e10}, "rows": {"x": row}, "seeds": {name: seeds}})
-    assert "2e+09 flop per updates, 10 % of the matrix rate; its products alone 10 %; compiles in 9.0" in text
+    assert "2e+09 flop per updates, 10 % of the matrix rate; its products 10 %, and 20 % where nothing else is" in text
+    assert "compiles in 9.0" in text
     assert "75 %" in text
     assert "MiB per seed" in text
     with pytest.raises(SystemExit, match="2"):
