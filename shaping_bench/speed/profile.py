@@ -6,7 +6,6 @@ loops, and handing out work.
 """
 
 import collections
-import functools
 import re
 import statistics
 import tempfile
@@ -190,27 +189,41 @@ def profile(call: Callable[[], Any], text: Callable[[], str], runs: int = 3, lon
 
 
 def alone(products: Mapping[Product, int], least: float = 0.02) -> float:
-    """Operations per CPU-second of these products where nothing else stands in a program: no program that is made of
-    matrices of these sizes does more. Of the ways to compile them that are in use here, the faster one counts.
+    """Operations per CPU-second of these products where nothing else is done: what matrices of these sizes can give.
+
+    Each is done again and again by one program, as loops of programs do it; of the ways to compile it that are in use
+    here, the faster one counts.
 
     Args:
       products: and how often each is done.
       least: seconds for which each is timed.
     """
     import jax
+    from jax import lax
+    from jax import numpy as jnp
+
+    def repeated(what: Product, times: int, networks: bool) -> Callable[[], Any]:
+        left, right = (jnp.ones(sizes, jnp.float32) for sizes in what.sizes)
+        corner = (0,) * left.ndim
+
+        def step(_: Any, carry: Any) -> Any:
+            left, done = carry
+            # One number of the next product comes of this one, so that none is left out.
+            left = left.at[corner].set(done.ravel()[0])
+            return left, lax.dot_general(left, right, (what.contracted, what.batch))
+
+        def loop(left: Any) -> Any:
+            return lax.fori_loop(0, times, step, step(0, (left, jnp.zeros(1))))
+
+        program = jax.jit(loop).lower(left).compile(devices.compiler_options(networks=networks))
+        return lambda: jax.block_until_ready(program(left))
 
     def seconds(what: Product) -> float:
-        arrays = [jax.numpy.ones(sizes, jax.numpy.float32) for sizes in what.sizes]
-        multiply = jax.jit(lambda a, b: jax.lax.dot_general(a, b, (what.contracted, what.batch)))
         found = []
         for networks in (False, True):
-            once = multiply.lower(*arrays).compile(devices.compiler_options(networks=networks))
-
-            def several(times: int, once: Callable[..., Any] = once) -> None:
-                jax.block_until_ready([once(*arrays) for _ in range(times)])
-
-            times = max(1, int(least / min(clocked(functools.partial(several, 1), 3)[1])))
-            found.append(min(clocked(functools.partial(several, times), 3)[1]) / times)
+            once = min(clocked(repeated(what, 1, networks), 3)[1])
+            times = 1 + int(least / once)
+            found.append(min(clocked(repeated(what, times, networks), 3)[1]) / (times + 1))
         return min(found)
 
     total = sum(count * what.operations for what, count in products.items())
