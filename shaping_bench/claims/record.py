@@ -17,6 +17,7 @@ from rich.table import Table
 from shaping_bench.claims.files import Claim, load_claims
 from shaping_bench.errors import BadInput, StoreError
 from shaping_bench.run import devices
+from shaping_bench.spec import registry
 from shaping_bench.spec.configs import configs_folder
 from shaping_bench.spec.identity import content_hash
 
@@ -79,6 +80,15 @@ def record_file() -> Path:
     return configs_folder() / "claims" / "recorded.json"
 
 
+def players(claim: Claim, full: bool) -> str:
+    """A hash of who plays what in a claim, with every setting that the claim leaves to defaults."""
+    protocol = claim.protocol.at_full_budget() if full else claim.protocol
+    game = registry.make_game(protocol.game)
+    learners = [registry.make_learner(text, game=game.name) for text in protocol.learners]
+    opponents = [registry.make_learner(q.against) for q in claim.quantities if q.against is not None]
+    return content_hash({"game": game.identity(), "players": [x.identity() for x in (*learners, *opponents)]})
+
+
 def recorded(path: Path | None = None, claims: Mapping[str, Claim] | None = None) -> list[dict[str, Any]]:
     """Verdicts of earlier runs, for those who want to read them without an hour of computing.
 
@@ -89,7 +99,7 @@ def recorded(path: Path | None = None, claims: Mapping[str, Claim] | None = None
     Returns:
       One dict per quantity, in the order of the claims: the fields of :class:`Verdict`, the
       claim's ``statement``, and of the run ``at_full_budget``, ``date``, ``commit``, ``machine``.
-      Claims whose protocol or numbers have changed since are left out. Empty if there is no file.
+      Claims whose protocol, numbers or players' defaults have changed since are left out. Empty if there is no file.
 
     Raises:
       BadInput: the file is no record.
@@ -99,6 +109,8 @@ def recorded(path: Path | None = None, claims: Mapping[str, Claim] | None = None
     for claim in (load_claims() if claims is None else claims).values():
         entry = entries.get(claim.id)
         if entry is None or entry["hash"] != claim.hash:
+            continue
+        if entry.get("players") != players(claim, entry["at_full_budget"]):
             continue
         run = {key: entry[key] for key in ("at_full_budget", "date", "commit", "machine")}
         for q, verdict in zip(claim.quantities, entry["verdicts"], strict=True):
@@ -133,6 +145,7 @@ def write_record(path: Path, claim: Claim, verdicts: Sequence[Verdict], full: bo
     device = devices.describe()
     entry = {
         "hash": claim.hash,
+        "players": players(claim, full),
         "at_full_budget": full,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": devices.git_commit(),

@@ -224,13 +224,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _in_a_process(name: str, seeds: bool) -> Any:
-    """One row, in a process of its own whose cache of compiled programs is empty."""
+    """One row, in a process of its own whose cache of compiled programs is empty.
+
+    Profiles are of one thread: a trace has an instruction that several do once, and not what each of them takes.
+    """
     import tempfile
 
+    told = os.environ.get("XLA_FLAGS", "") + ("" if seeds else " --xla_cpu_multi_thread_eigen=false")
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, "-m", "shaping_bench.speed.deep", "--one", name, *(["--seeds"] if seeds else [])],
-            env={**(start.environment(os.environ) or os.environ), "XDG_CACHE_HOME": cache},
+            env={**(start.environment(os.environ) or os.environ), "XDG_CACHE_HOME": cache, "XLA_FLAGS": told},
             stdout=subprocess.PIPE,
             check=True,
             text=True,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from shaping_bench.algorithms.lola import LOLA
 from shaping_bench.analysis import stats
 from shaping_bench.claims import verify as claims
 from shaping_bench.claims.files import Claim, Quantity, load_claims, select
-from shaping_bench.claims.record import read_record, record_about, record_file, recorded, to_json, to_text
+from shaping_bench.claims.record import players, read_record, record_about, record_file, recorded, to_json, to_text
 from shaping_bench.claims.verify import verify
 from shaping_bench.errors import BadInput
 from shaping_bench.spec import registry
@@ -64,6 +65,13 @@ def test_what_is_added_to_protocols_leaves_verdicts_of_older_claims_valid():
     entries, named = read_record(record_file()), load_claims()
     for name in ("aa-ipd-unshifted", "paa-ipd-control"):
         assert entries[name]["hash"] == named[name].hash
+
+
+def test_recorded_verdicts_are_of_todays_defaults():
+    """POLA's default network was once changed under a claim that had left it to the default."""
+    entries, known = read_record(record_file()), load_claims()
+    now = {name: players(claim, entries[name]["at_full_budget"]) for name, claim in known.items() if name in entries}
+    assert {name for name, hashed in now.items() if hashed != entries[name]["players"]} == set()
 
 
 def test_all_claims_load_and_can_be_run(monkeypatch):
@@ -460,6 +468,15 @@ def test_a_record_keeps_verdicts_until_their_protocol_changes(tmp_path):
     assert next(row["statement"] for row in recorded(path, reworded)) == "Said better."
     longer = load_claims(written(tmp_path, changed(protocol__steps=300), other))
     assert [row["claim"] for row in recorded(path, longer)] == ["another"]
+
+
+def test_a_verdict_goes_with_the_defaults_that_it_was_of(tmp_path, monkeypatch):
+    entry = changed(protocol__learners=["lola(lr=0.1)"], protocol__seeds=2, protocol__steps=2)
+    known, path = load_claims(written(tmp_path, entry)), tmp_path / "recorded.json"
+    verify(["tandem-lola"], claims=known, record=path)
+    assert len(recorded(path, known)) == 1
+    monkeypatch.setattr(LOLA, "published", {"tandem": {"lookahead_lr": 0.1}})
+    assert recorded(path, known) == []
 
 
 def test_what_is_no_record_is_refused_before_anything_runs(tmp_path):
