@@ -230,11 +230,11 @@ def _in_a_process(name: str, seeds: bool) -> Any:
     """
     import tempfile
 
-    told = os.environ.get("XLA_FLAGS", "") + ("" if seeds else " --xla_cpu_multi_thread_eigen=false")
     with tempfile.TemporaryDirectory() as cache:
+        told = {"XDG_CACHE_HOME": cache} if seeds else {"XDG_CACHE_HOME": cache, "PJRT_NPROC": "1"}
         done = subprocess.run(
             [sys.executable, "-m", "shaping_bench.speed.deep", "--one", name, *(["--seeds"] if seeds else [])],
-            env={**(start.environment(os.environ) or os.environ), "XDG_CACHE_HOME": cache, "XLA_FLAGS": told},
+            env={**(start.environment(os.environ) or os.environ), **told},
             stdout=subprocess.PIPE,
             check=True,
             text=True,
