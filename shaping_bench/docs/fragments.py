@@ -541,7 +541,7 @@ def where_time_goes() -> str:
     rate, kinds = found["machine"]["matrix_rate"], list(profile.KINDS)
     rows = []
     for name, x in found["rows"].items():
-        products = x["seconds"]["products"]
+        products = x["seconds"]["products"] + x["seconds"]["pieces"]
         shares = [f"{100 * x['seconds'][kind] / x['cpu_seconds']:.0f}" for kind in kinds]
         inside = f"{100 * x['flop_of_products'] / products / rate:.0f}" if products else ""
         alone = f"{100 * x['products_alone'] / rate:.0f}" if x["products_alone"] else ""
@@ -555,7 +555,7 @@ def where_time_goes() -> str:
         "these alone",
         *(cell(profile.KINDS[kind]) for kind in kinds),
     )
-    return paragraphs(_machine(found), table(head, rows))
+    return paragraphs(_machine(found["machine"]), table(head, rows))
 
 
 def compile_times() -> str:
@@ -575,14 +575,15 @@ def many_seeds() -> str:
         for x in lines:
             memory = f"{x['bytes_per_seed'] / 2**20:.1f}"
             rows.append((cell(name), str(x["seeds"]), number(x["per_cpu_second"]), cell(SEEDED[name].unit), memory))
-    return table(("work", "seeds", "per CPU-second", "of", "MiB per seed"), rows)
+    head = ("work", "seeds", "per CPU-second", "of", "MiB per seed")
+    return paragraphs(_machine(_measured()["seeds_machine"]), table(head, rows))
 
 
-def _machine(found: Mapping[str, Any]) -> str:
-    machine, rate = found["machine"], f"{found['machine']['matrix_rate'] / 1e9:.0f}"
+def _machine(machine: Mapping[str, Any]) -> str:
+    rate = f"{machine['matrix_rate'] / 1e9:.0f}"
     return (
         f"{machine['date']}, {machine['cores']} cores ({machine['kind']}), {rate} GFLOP per CPU-second in a product "
-        f"of 2048 x 2048 matrices, JAX {machine['versions']['jax']}{found.get('remark', '')}."
+        f"of 2048 x 2048 matrices, JAX {machine['versions']['jax']}{machine.get('remark', '')}."
     )
 
 

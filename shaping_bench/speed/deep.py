@@ -4,7 +4,7 @@ Profiles the rows of the speed benchmark (those whose names hold one of the part
 and counts what compiling them takes; with ``--seeds`` it times :data:`SEEDED` at growing numbers of seeds instead.
 On stdout one JSON object, on stderr the same as tables; ``--json FILE`` replaces in FILE what was measured anew::
 
-    machine     {kind, matrix_rate, date, versions}
+    machine     {kind, cores, matrix_rate, date, versions} of the rows; seeds_machine that of the seeds
     rows        {name: {unit, count, cpu_seconds, flop, flop_of_products, products_alone, seconds, longest, compile}};
                 products_alone is the rate of its products where nothing else is done, seconds are by kind
                 (profile.KINDS), longest {name, kind, file, seconds} of instructions, compile {cold, warm} CPU-seconds
@@ -158,10 +158,10 @@ def to_text(result: Mapping[str, Any]) -> str:
     """The result as tables for people."""
     from tabulate import tabulate
 
-    rate = result["machine"]["matrix_rate"]
     parts = []
     for name, x in result.get("rows", {}).items():
-        total, products = x["cpu_seconds"], x["seconds"]["products"]
+        rate = result["machine"]["matrix_rate"]
+        total, products = x["cpu_seconds"], x["seconds"]["products"] + x["seconds"]["pieces"]
         lines = [[KINDS[kind], f"{s:.3f}", f"{100 * s / total:.0f} %"] for kind, s in x["seconds"].items()]
         lines += [["  " + " ".join(x[:3]), f"{x[3]:.3f}", f"{100 * x[3] / total:.0f} %"] for x in x["longest"]]
         parts.append(
@@ -214,8 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
         found = _in_a_process(name, options.seeds)
-        result["machine"] = found["machine"]
-        result.setdefault("seeds" if options.seeds else "rows", {})[name] = found["found"]
+        part, where = ("seeds", "seeds_machine") if options.seeds else ("rows", "machine")
+        result[where] = found["machine"]
+        result.setdefault(part, {})[name] = found["found"]
         if options.json:
             options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _in_a_process(name: str, seeds: bool) -> Any:
     """One row, in a process of its own whose cache of compiled programs is empty.
 
-    Profiles are of one thread: a trace has an instruction that several do once, and not what each of them takes.
+    Profiles are of one thread, since a trace does not say whose the pieces are that threads work at.
     """
     import tempfile
 

@@ -26,6 +26,7 @@ KINDS = {
     "optimiser": "optimiser",
     "network": "networks, beside products",
     "rest": "objectives and other arithmetic",
+    "pieces": "pieces of these handed to threads, products mostly",
     "between": "between instructions: loops, handing out",
 }
 """Kinds of instruction; the first that fits counts."""
@@ -67,6 +68,19 @@ def own_times(events: Iterable[Event]) -> dict[str, list[float]]:
         open_.append([name, end, end - begin])
     close(float("inf"))
     return times
+
+
+def handed(events: Iterable[Event]) -> float:
+    """Nanoseconds that one thread of a pool worked at what no event has the name of: the pieces into which large
+    instructions, products above all, are cut for threads, even for one."""
+    total, since = 0.0, None
+    for name, begin, end in sorted(events, key=lambda x: x.begin):
+        if name.endswith("::StartRegion"):
+            since = begin
+        elif since is not None and not name.endswith("::Record"):
+            total += max(0.0, begin - since)
+            since = None if name.endswith("::StopRegion") else max(since, end)
+    return total
 
 
 class Sources:
@@ -165,7 +179,9 @@ def profile(call: Callable[[], Any], text: Callable[[], str], runs: int = 3, lon
     known = {name: x for part in compiled.computations.values() for name, x in part.items()}
     beside = {name: part for part in compiled.computations.values() for name in part}
     times: dict[str, list[float]] = collections.defaultdict(list)
+    pieces = 0.0
     for thread in _traced(call):
+        pieces += 1e-9 * handed(thread)
         for name, own in own_times(thread).items():
             if name in known and known[name].opcode not in ("while", "conditional"):
                 times[name].extend(own)
@@ -173,12 +189,13 @@ def profile(call: Callable[[], Any], text: Callable[[], str], runs: int = 3, lon
         raise RuntimeError("the call runs no instruction of the program whose text is given")
     took = {name: 1e-9 * statistics.median(own) * len(own) for name, own in times.items()}
     # Being traced takes time itself, of small instructions as much as they do.
-    slowed = max(1.0, sum(took.values()) / whole)
+    slowed = max(1.0, (pieces + sum(took.values())) / whole)
     took = {name: x / slowed for name, x in took.items()}
     kinds = {name: kind(known[name], compiled, sources) for name in took}
     seconds = dict.fromkeys(KINDS, 0.0)
     for name, x in took.items():
         seconds[kinds[name]] += x
+    seconds["pieces"] = pieces / slowed
     seconds["between"] = max(0.0, whole - sum(seconds.values()))
     first = sorted(took, key=lambda name: -took[name])[:longest]
     products: collections.Counter[Product] = collections.Counter()

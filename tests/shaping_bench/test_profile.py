@@ -11,7 +11,7 @@ import shaping_bench
 from shaping_bench.algorithms.parts.networks import Network
 from shaping_bench.speed import deep, profile
 from shaping_bench.speed.operations import Compiled, Product
-from shaping_bench.speed.profile import Event, own_times
+from shaping_bench.speed.profile import Event, handed, own_times
 
 ROOT = Path(shaping_bench.__file__).parent.parent
 
@@ -24,6 +24,13 @@ def test_own_times_leave_out_what_ran_inside():
         "inner": [3],
         "after": [30],
     }
+
+
+def test_what_threads_work_at_between_events_of_their_regions():
+    start, record, stop = (Event(f"ThreadpoolListener::{x}", 0, 0) for x in ("StartRegion", "Record", "StopRegion"))
+    events = [start, Event("dot", 10, 40), Event("inner", 20, 25), record._replace(begin=45, end=45)]
+    assert handed([*events, stop._replace(begin=100, end=100), Event("outside", 150, 160)]) == 10 + 60
+    assert handed([Event("dot", 10, 40), Event("dot", 50, 60)]) == 0
 
 
 def kinds(function, *arguments):
