@@ -543,7 +543,7 @@ def where_time_goes() -> str:
     for name, x in found["rows"].items():
         products = x["seconds"]["products"] + x["seconds"]["pieces"]
         shares = [f"{100 * x['seconds'][kind] / x['cpu_seconds']:.0f}" for kind in kinds]
-        inside = f"{100 * x['flop_of_products'] / products / rate:.0f}" if products else ""
+        inside = f"{100 * x['flop_of_products'] / products / rate:.0f}" if x["flop_of_products"] else ""
         alone = f"{100 * x['products_alone'] / rate:.0f}" if x["products_alone"] else ""
         of_peak = f"{100 * x['flop'] / x['cpu_seconds'] / rate:.0f}"
         rows.append((cell(name), f"{x['flop'] / x['count']:.3g} / {cell(x['unit'])}", of_peak, inside, alone, *shares))
