@@ -35,6 +35,8 @@ GAMES = (
     "in-the-matrix(horizon=4)",
     "harvest(layout=patch,num_players=3,horizon=4)",
     "cleanup(layout=small,num_players=3,horizon=4)",
+    "cleanup-lite(horizon=4)",
+    "cleanup-lite(horizon=4,observation=planes)",
     "negotiation(horizon=4)",
     "public-goods(horizon=4)",
     "coin-game(num_players=3,horizon=4)",

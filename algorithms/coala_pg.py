@@ -151,6 +151,20 @@ class COALAPG(PreparedLearner):
     access: ClassVar[Access] = Access.ACTIONS
     views: ClassVar[frozenset[str]] = frozenset({"sampled"})
     source = "Meulemans et al., ICLR 2025, arXiv 2410.18636; no code was published"
+    # Of its shaping among learners (tables 5 and 7); with rule=unaware and rule=mfos the paper has reward_scale=1, and
+    # with the latter meta_lr=0.003.
+    published: ClassVar = {
+        "cleanup-lite": {
+            "population": 1,
+            "naive_share": 1.0,
+            "opponents": 512,
+            "batch_size": 32,
+            "episodes": 100,
+            "meta_lr": 0.001,
+            "reward_scale": 0.1,
+            "centred": True,
+        }
+    }
 
     against: Any = field("naive", "who learns while it is met", choices=("naive",), static=True, learner=True)
     rule: str = field("coala", "whose rewards an action is credited with", choices=RULES, static=True)

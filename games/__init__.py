@@ -14,6 +14,7 @@ from shaping_bench.games.differentiable import Balduzzi, Hamiltonian, Logistic, 
 from shaping_bench.games.escape_room import PayingEscapeRoom
 from shaping_bench.games.fishery import Fishery
 from shaping_bench.games.grids.cleanup import Cleanup
+from shaping_bench.games.grids.cleanup_lite import CleanupLite
 from shaping_bench.games.grids.coin import CoinGame
 from shaping_bench.games.grids.harvest import Harvest
 from shaping_bench.games.grids.in_the_matrix import InTheMatrix
@@ -185,6 +186,11 @@ GAMES: dict[str, Entry] = {
         Cleanup,
         "rules and board of clean_up of Melting Pot (Leibo et al. 2021)",
         "two to seven gatherers of apples that grow only while somebody cleans a river",
+    ),
+    "cleanup-lite": Entry(
+        CleanupLite,
+        "Meulemans et al., ICLR 2025 (arXiv 2410.18636), appendix B.1.2",
+        "two on twenty cells: an orchard, a river that keeps it from bearing while it is dirty, and zaps",
     ),
 }
 

@@ -203,6 +203,17 @@ def below(count: Any, bits: Array) -> tuple[Array, Array]:
     return ((high * k + ((low * k) >> 16)) >> 16).astype(jnp.int32), bits * k
 
 
+def fraction(words: Array) -> Array:
+    """Uniform numbers from 0 to 1."""
+    return (words >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def one_of(cells: Array, words: Array) -> Array:
+    """One of the cells ``(W,)`` that are marked, any of them. The number of a cell breaks ties between words."""
+    lot = jnp.where(cells, (words & ~jnp.uint32(255)) | jnp.arange(len(cells), dtype=jnp.uint32), 0)
+    return cells & (lot == lot.max())
+
+
 # Headings are 0 along columns, 1 down the rows, 2 back along columns, 3 up: one more is a quarter turn to the right.
 
 

@@ -19,7 +19,7 @@ from shaping_bench.games.anchors import Anchors
 from shaping_bench.games.base import Count
 from shaping_bench.games.fields import field, pytree_dataclass
 from shaping_bench.games.grids import conduct, gathering
-from shaping_bench.games.grids.board import Board, Glyph, place, unframed
+from shaping_bench.games.grids.board import Board, Glyph, fraction, one_of, place, unframed
 from shaping_bench.games.grids.gathering import CLEAN, TURN_LEFT, ZAP, Bodies, GatheringGame, Sites
 
 BOARDS: dict[str, str] = {
@@ -256,7 +256,7 @@ class Cleanup(GatheringGame):
             return play(state, actions, order, back.reshape(n, -1), (ripens, soils, spills))
         bodies = gathering.moved(state.bodies, actions, order, board.size)
 
-        apples = state.apples | (_fraction(ripens) < self.growth(state.dirt))
+        apples = state.apples | (fraction(ripens) < self.growth(state.dirt))
         on = bodies.cell[:, None] == jnp.asarray(board.orchard.cells)
         eats = (on & apples).any(axis=1)
         apples &= ~on.any(axis=0)
@@ -268,8 +268,8 @@ class Cleanup(GatheringGame):
         reached = self._first_dirt(bodies, state.dirt, brushes)
         # Scattered: by comparison, what each beam reaches would be found anew for every cell of the river.
         remains = state.dirt.at[reached].set(False, mode="drop")
-        soiled = _one_of(~state.dirt, soils)
-        soiled &= (_fraction(spills[0]) < self.dirt_rate) & (state.time >= self.dirt_delay)
+        soiled = one_of(~state.dirt, soils)
+        soiled &= (fraction(spills[0]) < self.dirt_rate) & (state.time >= self.dirt_delay)
 
         bodies = gathering.returned(bodies, back.reshape(n, -1), board.starts)
         bodies = gathering.struck(bodies, shoots, hits, absence=self.absence, cooldown=self.cooldown)
@@ -307,9 +307,9 @@ class Cleanup(GatheringGame):
         ripens, soils, spills = chance
         shown = jnp.where(state.beaming[:, None] > 0, conduct.shot(before, board.size)[1], -1).ravel()
         taken = (jnp.concatenate([before.cell, shown])[:, None] == own).any(axis=0)
-        apples = state.apples | ((_fraction(ripens) < self.growth(state.dirt)) & ~taken)
-        soiled = _one_of(~state.dirt, soils) & ~(before.cell[:, None] == river).any(axis=0)
-        soiled &= (_fraction(spills[0]) < self.dirt_rate) & (state.time > self.dirt_delay)
+        apples = state.apples | ((fraction(ripens) < self.growth(state.dirt)) & ~taken)
+        soiled = one_of(~state.dirt, soils) & ~(before.cell[:, None] == river).any(axis=0)
+        soiled &= (fraction(spills[0]) < self.dirt_rate) & (state.time > self.dirt_delay)
         dirt = state.dirt | soiled
 
         bodies = conduct.placed(before, back, board.starts, self.rules)
@@ -355,10 +355,10 @@ class Cleanup(GatheringGame):
             return dirt.at[reached].set(False, mode="drop"), cleaned + count
 
         dirt, cleaned = jax.lax.fori_loop(0, n, clean, (state.dirt, jnp.zeros(n, jnp.int32)))
-        apples = (state.apples | (_fraction(ripens) < self.growth(dirt))) & ~on.any(axis=0)
+        apples = (state.apples | (fraction(ripens) < self.growth(dirt))) & ~on.any(axis=0)
         # Cells are tried one after the other, each with the rate, until one becomes dirty.
-        comes = _fraction(spills[0]) < 1.0 - (1.0 - self.dirt_rate) ** (~dirt).sum()
-        soiled = _one_of(~dirt, soils) & comes & (dirt.mean(dtype=jnp.float32) < DEPLETION)
+        comes = fraction(spills[0]) < 1.0 - (1.0 - self.dirt_rate) ** (~dirt).sum()
+        soiled = one_of(~dirt, soils) & comes & (dirt.mean(dtype=jnp.float32) < DEPLETION)
         after = State(
             time=state.time + 1,
             bodies=bodies,
@@ -414,17 +414,12 @@ class Cleanup(GatheringGame):
         board = self._map
         ways = conduct.ways(self.rules, state.bodies, player, board.size[1])
 
-        def distances(sites: Sites, wanted: Array) -> Array:
-            goals = np.divmod(sites.cells, board.size[1])
-            far = [jnp.where(wanted, jnp.abs(r - goals[0]) + jnp.abs(c - goals[1]), 99).min() for r, c in ways]
-            return jnp.stack(far)
-
-        eating = distances(board.orchard, state.apples | ~state.apples.any())
+        eating = gathering.nearest(ways, board.orchard.cells, state.apples | ~state.apples.any(), board.size[1])
         if name == "all-d":
             cost, beam, turn = eating, jnp.zeros((), bool), jnp.zeros((), bool)
         else:
             works = state.dirt.mean() > 0.1
-            cleaning = distances(board.river, state.dirt)
+            cleaning = gathering.nearest(ways, board.river.cells, state.dirt, board.size[1])
             everybody = jnp.ones(self.num_players, bool)
             if conduct.of_socialjax(self.rules):
                 cells = jnp.append(jnp.asarray(board.site_at), len(board.river.cells))
@@ -463,14 +458,3 @@ class Cleanup(GatheringGame):
         ground = {"a": board.orchard.cells[live], "d": board.river.cells[dirt], "w": board.river.cells[~dirt]}
         beams = [("", "*", "+")[int(kind)] for kind in state.beaming]
         return gathering.picture(state.bodies, beams, board.size, ground)
-
-
-def _fraction(words: Array) -> Array:
-    """Uniform numbers from 0 to 1."""
-    return (words >> 8).astype(jnp.float32) * 2.0**-24
-
-
-def _one_of(cells: Array, words: Array) -> Array:
-    """One of the cells ``(W,)`` that are marked, any of them. The number of a cell breaks ties between words."""
-    lot = jnp.where(cells, (words & ~jnp.uint32(255)) | jnp.arange(len(cells), dtype=jnp.uint32), 0)
-    return cells & (lot == lot.max())

@@ -276,6 +276,13 @@ def ways(bodies: Bodies, player: int, columns: int) -> list[tuple[Array, Array]]
     return [unframed(row, column, bodies.heading[player], *step) for step in steps]
 
 
+def nearest(ways: Sequence[tuple[Array, Array]], cells: Any, wanted: Array, columns: int) -> Array:
+    """Steps to walk from each of the :func:`ways` to the nearest of the cells that are wanted; 99 if none is."""
+    goals = place(jnp.asarray(cells), columns)
+    far = [jnp.where(wanted, jnp.abs(r - goals[0]) + jnp.abs(c - goals[1]), 99).min() for r, c in ways]
+    return jnp.stack(far)
+
+
 def walking(cost: Array, n_actions: int) -> Array:
     """Logits of who takes the cheapest of the five :func:`ways`; now and then another one, past who stands in it."""
     return jnp.concatenate([jnp.where(cost == cost.min(), 0.0, -6.0), jnp.full(n_actions - len(cost), -jnp.inf)])

@@ -46,6 +46,7 @@ SHOWN: tuple[tuple[str, int], ...] = (
     ("cleanup", 64),
     ("cleanup(layout=small,num_players=2)", 128),
     ("cleanup(layout=small,num_players=3)", 128),
+    ("cleanup-lite", 4096),
     ("negotiation", 256),
     ("cournot", 16384),
     ("cournot(num_players=5)", 16384),

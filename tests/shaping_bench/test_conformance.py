@@ -27,6 +27,7 @@ NUMBERS = {
     "in-the-matrix-repeated": {"horizon": 20},
     "harvest": {"layout": "small", "num_players": 3, "horizon": 20},
     "cleanup": {"layout": "small", "num_players": 2, "horizon": 20},
+    "cleanup-lite": {"horizon": 20},
     "ordinal": {"index": 70},
     "tensor": {"num_players": 2},
     "public-goods": {"num_players": 2},  # three compile for long, and are other numbers of the same code

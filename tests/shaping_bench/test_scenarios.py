@@ -64,6 +64,7 @@ IN_NO_TRACK = {
         *("tandem", "matching-pennies", "chicken-one-shot", "ultimatum", "balduzzi", "hamiltonian", "logistic")
     },
     "zero-sum, of which the exact track has one of two actions": {"rps"},
+    "clean-up on twenty cells, for rules that are prepared for it; the track has cleanup": {"cleanup-lite"},
     "the dilemmas of in-the-matrix by other rules, in episodes of a thousand steps": {"in-the-matrix-repeated"},
 }
 
