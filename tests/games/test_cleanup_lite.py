@@ -292,14 +292,14 @@ def returns(game, names, episodes=512):
     return np.asarray(jax.jit(lambda key: rollout(key, game, policies, [()] * 2, episodes).rewards)(KEY))  # (T, B, 2)
 
 
-def test_scripts_make_it_a_dilemma():
-    """Temptation and reward are alike for one, whatever the other; all-c shares, by turns."""
+def test_scripts_return_what_the_page_says():
+    """Cleaning by turns pays whoever is met; all-c shares."""
     mean = {x: returns(GAME, x).mean(axis=(0, 1)) for x in itertools.product(("all-c", "all-d"), repeat=2)}
     together, alone = mean["all-c", "all-c"], mean["all-d", "all-d"]
     assert together.mean() == pytest.approx(0.200, abs=0.006)
     assert abs(together[0] - together[1]) < 0.015
     assert alone.max() < 0.005
-    # Who is alone in cleaning earns little, and the other as much as who takes turns.
+    # Who is alone in cleaning earns little, and the other nearly as much as who takes turns.
     for cleans, eats in (mean["all-c", "all-d"], mean["all-d", "all-c"][::-1]):
         assert cleans == pytest.approx(0.013, abs=0.005)
         assert eats == pytest.approx(0.172, abs=0.015)
